@@ -1,0 +1,26 @@
+"""Music separation that listens at many time-frequency resolutions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from polyres.inference.load import load_separator
+
+__all__ = ["__version__", "load_separator"]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Load the public names on first use, so that `import polyres` stays free of torch."""
+    if name == "load_separator":
+        from polyres.inference.load import load_separator
+
+        return load_separator
+    raise AttributeError(f"module 'polyres' has no attribute {name!r}; public names: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    """List the lazy names beside the ones already loaded."""
+    return sorted({*globals(), *__all__})

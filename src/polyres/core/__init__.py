@@ -1,0 +1,1 @@
+"""Names and text only: errors, catalogues and typed configs."""
