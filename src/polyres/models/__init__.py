@@ -1,0 +1,1 @@
+"""Compositions of blocks, and their weights."""

@@ -1,0 +1,299 @@
+"""The one separator class: parallel STFT branches, an optional wave branch, a shared bottleneck, a fused output."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal, overload
+
+import torch
+from pydantic import field_validator, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polyres.core.config import Config
+from polyres.core.errors import ConfigError, InputError
+from polyres.nn import fusion_nets  # noqa: F401  (registers its fusions)
+from polyres.nn.attention import ATTENTION
+from polyres.nn.branches import FrequencyBranch, UNetShape, WaveBranch
+from polyres.nn.fusion import BOTTLENECK_FUSION, OUTPUT_FUSION, FusionConfig, FusionShape
+from polyres.nn.layers import rescale_convolutions
+from polyres.nn.transformer import CrossTransformer, TransformerConfig
+from polyres.ops.grid import reference_index, resample_grid
+from polyres.ops.stft import Inverse, check_sizes, frame_count
+
+MUSIC_SOURCES = ("drums", "bass", "other", "vocals")
+
+
+class SeparatorConfig(Config):
+    """Everything that defines a separator.
+
+    Args:
+        sources: names of the stems, in the order of the output.
+        audio_channels: channels C of the audio.
+        sample_rate_hz: of the audio.
+        segment_samples: length the model is meant for; longer audio is cut into overlapping segments.
+        pad_to_segment: in evaluation, pad shorter input with zeros up to segment_samples (as official weights expect).
+        n_fft: window length of every branch in samples; one branch each.
+        hop_ratio: hop_length = n_fft / hop_ratio, 2 or 4 (or more).
+        hop_length: one fixed hop in samples for all branches, instead of hop_ratio.
+        channels: width of the outermost layer.
+        growth: width factor from layer to layer.
+        depth: layers per U-Net.
+        kernel_size: of the strided convolutions.
+        stride: of the strided convolutions.
+        context: decoder convolutions see this many neighbours on each side.
+        norm_starts: first layer with group norms.
+        norm_groups: groups of those norms.
+        dconv_mode: residual dilated convolutions: 0 nowhere, 1 encoder, 2 decoder, 3 both.
+        dconv_depth: blocks in each.
+        dconv_compress: width factor inside each.
+        dconv_init: starting gain of each block.
+        embedding_gain: gain of the frequency embedding; 0 leaves it out.
+        embedding_boost: factor between stored and used embedding.
+        embedding_smooth: start the embedding as a random walk.
+        rescale: reference deviation for the starting weights; 0 leaves them.
+        wave_branch: have a waveform branch.
+        head: `mapping` (decoder channels are the spectrogram) or `mask` (complex ratio mask, starts as mixture / S).
+        inverse: inverse STFT, `exact` or `demucs`.
+        bottleneck: fusion of the branches' bottleneck features.
+        transformer: bottleneck transformer.
+        output: fusion of the branches' waves.
+    """
+
+    sources: tuple[str, ...] = MUSIC_SOURCES
+    audio_channels: int = 2
+    sample_rate_hz: int = 44100
+    segment_samples: int = 343980
+    pad_to_segment: bool = False
+    n_fft: tuple[int, ...] = (4096,)
+    hop_ratio: int = 4
+    hop_length: int | None = None
+    channels: int = 48
+    growth: float = 2
+    depth: int = 4
+    kernel_size: int = 8
+    stride: int = 4
+    context: int = 1
+    norm_starts: int = 4
+    norm_groups: int = 4
+    dconv_mode: Literal[0, 1, 2, 3] = 1
+    dconv_depth: int = 2
+    dconv_compress: int = 8
+    dconv_init: float = 1e-3
+    embedding_gain: float = 0.2
+    embedding_boost: float = 10.0
+    embedding_smooth: bool = True
+    rescale: float = 0.1
+    wave_branch: bool = True
+    head: Literal["mapping", "mask"] = "mapping"
+    inverse: Inverse = "exact"
+    bottleneck: FusionConfig = FusionConfig(kind="weights")
+    transformer: TransformerConfig = TransformerConfig()
+    output: FusionConfig = FusionConfig(kind="weights")
+
+    @field_validator("sources", "n_fft")
+    @classmethod
+    def _distinct(cls, value: tuple[object, ...]) -> tuple[object, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("one or more distinct values")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SeparatorConfig:
+        for n_fft in self.n_fft:
+            try:
+                check_sizes(n_fft, self.hop_of(n_fft))
+            except InputError as error:
+                raise ConfigError(str(error)) from error
+            if (n_fft // 2) % self.stride**self.depth:
+                raise ConfigError(
+                    f"n_fft {n_fft} has {n_fft // 2} bins, which {self.depth} layers of stride {self.stride} cannot divide"
+                )
+        BOTTLENECK_FUSION.get(self.bottleneck.kind)
+        OUTPUT_FUSION.get(self.output.kind)
+        if self.transformer.kind != "none":
+            ATTENTION.get(self.transformer.kind)
+        return self
+
+    def hop_of(self, n_fft: int) -> int:
+        """Hop length in samples of the branch with this window length."""
+        return self.hop_length or n_fft // self.hop_ratio
+
+    def unet_shape(self) -> UNetShape:
+        """The part of the sizes that the branches share."""
+        return UNetShape(
+            self.channels,
+            self.growth,
+            self.depth,
+            self.kernel_size,
+            self.stride,
+            self.context,
+            self.norm_starts,
+            self.norm_groups,
+            self.dconv_mode,
+            self.dconv_depth,
+            self.dconv_compress,
+            self.dconv_init,
+        )
+
+
+class Separator(nn.Module):
+    """Splits a mixture into sources by listening at several time-frequency resolutions at once.
+
+    With one resolution this is HTDemucs.
+
+    Args:
+        config: what to build.
+        seed: of the starting weights; the global random state is left as it was.
+
+    Source: Rouard, Massa, Défossez 2023 (one resolution); fusion of several resolutions as docs/ARCHITECTURE.md says.
+    """
+
+    def __init__(self, config: SeparatorConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._build()
+
+    def _build(self) -> None:
+        config, shape = self.config, self.config.unet_shape()
+        sources, channels = len(config.sources), config.audio_channels
+        embedding = (config.embedding_gain, config.embedding_boost, config.embedding_smooth)
+        masking = config.head == "mask"
+        self.branches = nn.ModuleList(
+            FrequencyBranch(n, config.hop_of(n), shape, sources, channels, masking, config.inverse, embedding)
+            for n in config.n_fft
+        )
+        self.wave = WaveBranch(shape, sources, channels) if config.wave_branch else None
+        width = shape.widths()[-1]
+        self.transformer: CrossTransformer | None = None
+        if config.transformer.kind != "none":
+            self.transformer = CrossTransformer(config.transformer, width, config.wave_branch)
+        if config.rescale:
+            rescale_convolutions(self, config.rescale)
+        if masking:
+            self._start_as_equal_shares()
+        about = FusionShape(config.n_fft, config.sources, width, config.sample_rate_hz)
+        self.bottleneck = BOTTLENECK_FUSION.build(config.bottleneck.kind, config.bottleneck, about)
+        about = FusionShape(config.n_fft, config.sources, channels, config.sample_rate_hz, masking)
+        self.output = OUTPUT_FUSION.build(config.output.kind, config.output, about)
+
+    def _start_as_equal_shares(self) -> None:
+        last = [branch.decoder[-1].conv_tr for branch in self.branches]
+        if self.wave is not None:
+            last.append(self.wave.decoder[-1].conv_tr)
+        for layer in last:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the stems, in the order of the output."""
+        return self.config.sources
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Sample rate of the audio the model expects."""
+        return self.config.sample_rate_hz
+
+    @property
+    def audio_channels(self) -> int:
+        """Number of audio channels the model expects."""
+        return self.config.audio_channels
+
+    @property
+    def segment_samples(self) -> int:
+        """Length in samples the model is meant for."""
+        return self.config.segment_samples
+
+    def fusion_weights(self) -> dict[str, Tensor]:
+        """Weights `[S, R]` of every stage that has them, by stage name (`bottleneck`, `output`)."""
+        stages = {"bottleneck": self.bottleneck.weights(), "output": self.output.weights()}
+        return {name: weights.detach() for name, weights in stages.items() if weights is not None}
+
+    @overload
+    def forward(
+        self, mix: Tensor, active: Collection[int] | None = ..., return_branches: Literal[False] = ...
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, mix: Tensor, active: Collection[int] | None = ..., *, return_branches: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def forward(
+        self, mix: Tensor, active: Collection[int] | None = None, return_branches: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Separate a batch of mixtures.
+
+        Args:
+            mix: `[B, C, T]`, T >= 1.
+            active: positions in `config.n_fft` of the resolutions to use; None means all, empty leaves silence (plus
+                the wave branch where there is one).
+            return_branches: also return every resolution's own estimate.
+
+        Returns:
+            `[B, S, C, T]`, or that and `[B, R, S, C, T]` (zeros for resolutions switched off).
+
+        Raises:
+            InputError: on a wrong shape or an unknown resolution.
+        """
+        self._check(mix, active)
+        length = mix.shape[-1]
+        if self.config.pad_to_segment and not self.training and length < self.segment_samples:
+            mix = F.pad(mix, (0, self.segment_samples - length))
+        chosen = sorted(range(len(self.branches)) if active is None else set(active))
+        fused, waves = self._separate(mix, chosen)
+        fused = fused[..., :length]
+        if not return_branches:
+            return fused
+        return fused, waves[..., :length]
+
+    def _check(self, mix: Tensor, active: Collection[int] | None) -> None:
+        if mix.dim() != 3 or mix.shape[1] != self.audio_channels or mix.shape[2] < 1:
+            raise InputError(
+                f"the mixture has shape {list(mix.shape)}; [batch, {self.audio_channels} channels, 1 or more samples] is needed"
+            )
+        unknown = [index for index in active or () if not 0 <= index < len(self.branches)]
+        if unknown:
+            raise InputError(f"active names resolution {unknown[0]}; this model has 0 to {len(self.branches) - 1}")
+
+    def _separate(self, mix: Tensor, chosen: list[int]) -> tuple[Tensor, Tensor]:
+        length = mix.shape[-1]
+        encoded = {index: self.branches[index].encode(mix) for index in chosen}
+        wave_in, wave_state = self.wave.encode(mix) if self.wave is not None else (None, None)
+        features, wave_out = self._share({index: item[0] for index, item in encoded.items()}, wave_in, mix)
+        waves = mix.new_zeros(mix.shape[0], len(self.branches), len(self.sources), *mix.shape[1:])
+        estimates = {index: self.branches[index].decode(features[index], encoded[index][1], length) for index in chosen}
+        waves = torch.stack([estimates.get(i, waves[:, i]) for i in range(len(self.branches))], dim=1)
+        active = torch.zeros(len(self.branches), device=mix.device, dtype=waves.dtype)
+        active[chosen] = 1
+        fused = self.output(waves, active)
+        if self.wave is not None:
+            fused = fused + self.wave.decode(wave_out, wave_state)
+        return fused, waves
+
+    def _share(
+        self, features: dict[int, Tensor], wave: Tensor | None, mix: Tensor
+    ) -> tuple[dict[int, Tensor], Tensor | None]:
+        """Fuse the bottlenecks on the reference grid, transform them once, and hand the result back to each branch."""
+        size, width = self._reference_grid(mix.shape[-1]), self.config.unet_shape().widths()[-1]
+        on_grid = {index: resample_grid(h, size) for index, h in features.items()}
+        absent = mix.new_zeros(mix.shape[0], width, *size) if len(features) < len(self.branches) else mix
+        stacked = torch.stack([on_grid.get(i, absent) for i in range(len(self.branches))], dim=1)
+        active = torch.zeros(len(self.branches), device=mix.device, dtype=torch.float32)
+        active[list(features)] = 1
+        x = self.bottleneck(stacked, active)
+        if self.transformer is not None:
+            x, wave = self.transformer(x, wave)
+        shared = {
+            index: x if h is on_grid[index] else h + resample_grid(x - on_grid[index], (h.shape[-2], h.shape[-1]))
+            for index, h in features.items()
+        }
+        return shared, wave
+
+    def _reference_grid(self, length_samples: int) -> tuple[int, int]:
+        n_fft = self.config.n_fft[reference_index(self.config.n_fft)]
+        frames = frame_count(length_samples, self.config.hop_of(n_fft))
+        return n_fft // 2 // self.config.stride**self.config.depth, frames

@@ -1,0 +1,268 @@
+"""The two kinds of U-Net branch: one per STFT resolution, and one on the waveform."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polyres.nn.layers import FrequencyEmbedding, ResidualDilated, glu_channels, optional_norm
+from polyres.ops.stft import Inverse, istft, stft
+
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class UNetShape:
+    """Sizes shared by all branches of one separator; see `SeparatorConfig` for their meaning."""
+
+    channels: int
+    growth: float
+    depth: int
+    kernel_size: int
+    stride: int
+    context: int
+    norm_starts: int
+    norm_groups: int
+    dconv_mode: int
+    dconv_depth: int
+    dconv_compress: int
+    dconv_init: float
+
+    def widths(self) -> list[int]:
+        """Channels after each encoder layer, outermost first."""
+        return [int(self.channels * self.growth**i) for i in range(self.depth)]
+
+
+class Encoder(nn.Module):
+    """Strided convolution, GELU, residual dilated convolutions, gated 1x1 convolution.
+
+    Args:
+        channels_in: D of the input.
+        channels_out: D of the output.
+        shape: sizes of the U-Net.
+        index: layer number, 0 outermost.
+        over_frequency: stride along F of `[B, D, F, N]` instead of along T of `[B, D, T]`.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, shape: UNetShape, index: int, over_frequency: bool) -> None:
+        super().__init__()
+        size, stride = shape.kernel_size, shape.stride
+        pad = (size - stride) // 2
+        if over_frequency:
+            self.conv: nn.Module = nn.Conv2d(channels_in, channels_out, (size, 1), (stride, 1), (pad, 0))
+            self.rewrite: nn.Module = nn.Conv2d(channels_out, 2 * channels_out, 1)
+        else:
+            self.conv = nn.Conv1d(channels_in, channels_out, size, stride, pad)
+            self.rewrite = nn.Conv1d(channels_out, 2 * channels_out, 1)
+        norm = index >= shape.norm_starts
+        self.norm1 = optional_norm(channels_out, shape.norm_groups, norm)
+        self.norm2 = optional_norm(2 * channels_out, shape.norm_groups, norm)
+        self.dconv = residual_or_identity(channels_out, shape, bool(shape.dconv_mode & 1))
+        self.stride = stride
+        self.over_frequency = over_frequency
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, D_in, F, N]` -> `[B, D_out, F / stride, N]`, or `[B, D_in, T]` -> `[B, D_out, ceil(T / stride)]`."""
+        if not self.over_frequency:
+            x = F.pad(x, (0, -x.shape[-1] % self.stride))
+        y = self.dconv(F.gelu(self.norm1(self.conv(x))))
+        return glu_channels(self.norm2(self.rewrite(y)))
+
+
+class Decoder(nn.Module):
+    """Mirror of `Encoder`: add the skip, gated convolution with context, transposed strided convolution.
+
+    Args:
+        channels_in: D of the input.
+        channels_out: D of the output.
+        shape: sizes of the U-Net.
+        index: layer number, 0 outermost (no activation there).
+        over_frequency: as in `Encoder`.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, shape: UNetShape, index: int, over_frequency: bool) -> None:
+        super().__init__()
+        size, stride, context = shape.kernel_size, shape.stride, shape.context
+        pad = (size - stride) // 2
+        if over_frequency:
+            self.rewrite: nn.Module = nn.Conv2d(channels_in, 2 * channels_in, 1 + 2 * context, 1, context)
+            self.conv_tr: nn.Module = nn.ConvTranspose2d(
+                channels_in, channels_out, (size, 1), (stride, 1), padding=(pad, 0)
+            )
+        else:
+            self.rewrite = nn.Conv1d(channels_in, 2 * channels_in, 1 + 2 * context, 1, context)
+            self.conv_tr = nn.ConvTranspose1d(channels_in, channels_out, size, stride, padding=pad)
+        norm = index >= shape.norm_starts
+        self.norm1 = optional_norm(2 * channels_in, shape.norm_groups, norm)
+        self.norm2 = optional_norm(channels_out, shape.norm_groups, norm)
+        self.dconv = residual_or_identity(channels_in, shape, bool(shape.dconv_mode & 2))
+        self.outermost = index == 0
+
+    def forward(self, x: Tensor, skip: Tensor, length: int | None = None) -> Tensor:
+        """`[B, D_in, F, N]` -> `[B, D_out, F * stride, N]`, or `[B, D_in, T]` -> `[B, D_out, length]`."""
+        y = self.dconv(glu_channels(self.norm1(self.rewrite(x + skip))))
+        z = self.norm2(self.conv_tr(y))
+        if length is not None:
+            z = z[..., :length]
+        return z if self.outermost else F.gelu(z)
+
+
+def residual_or_identity(channels: int, shape: UNetShape, on: bool) -> nn.Module:
+    """The residual dilated convolutions where `dconv_mode` asks for them."""
+    if not on:
+        return nn.Identity()
+    return ResidualDilated(channels, shape.dconv_compress, shape.dconv_depth, shape.dconv_init)
+
+
+class Normalised(NamedTuple):
+    """A signal with mean 0 and deviation 1 per item, and how to go back."""
+
+    value: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+def normalise(x: Tensor) -> Normalised:
+    """Shift and scale every item of `[B, ...]` over all its other axes."""
+    dims = tuple(range(1, x.dim()))
+    if x[0].numel() > 1:
+        std, mean = torch.std_mean(x, dim=dims, keepdim=True)
+    else:
+        std, mean = torch.zeros_like(x), x
+    return Normalised((x - mean) / (EPSILON + std), mean, std)
+
+
+class FrequencyState(NamedTuple):
+    """What a frequency branch keeps between encoding and decoding."""
+
+    spec: Tensor
+    mean: Tensor
+    std: Tensor
+    skips: tuple[Tensor, ...]
+
+
+class FrequencyBranch(nn.Module):
+    """U-Net over the spectrogram of one resolution.
+
+    Args:
+        n_fft: window length in samples.
+        hop_length: frame distance in samples.
+        shape: sizes of the U-Net.
+        sources: number of sources S.
+        audio_channels: number of audio channels C.
+        masking: complex ratio mask on the mixture's spectrogram instead of mapping to the sources' spectrograms.
+        inverse: inverse STFT, see `polyres.ops.stft.istft`.
+        embedding: (gain, boost, smooth) of the frequency embedding; gain 0 leaves it out.
+
+    Source: Défossez 2021, section 3; mask as in Williamson et al. 2016, "Complex ratio masking", eq. 5.
+    """
+
+    def __init__(
+        self,
+        n_fft: int,
+        hop_length: int,
+        shape: UNetShape,
+        sources: int,
+        audio_channels: int,
+        masking: bool,
+        inverse: Inverse,
+        embedding: tuple[float, float, bool],
+    ) -> None:
+        super().__init__()
+        self.n_fft, self.hop_length = n_fft, hop_length
+        self.sources, self.masking = sources, masking
+        self.inverse: Inverse = inverse
+        widths = shape.widths()
+        ins = [2 * audio_channels, *widths[:-1]]
+        outs = [2 * audio_channels * sources, *widths[:-1]]
+        self.encoder = nn.ModuleList(Encoder(ins[i], widths[i], shape, i, True) for i in range(shape.depth))
+        self.decoder = nn.ModuleList(Decoder(widths[i], outs[i], shape, i, True) for i in reversed(range(shape.depth)))
+        gain, boost, smooth = embedding
+        bins = n_fft // 2 // shape.stride
+        self.embedding = FrequencyEmbedding(bins, widths[0], gain, boost, smooth) if gain else nn.Identity()
+
+    def encode(self, mix: Tensor) -> tuple[Tensor, FrequencyState]:
+        """`[B, C, T]` -> bottleneck features `[B, D, F', N]` and the state `decode` needs."""
+        spec = stft(mix, self.n_fft, self.hop_length)
+        x, mean, std = normalise(complex_as_channels(spec))
+        skips = []
+        for index, layer in enumerate(self.encoder):
+            x = layer(x)
+            if index == 0:
+                x = self.embedding(x)
+            skips.append(x)
+        return x, FrequencyState(spec, mean, std, tuple(skips))
+
+    def decode(self, x: Tensor, state: FrequencyState, length_samples: int) -> Tensor:
+        """Bottleneck features `[B, D, F', N]` -> waves `[B, S, C, T]`."""
+        for layer, skip in zip(self.decoder, reversed(state.skips), strict=True):
+            x = layer(x, skip)
+        x = x.float()
+        if self.masking:
+            mask = channels_as_complex(x, self.sources) + 1 / self.sources
+            spec = mask * state.spec[:, None]
+        else:
+            spec = channels_as_complex(x * state.std + state.mean, self.sources)
+        return istft(spec, self.hop_length, length_samples, self.inverse)
+
+
+class WaveState(NamedTuple):
+    """What the wave branch keeps between encoding and decoding."""
+
+    mean: Tensor
+    std: Tensor
+    skips: tuple[Tensor, ...]
+    lengths: tuple[int, ...]
+
+
+class WaveBranch(nn.Module):
+    """U-Net over the waveform.
+
+    Args:
+        shape: sizes of the U-Net.
+        sources: number of sources S.
+        audio_channels: number of audio channels C.
+
+    Source: Défossez et al. 2019, "Music Source Separation in the Waveform Domain"; Défossez 2021, section 3.
+    """
+
+    def __init__(self, shape: UNetShape, sources: int, audio_channels: int) -> None:
+        super().__init__()
+        self.sources = sources
+        widths = shape.widths()
+        ins = [audio_channels, *widths[:-1]]
+        outs = [audio_channels * sources, *widths[:-1]]
+        self.encoder = nn.ModuleList(Encoder(ins[i], widths[i], shape, i, False) for i in range(shape.depth))
+        self.decoder = nn.ModuleList(Decoder(widths[i], outs[i], shape, i, False) for i in reversed(range(shape.depth)))
+
+    def encode(self, mix: Tensor) -> tuple[Tensor, WaveState]:
+        """`[B, C, T]` -> features `[B, D, N']` and the state `decode` needs."""
+        x, mean, std = normalise(mix)
+        skips, lengths = [], []
+        for layer in self.encoder:
+            lengths.append(x.shape[-1])
+            x = layer(x)
+            skips.append(x)
+        return x, WaveState(mean, std, tuple(skips), tuple(lengths))
+
+    def decode(self, x: Tensor, state: WaveState) -> Tensor:
+        """Features `[B, D, N']` -> waves `[B, S, C, T]`."""
+        for layer, skip, length in zip(self.decoder, reversed(state.skips), reversed(state.lengths), strict=True):
+            x = layer(x, skip, length)
+        x = x.float() * state.std + state.mean
+        return x.unflatten(1, (self.sources, -1))
+
+
+def complex_as_channels(spec: Tensor) -> Tensor:
+    """Complex `[B, C, F, N]` -> real `[B, 2C, F, N]`, ordered left re, left im, right re, right im."""
+    return torch.view_as_real(spec).permute(0, 1, 4, 2, 3).flatten(1, 2)
+
+
+def channels_as_complex(x: Tensor, sources: int) -> Tensor:
+    """Real `[B, 2SC, F, N]` -> complex `[B, S, C, F, N]`."""
+    pairs = x.unflatten(1, (sources, -1, 2))
+    return torch.view_as_complex(pairs.permute(0, 1, 2, 4, 5, 3).contiguous())

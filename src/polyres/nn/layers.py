@@ -1,0 +1,123 @@
+"""Small blocks used by every branch: residual dilated convolutions, layer scale, frequency embedding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LayerScale(nn.Module):
+    """Learned gain per channel, starting small so that a residual block starts near identity.
+
+    Args:
+        channels: D.
+        init: starting gain.
+        channel_last: True for `[..., D]`, False for `[B, D, T]`.
+
+    Source: Touvron et al. 2021, "Going deeper with image transformers", eq. 6.
+    """
+
+    def __init__(self, channels: int, init: float, channel_last: bool = False) -> None:
+        super().__init__()
+        self.channel_last = channel_last
+        self.scale = nn.Parameter(torch.full((channels,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x if self.channel_last else self.scale[:, None] * x
+
+
+class ResidualDilated(nn.Module):
+    """Residual bottleneck convolutions over time with growing dilation ("DConv").
+
+    Args:
+        channels: D of the stream.
+        compress: hidden channels are channels / compress.
+        depth: number of residual blocks; block d has dilation 2**d.
+        init: starting gain of each block.
+
+    Source: Défossez 2021, "Hybrid Spectrogram and Waveform Source Separation", section 3.
+    """
+
+    def __init__(self, channels: int, compress: int, depth: int, init: float) -> None:
+        super().__init__()
+        hidden = max(1, channels // compress)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv1d(channels, hidden, 3, dilation=2**d, padding=2**d),
+                nn.GroupNorm(1, hidden),
+                nn.GELU(),
+                nn.Conv1d(hidden, 2 * channels, 1),
+                nn.GroupNorm(1, 2 * channels),
+                nn.GLU(1),
+                LayerScale(channels, init),
+            )
+            for d in range(depth)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the blocks along time: `[B, D, T]` -> `[B, D, T]`, or `[B, D, F, T]` with every bin on its own."""
+        if x.dim() == 4:
+            batch, channels, bins, frames = x.shape
+            rows = x.permute(0, 2, 1, 3).reshape(batch * bins, channels, frames)
+            return self.forward(rows).view(batch, bins, channels, frames).permute(0, 2, 1, 3)
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+class FrequencyEmbedding(nn.Module):
+    """Learned offset per frequency bin, added after the first encoder layer.
+
+    Args:
+        bins: F.
+        channels: D.
+        amount: gain of the embedding when added.
+        boost: stored weights are this much smaller than used ones, which speeds up their learning.
+        smooth: start as a normalised random walk over frequency instead of white noise.
+
+    Source: Défossez 2021, section 3 ("frequency embedding").
+    """
+
+    def __init__(self, bins: int, channels: int, amount: float, boost: float, smooth: bool) -> None:
+        super().__init__()
+        self.gain = amount * boost
+        weight = torch.randn(bins, channels)
+        if smooth:
+            weight = weight.cumsum(0) / torch.arange(1, bins + 1).sqrt()[:, None]
+        self.weight = nn.Parameter(weight / boost)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add to `[B, D, F, N]`."""
+        return x + self.gain * self.weight.t()[:, :, None]
+
+
+def optional_norm(channels: int, groups: int, on: bool) -> nn.Module:
+    """GroupNorm where wanted, else identity."""
+    return nn.GroupNorm(groups, channels) if on else nn.Identity()
+
+
+def rescale_convolutions(module: nn.Module, reference: float) -> None:
+    """Shrink the starting weights of all convolutions towards a common scale.
+
+    Each weight and bias is divided by sqrt(std(weight) / reference).
+
+    Args:
+        module: changed in place.
+        reference: target standard deviation, > 0.
+
+    Source: Défossez et al. 2019, "Music Source Separation in the Waveform Domain", section 4.3.
+    """
+    kinds = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+    for part in module.modules():
+        if isinstance(part, kinds):
+            factor = (part.weight.detach().std() / reference).sqrt()
+            with torch.no_grad():
+                part.weight.div_(factor)
+                if part.bias is not None:
+                    part.bias.div_(factor)
+
+
+def glu_channels(x: Tensor) -> Tensor:
+    """Gated linear unit over the channel axis: `[B, 2D, ...]` -> `[B, D, ...]`."""
+    return F.glu(x, dim=1)
