@@ -1,0 +1,1 @@
+"""The polyres command: parses, calls the floors below, prints."""

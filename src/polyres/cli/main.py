@@ -1,0 +1,74 @@
+"""The `polyres` command: its groups, and errors as one line each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+import polyres
+from polyres.core.errors import PolyresError
+
+REGISTER: tuple[Callable[[typer.Typer], None], ...] = ()
+
+_USAGE_STATUS = 2
+_INTERRUPTED_STATUS = 130
+
+
+def build_app() -> typer.Typer:
+    """Put the command together from its groups."""
+    app = typer.Typer(
+        name="polyres",
+        help="Split songs into stems with models that listen at many time-frequency resolutions.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+    app.callback(invoke_without_command=True)(_without_command)
+    for register in REGISTER:
+        register(app)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"polyres {polyres.__version__}")
+        raise typer.Exit
+
+
+def _without_command(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: the words after `polyres`; those of the process by default.
+
+    Returns:
+        The exit status: 0, that of the error (2 for everything a user can mend), or 130 when interrupted.
+    """
+    try:
+        status = build_app()(arguments, prog_name="polyres", standalone_mode=False)
+    except PolyresError as error:
+        return _report(str(error), error.exit_code)
+    except typer.TyperException as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", "polyres")
+        return _report(f"{error.format_message()} ({command} --help shows what is allowed)", _USAGE_STATUS)
+    except (typer.Abort, KeyboardInterrupt):
+        return _report("interrupted", _INTERRUPTED_STATUS)
+    return status if isinstance(status, int) else 0
+
+
+def _report(message: str, status: int) -> int:
+    print("error: " + " ".join(message.splitlines()), file=sys.stderr)
+    return status

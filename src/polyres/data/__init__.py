@@ -1,0 +1,1 @@
+"""Sound in and out, and the songs to train on."""
