@@ -1,0 +1,1 @@
+"""Made songs: MIDI scores played by an instrument bank, a syllable singer, and loop tracks."""
