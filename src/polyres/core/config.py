@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -16,11 +16,16 @@ from polyres.core.catalogue import nearest
 from polyres.core.errors import ConfigError
 from polyres.core.yaml_files import BASE_KEY, assign, merge, parse_override, read_yaml
 
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
 _PREFIXES = ("Input should be ", "Value error, ", "Assertion failed, ")
 _ABSENT = object()
 
 
-class _ConfigMeta(type(BaseModel)):  # type: ignore[misc]
+class _ConfigMeta(ModelMetaclass):
     """Turns pydantic's report into one line where a config is constructed directly.
 
     Nested configs are built by pydantic without a call to the class, so the outermost one sees the whole key.
@@ -211,15 +216,30 @@ def _real_key(details: ErrorDetails, values: Any) -> tuple[int | str, ...]:
 
 def _field_names(cls: type[Config], key: Sequence[int | str]) -> list[str]:
     """Return the field names allowed at a key; those of all alternatives where the type is a union."""
-    configs: list[type[Config]] = [cls]
+    annotations: list[Any] = [cls]
     for part in key:
-        fields = [config.model_fields[part] for config in configs if part in config.model_fields]
-        if fields:
-            configs = [inner for field in fields for inner in _configs_in(field.annotation)]
+        annotations = [inner for annotation in annotations for inner in _inside(annotation, part)]
+    configs = [config for annotation in annotations for config in _configs_in(annotation)]
     return list(dict.fromkeys(name for config in configs for name in config.model_fields))
 
 
+def _inside(annotation: Any, part: int | str) -> list[Any]:
+    """Return the types that one step of a key leads to."""
+    if _is_config(annotation):
+        return [annotation.model_fields[part].annotation] if part in annotation.model_fields else []
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return [arguments[1]]
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return list(arguments)
+    return [inner for argument in arguments for inner in _inside(argument, part)]
+
+
 def _configs_in(annotation: Any) -> list[type[Config]]:
-    if isinstance(annotation, type) and issubclass(annotation, Config):
+    if _is_config(annotation):
         return [annotation]
     return [config for argument in get_args(annotation) for config in _configs_in(argument)]
+
+
+def _is_config(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Config)
