@@ -1,0 +1,76 @@
+"""`polyres train`: from a recipe to weights."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyres.core.errors import ConfigError, TrainingError
+
+
+def register(app: typer.Typer) -> None:
+    """Add `train` to the command.
+
+    Args:
+        app: the command.
+    """
+    app.command("train")(train)
+
+
+def seconds_of(text: str) -> float:
+    """Read a duration.
+
+    Args:
+        text: a number with the unit s, m or h; without a unit it is in seconds.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        ConfigError: if it is not a duration above 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)", text.strip().lower())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise ConfigError(f"--time-budget is {text!r}; write a duration such as 45s, 90m or 1.5h")
+    return seconds
+
+
+def train(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe (YAML); a resumed run knows its own.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", envvar="POLYRES_DATA", help="Folder that the recipe's roots are relative to."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    time_budget: Annotated[
+        str | None, typer.Option(help="End after this long (45s, 90m, 1.5h); the schedule ends with it.")
+    ] = None,
+    init: Annotated[str | None, typer.Option(help="Weights to start from.")] = None,
+) -> None:
+    """Train a model as a recipe says, and leave its best weights in the folder of the run."""
+    from polyres.training.run import run_training
+
+    changes = list(overrides or ())
+    if time_budget is not None:
+        changes.append(f"time_budget_s={seconds_of(time_budget)}")
+    for key, value in (("data_dir", data), ("init", init)):
+        if value is not None:
+            changes.append(f"{key}={quoted(value)}")
+    if recipe is None and not resume:
+        raise TrainingError("no recipe given; name a YAML file, or add --resume to go on with the run in --out")
+    result = run_training(recipe, out, changes, resume)
+    if result.stopped_by is not None:
+        raise typer.Exit(128 + result.stopped_by)
+
+
+def quoted(value: str) -> str:
+    """Return a text as a YAML string, whatever it holds."""
+    return "'" + value.replace("'", "''") + "'"

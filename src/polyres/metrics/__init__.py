@@ -1,0 +1,1 @@
+"""Numbers about audio; they know nothing of models."""

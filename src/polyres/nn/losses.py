@@ -1,0 +1,184 @@
+"""Distances between separated and true stems, each under a name, and their weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from polyres.core.catalogue import Catalogue
+from polyres.core.config import Config
+from polyres.core.errors import ConfigError
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""Takes estimate and target `[B, S, C, T]`, gives one value per signal `[B, S]`; smaller is better."""
+
+LOG_POWER_FLOOR = 1e-5
+"""Mean power (-50 dBFS) below which the decibel losses stop to care; it bounds their gradient on silent stems."""
+
+MAGNITUDE_FLOOR = 1e-4
+"""Spectral magnitude below which the logarithm stops to care."""
+
+
+class LossConfig(Config):
+    """Which distances are summed, and how much each counts; a weight of 0 leaves a term out."""
+
+    terms: dict[str, float] = {"l1": 1.0}
+    source_weights: tuple[float, ...] | None = None
+    stft_n_fft: tuple[int, ...] = Field(default=(512, 2048, 8192), min_length=1)
+
+    @field_validator("terms")
+    @classmethod
+    def _known(cls, terms: dict[str, float]) -> dict[str, float]:
+        """Refuse unknown names and an empty sum."""
+        for name in terms:
+            LOSSES.get(name)
+        if not any(weight > 0 for weight in terms.values()):
+            raise ValueError("at least one term needs a weight above 0")
+        return terms
+
+
+LOSSES: Catalogue[Distance] = Catalogue("loss")
+
+
+@LOSSES.register("l1", "mean absolute difference of the waveforms")
+def _build_l1(config: LossConfig) -> Distance:
+    """Build the mean absolute difference."""
+    return lambda estimate, target: (estimate - target).abs().mean(dim=(-2, -1))
+
+
+@LOSSES.register("mse", "mean squared difference of the waveforms")
+def _build_mse(config: LossConfig) -> Distance:
+    """Build the mean squared difference."""
+    return lambda estimate, target: (estimate - target).square().mean(dim=(-2, -1))
+
+
+def _log_ratio_db(part: Tensor, whole: Tensor) -> Tensor:
+    """Return 10 log10 of a ratio of mean powers, both kept off zero."""
+    return 10 * torch.log10((part + LOG_POWER_FLOOR) / (whole + LOG_POWER_FLOOR))
+
+
+@LOSSES.register("nsdr", "negative nSDR in dB, bounded for silent stems")
+def _build_nsdr(config: LossConfig) -> Distance:
+    """Build the error power in decibels below the target's power."""
+
+    def distance(estimate: Tensor, target: Tensor) -> Tensor:
+        error = (estimate - target).square().mean(dim=(-2, -1))
+        return _log_ratio_db(error, target.square().mean(dim=(-2, -1)))
+
+    return distance
+
+
+@LOSSES.register("si_sdr", "negative scale-invariant SDR in dB, bounded for silent stems")
+def _build_si_sdr(config: LossConfig) -> Distance:
+    """Build the decibels of what is not along the target, below what is."""
+
+    def distance(estimate: Tensor, target: Tensor) -> Tensor:
+        power = target.square().mean(dim=(-2, -1), keepdim=True)
+        gain = (estimate * target).mean(dim=(-2, -1), keepdim=True) / (power + LOG_POWER_FLOOR)
+        along = gain * target
+        error = (estimate - along).square().mean(dim=(-2, -1))
+        return _log_ratio_db(error, along.square().mean(dim=(-2, -1)))
+
+    return distance
+
+
+class MultiResolutionStft(nn.Module):
+    """Difference of magnitude spectra, linear plus logarithmic, averaged over several window lengths.
+
+    Source: Yamamoto et al. 2020, Parallel WaveGAN, equations 3 to 6, with plain means in place of the Frobenius ratio.
+    """
+
+    def __init__(self, n_fft: tuple[int, ...]) -> None:
+        """Prepare the windows.
+
+        Args:
+            n_fft: window lengths in samples; the hop is a quarter of each.
+        """
+        super().__init__()
+        self.n_fft = n_fft
+        for size in n_fft:
+            self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
+
+    def _magnitude(self, wave: Tensor, size: int) -> Tensor:
+        """Return magnitudes of `[N, T]` waveforms as `[N, F, frames]`."""
+        window = self.get_buffer(f"window_{size}")
+        # Zeros outside the signal suit any length; reflection would refuse signals shorter than half a window.
+        spectrum = torch.stft(
+            wave, size, size // 4, window=window, normalized=True, pad_mode="constant", return_complex=True
+        )
+        power = spectrum.real.square() + spectrum.imag.square()
+        return (power + MAGNITUDE_FLOOR**2).sqrt()
+
+    def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
+        """Compare waveforms.
+
+        Args:
+            estimate: separated stems `[B, S, C, T]`.
+            target: true stems of the same shape.
+
+        Returns:
+            The distance of every signal `[B, S]`, 0 for equal ones.
+        """
+        length = estimate.shape[-1]
+        total = estimate.new_zeros(estimate.shape[:2])
+        for size in self.n_fft:
+            with torch.no_grad():
+                wanted = self._magnitude(target.reshape(-1, length), size)
+            given = self._magnitude(estimate.reshape(-1, length), size)
+            apart = (given - wanted).abs() + (given.log() - wanted.log()).abs()
+            total = total + apart.view(*estimate.shape[:3], -1).mean(dim=(-2, -1))
+        return total / len(self.n_fft)
+
+
+@LOSSES.register("stft", "multi-resolution STFT: linear plus logarithmic magnitude difference")
+def _build_stft(config: LossConfig) -> Distance:
+    """Build the spectral distance over the configured window lengths."""
+    return MultiResolutionStft(config.stft_n_fft)
+
+
+class WeightedLoss(nn.Module):
+    """Several named distances between stems, and the sum that is minimised."""
+
+    def __init__(self, config: LossConfig, num_sources: int) -> None:
+        """Build the distances.
+
+        Args:
+            config: names and weights; one source weight per source, or none for equal ones.
+            num_sources: how many stems there are.
+
+        Raises:
+            ConfigError: if the number of source weights is wrong or none is above 0.
+        """
+        super().__init__()
+        weights = config.source_weights or (1.0,) * num_sources
+        if len(weights) != num_sources or min(weights) < 0 or sum(weights) <= 0:
+            raise ConfigError(
+                f"loss.source_weights is {list(weights)}; give {num_sources} numbers, none below 0 and one above"
+            )
+        self.terms = {name: weight for name, weight in config.terms.items() if weight != 0}
+        self.distances: dict[str, Distance] = {name: LOSSES.build(name, config) for name in self.terms}
+        # Modules are registered so that their buffers follow the device.
+        self.parts = nn.ModuleList(d for d in self.distances.values() if isinstance(d, nn.Module))
+        self.register_buffer("source_weights", torch.tensor(weights) / sum(weights), persistent=False)
+
+    def forward(self, estimate: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compare stems.
+
+        Args:
+            estimate: separated stems `[B, S, C, T]`.
+            target: true stems of the same shape.
+
+        Returns:
+            The weighted sum to minimise, and every term on its own before weighting (detached); all of them are
+            means over the batch and weighted means over the sources.
+        """
+        total = estimate.new_zeros(())
+        values: dict[str, Tensor] = {}
+        for name, weight in self.terms.items():
+            value = (self.distances[name](estimate, target).mean(dim=0) * self.get_buffer("source_weights")).sum()
+            values[name] = value.detach()
+            total = total + weight * value
+        return total, values

@@ -1,0 +1,102 @@
+"""The state of a run in one file: tensors as safetensors, everything else as JSON in its header."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from polyres.core.errors import OutputError, TrainingError
+
+FORMAT = 1
+HEADER_KEY = "polyres"
+
+
+def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors and facts, so that the file is either the old or the new one, never half.
+
+    Args:
+        path: the file.
+        tensors: by name; any shape and dtype.
+        facts: anything JSON can hold; floats survive exactly.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    header = {HEADER_KEY: json.dumps({"format": FORMAT, "kind": "run", **facts})}
+    partial = path.with_name(f".{path.name}.partial")
+    # Copies: safetensors refuses tensors that share memory.
+    copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    try:
+        partial.touch()
+        mode = partial.stat().st_mode
+        save_file(copies, partial, metadata=header)
+        partial.chmod(mode)  # safetensors makes private files, whatever the umask
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error}; make room or choose another folder") from error
+
+
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_state` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The tensors by name (on the CPU), and the facts.
+
+    Raises:
+        TrainingError: if the file is missing, damaged or something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(HEADER_KEY, "{}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"cannot read the checkpoint {path}: {error}; resume from a run folder that has one"
+        ) from error
+    facts = json.loads(header)
+    if facts.get("kind") != "run" or facts.get("format") != FORMAT:
+        raise TrainingError(f"{path} is not a training checkpoint of format {FORMAT}; give the folder of a run")
+    return tensors, facts
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under names that start with `prefix/`."""
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names start with `prefix/`, without it."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimiser's state as tensors named `INDEX/KEY`."""
+    state = optimiser.state_dict()["state"]
+    return {f"{index}/{key}": torch.as_tensor(value) for index, entry in state.items() for key, value in entry.items()}
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser the state that `optimiser_tensors` returned; rates and groups stay its own.
+
+    Args:
+        optimiser: built for the same parameters.
+        tensors: its state.
+    """
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split("/")
+        state.setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -1,0 +1,83 @@
+"""Running averages of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from polyres.core.errors import TrainingError
+
+
+class Ema:
+    """Exponential moving average of a model's parameters after every step, free of start-up bias.
+
+    After t steps it equals `sum_i d^(t-i) w_i / sum_i d^(t-i)`: the first step alone counts fully, so that short runs
+    and large decays are not dragged towards the random start.
+
+    Source: the bias correction of Kingma & Ba 2015, section 3, folded into the update.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """Start an average that has seen no step yet.
+
+        Args:
+            model: whose parameters are averaged.
+            decay: share of the old average that a step keeps, above 0 and below 1.
+        """
+        self.decay = decay
+        self.num_steps = 0
+        self._names = [name for name, _ in model.named_parameters()]
+        self._parameters = [parameter for _, parameter in model.named_parameters()]
+        self._averages = [parameter.detach().clone() for parameter in self._parameters]
+
+    @property
+    def name(self) -> str:
+        """Name in metrics and checkpoints, such as `ema_0.999`."""
+        return f"ema_{self.decay:g}"
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the parameters as they are now."""
+        self.num_steps += 1
+        share = (1.0 - self.decay) / (1.0 - self.decay**self.num_steps)
+        torch._foreach_lerp_(self._averages, [p.detach() for p in self._parameters], share)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the averages into the model for the length of a `with` block, then the very same weights back."""
+        kept = [parameter.detach().clone() for parameter in self._parameters]
+        self._write(self._averages)
+        try:
+            yield
+        finally:
+            self._write(kept)
+
+    @torch.no_grad()
+    def _write(self, values: list[Tensor]) -> None:
+        """Copy values into the model's parameters."""
+        for parameter, value in zip(self._parameters, values, strict=True):
+            parameter.copy_(value)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the averages by parameter name."""
+        return dict(zip(self._names, self._averages, strict=True))
+
+    def load(self, tensors: Mapping[str, Tensor], num_steps: int) -> None:
+        """Continue from a saved state.
+
+        Args:
+            tensors: averages by parameter name.
+            num_steps: how many steps they have seen.
+
+        Raises:
+            TrainingError: if the names are not those of this model.
+        """
+        if set(tensors) != set(self._names):
+            odd = sorted(set(tensors) ^ set(self._names))[0]
+            raise TrainingError(f"the saved {self.name} does not fit the model (first difference: {odd})")
+        for name, average in zip(self._names, self._averages, strict=True):
+            average.copy_(tensors[name])
+        self.num_steps = num_steps

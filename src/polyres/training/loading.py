@@ -1,0 +1,139 @@
+"""Batches that depend on the seed and the step alone, so that a run can go on anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from polyres.core.errors import TrainingError
+
+Key = tuple[int, int]
+"""Pass through the data set, index inside it."""
+
+
+class SegmentSource(Protocol):
+    """A data set whose items depend on the epoch it was told and the index."""
+
+    def __len__(self) -> int:
+        """Return the number of items of an epoch."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return one item."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next items belong to."""
+
+
+class KeyedDataset(Dataset[Tensor]):
+    """A data set asked by (epoch, index), so that worker processes never need to be told the epoch."""
+
+    def __init__(self, source: SegmentSource) -> None:
+        """Wrap a data set.
+
+        Args:
+            source: the data set.
+        """
+        self._source = source
+
+    def __getitem__(self, key: Key) -> Tensor:
+        """Return the item of an epoch."""
+        epoch, index = key
+        self._source.set_epoch(epoch)
+        return self._source[index]
+
+
+class StepSampler(Sampler[list[Key]]):
+    """Endless batches of keys; batch n is a function of seed and n, whatever came before.
+
+    Every pass through the data set is a new permutation; batches run across the border of two passes, so a data set
+    smaller than a batch works too.
+    """
+
+    def __init__(self, num_items: int, batch_size: int, seed: int, start: int = 0) -> None:
+        """Place the sampler.
+
+        Args:
+            num_items: length of the data set.
+            batch_size: items per batch.
+            seed: chooses the permutations.
+            start: number of the first batch.
+
+        Raises:
+            TrainingError: if the data set is empty.
+        """
+        if num_items < 1:
+            raise TrainingError("the training data set has no segments; check data.roots and the length of the tracks")
+        self._num_items, self._batch_size, self._seed, self._start = num_items, batch_size, seed, start
+
+    def _order(self, epoch: int) -> list[int]:
+        """Return the permutation of one pass."""
+        generator = seeded_generator(self._seed, "order", epoch)
+        return torch.randperm(self._num_items, generator=generator).tolist()
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Yield batches of keys for ever."""
+        position = self._start * self._batch_size
+        epoch, order = -1, []
+        while True:
+            batch: list[Key] = []
+            for _ in range(self._batch_size):
+                if position // self._num_items != epoch:
+                    epoch = position // self._num_items
+                    order = self._order(epoch)
+                batch.append((epoch, order[position % self._num_items]))
+                position += 1
+            yield batch
+
+
+def seeded_generator(seed: int, purpose: str, number: int) -> torch.Generator:
+    """Return a random generator that belongs to a seed, a purpose and a counter, and to nothing else.
+
+    Args:
+        seed: the seed of the run.
+        purpose: what the numbers are for; different purposes draw independent numbers.
+        number: of the step, epoch or whatever is counted.
+    """
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{number}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def quiet_worker(worker_id: int) -> None:
+    """Make a loader process leave the cores to the training and stopping to the main process."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def endless_batches(source: SegmentSource, sampler: StepSampler, num_workers: int, pin: bool) -> Iterator[Tensor]:
+    """Load batches ahead in worker processes that live as long as the iterator.
+
+    Args:
+        source: the data set.
+        sampler: which items form the batches.
+        num_workers: processes; 0 loads in this one.
+        pin: put batches into page-locked memory, for a GPU.
+
+    Returns:
+        An iterator over stacked items that never ends.
+    """
+    options: dict[str, Any] = {}
+    if num_workers > 0:
+        methods = torch.multiprocessing.get_all_start_methods()
+        # Forking a process whose threads hold locks can hang; a fork server has none.
+        options["multiprocessing_context"] = "forkserver" if "forkserver" in methods else "spawn"
+        options["prefetch_factor"] = 4
+    loader = DataLoader(
+        KeyedDataset(source),
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        worker_init_fn=quiet_worker,
+        pin_memory=pin,
+        **options,
+    )
+    return iter(loader)

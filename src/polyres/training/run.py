@@ -1,0 +1,84 @@
+"""A whole training run of a separator: recipe in, run folder out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from polyres.core.errors import TrainingError
+from polyres.training.run_folder import CONFIG_FILE, RunFolder
+from polyres.training.separation import SeparationTask, TrainConfig
+from polyres.training.solver import Solver
+from polyres.training.state import TrainResult
+
+
+def run_training(recipe: Path | None, out: Path, overrides: Sequence[str] = (), resume: bool = False) -> TrainResult:
+    """Train a separator, or go on with it; prints a summary before and after on standard error.
+
+    Args:
+        recipe: YAML file; None takes the config of the run that is resumed.
+        out: folder of the run.
+        overrides: `a.b=value` each, over the recipe.
+        resume: go on with the run in `out`.
+
+    Returns:
+        How the run ended.
+
+    Raises:
+        TrainingError: if the run cannot start, go on, or has diverged.
+        ConfigError: if recipe or overrides are wrong.
+        OutputError: if the run folder cannot be written.
+    """
+    if recipe is None and not (out / CONFIG_FILE).exists():
+        raise TrainingError(f"{out} holds no run to resume; name a recipe to start one there")
+    config = TrainConfig.from_yaml(recipe if recipe is not None else out / CONFIG_FILE, overrides)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    task = SeparationTask(config)
+    opened = RunFolder.reopen if resume else RunFolder.create
+    run = opened(out, config, config.seed)
+    solver = Solver(config, task, run, resume)
+    _say(_opening(config, solver))
+    result = solver.fit()
+    _say(_closing(out, result))
+    return result
+
+
+def _opening(config: TrainConfig, solver: Solver) -> str:
+    """Word what is about to happen."""
+    parameters = sum(parameter.numel() for parameter in solver.model.parameters())
+    model = f"{parameters:,} parameters, n_fft {' '.join(map(str, config.model.n_fft))}, head {config.model.head}"
+    length = f"{config.data.segment_samples / config.data.sample_rate_hz:.1f} s"
+    batch = f"batch {config.batch_size} × {length}" + (f" × {config.accumulate}" if config.accumulate > 1 else "")
+    end = [f"{config.epochs} epochs"] if config.epochs is not None else []
+    end += [f"{config.time_budget_s / 60:.1f} min"] if config.time_budget_s is not None else []
+    return "\n".join(
+        [
+            f"model      {config.variant or 'separator'}: {model}",
+            f"data       {' '.join(root.path for root in config.data.roots)}: {batch}",
+            f"steps      {solver.steps_per_epoch} per epoch, until {' or '.join(end)}; at step {solver.state.step}",
+            f"optimiser  {config.optimiser.name} {config.optimiser.lr:g}, {config.schedule.name}, "
+            f"{config.precision} on {solver.fabric.device}, {torch.get_num_threads()} threads",
+            f"run        {solver.run.path}  {solver.run.identity['fingerprint']}",
+        ]
+    )
+
+
+def _closing(out: Path, result: TrainResult) -> str:
+    """Word how it went."""
+    best = "no validation"
+    if result.best is not None:
+        scores = "  ".join(f"{name} {value:.2f}" for name, value in result.best["valid"].items() if name != "score")
+        where = f"{result.best['weights']}, epoch {result.best['epoch']}"
+        best = f"best nSDR {result.best['score']:.2f} dB ({where}): {scores}"
+    if result.stopped_by is not None:
+        return f"stopped at step {result.step}; go on with: polyres train --out {out} --resume\n{best}"
+    return f"finished after {result.step} steps, {result.elapsed_s:.0f} s; {best}"
+
+
+def _say(text: str) -> None:
+    """Print to standard error, which keeps standard output for results."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,158 @@
+"""Training separators: the recipe, and the task that the solver runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from polyres.core.errors import TrainingError
+from polyres.core.yaml_files import merge
+from polyres.data.augment import AugmentConfig, augment_batch
+from polyres.data.datasets import StemsConfig, StemsDataset, list_tracks, load_track
+from polyres.models.separator import Separator, SeparatorConfig
+from polyres.models.variants import variant as named_variant
+from polyres.models.weights import load_separator_weights, save_separator
+from polyres.nn.losses import LossConfig, WeightedLoss
+from polyres.training.config import SolverConfig
+from polyres.training.task import Forward
+from polyres.training.validation import Cutting, most_active_excerpt, score_tracks
+
+
+class TrainConfig(SolverConfig):
+    """A recipe: which separator is trained, on what, and how.
+
+    `variant` names a row of the table of separators; `model` then says only what differs from it. Roots of data are
+    relative to `data_dir`, which is usually set on the command line. `init` names weights to start from. The seed of
+    the run takes the place of that of the data.
+    """
+
+    variant: str | None = None
+    model: SeparatorConfig = SeparatorConfig()
+    data_dir: str | None = None
+    data: StemsConfig
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    init: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_variant(cls, given: Any) -> Any:
+        """Lay the model's values over those of the named variant."""
+        if isinstance(given, Mapping) and given.get("variant") is not None:
+            model = given.get("model", {})
+            if isinstance(model, Mapping):
+                return {**given, "model": merge(named_variant(str(given["variant"])).to_dict(), model)}
+        return given
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainConfig:
+        """Refuse data that does not sound like what the model expects."""
+        for key in ("sources", "sample_rate_hz", "audio_channels"):
+            wanted, given = getattr(self.model, key), getattr(self.data, key)
+            if wanted != given:
+                raise ValueError(f"data.{key} is {given!r} but model.{key} is {wanted!r}; make them equal")
+        return self
+
+
+def resolve_roots(roots: tuple[str, ...], data_dir: str | None) -> tuple[str, ...]:
+    """Turn the roots of a recipe into folders.
+
+    Args:
+        roots: as the recipe has them.
+        data_dir: what relative ones are relative to; the working directory if None.
+
+    Returns:
+        The folders.
+
+    Raises:
+        TrainingError: if one is not there.
+    """
+    found = []
+    for root in roots:
+        path = Path(data_dir or ".") / Path(root).expanduser()
+        if not path.is_dir():
+            raise TrainingError(f"there is no folder {path} (root {root!r}); set the folder of your data with --data")
+        found.append(str(path))
+    return tuple(found)
+
+
+class SeparationTask:
+    """Trains a separator to give back the stems of mixtures."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        """Find the data and build the loss.
+
+        Args:
+            config: the recipe.
+
+        Raises:
+            TrainingError: if a root of the data is not there.
+        """
+        self.config = config
+        paths = resolve_roots(tuple(root.path for root in config.data.roots), config.data_dir)
+        roots = [{**root.to_dict(), "path": path} for root, path in zip(config.data.roots, paths, strict=True)]
+        self._data = config.data.with_values({"roots": roots, "seed": config.seed})
+        self._valid_roots = resolve_roots(config.valid.roots, config.data_dir)
+        self._loss = WeightedLoss(config.loss, len(config.model.sources))
+        self._tracks: dict[str, Tensor] | None = None
+
+    def build_model(self) -> Separator:
+        """Return the separator, with the weights of `init` if there are any."""
+        model = Separator(self.config.model, seed=self.config.seed)
+        if self.config.init is not None:
+            source = load_separator_weights(self.config.init)
+            try:
+                model.load_state_dict(source.state_dict())
+            except RuntimeError as error:
+                raise TrainingError(
+                    f"the weights {self.config.init} do not fit the recipe's model; give weights of the same model"
+                ) from error
+        return model
+
+    def build_source(self) -> StemsDataset:
+        """Return the training segments."""
+        return StemsDataset(self._data)
+
+    def prepare(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Augment a batch of stems `[B, S, C, T]`."""
+        return augment_batch(batch, self.config.augment, generator)
+
+    def losses(self, forward: Forward, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compare the separated mixture with its stems `[B, S, C, T]`."""
+        total, terms = self._loss.to(batch.device)(forward(batch.sum(dim=1)), batch)
+        return total, terms
+
+    def validate(self, forward: Forward) -> dict[str, float]:
+        """Return nSDR on the validation tracks: mean, and per source."""
+        valid, model = self.config.valid, self.config.model
+        if self._tracks is None:
+            self._tracks = self._load_tracks()
+        size = round(valid.segment_s * model.sample_rate_hz) if valid.segment_s else model.segment_samples
+        cutting = Cutting(size, valid.overlap, valid.batch_size)
+        return score_tracks(forward, self._tracks, model.sources, cutting)
+
+    def _load_tracks(self) -> dict[str, Tensor]:
+        """Read the validation tracks, or their excerpts."""
+        valid, model = self.config.valid, self.config.model
+        tracks: dict[str, Tensor] = {}
+        for root in self._valid_roots:
+            for folder in list_tracks(root, model.sources):
+                stems = load_track(folder, model.sources, model.sample_rate_hz, model.audio_channels)
+                if valid.max_seconds is not None:
+                    length = round(valid.max_seconds * model.sample_rate_hz)
+                    stems = most_active_excerpt(stems, length, model.sample_rate_hz).clone()
+                tracks[str(folder)] = stems
+        return tracks
+
+    def describe(self, model: Separator) -> dict[str, Any]:
+        """Return the fusion weights."""
+        return {"fusion": {name: weights.tolist() for name, weights in model.fusion_weights().items()}}
+
+    def export(self, model: Separator, path: Path, card: Mapping[str, Any]) -> None:
+        """Write weights that `polyres separate --model` reads."""
+        save_separator(model, path, dict(card))

@@ -1,0 +1,365 @@
+"""The training loop: steps, epochs, validation, checkpoints; it knows nothing of what is trained."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric, seed_everything
+from torch import Tensor
+
+from polyres.core.errors import TrainingError
+from polyres.training.checkpoint import (
+    load_optimiser,
+    load_state,
+    optimiser_tensors,
+    save_state,
+    under_prefix,
+    with_prefix,
+)
+from polyres.training.config import SolverConfig
+from polyres.training.ema import Ema
+from polyres.training.loading import StepSampler, endless_batches, seeded_generator
+from polyres.training.optim import OPTIMISERS, rate_factor
+from polyres.training.progress import RunDisplay
+from polyres.training.run_folder import RunFolder, versions
+from polyres.training.state import RunState, TrainResult, peak_memory_mb, row_text
+from polyres.training.task import Task
+
+BAD_BATCH_FILE = "bad_batch.safetensors"
+
+
+class _Stopped(Exception):
+    """A signal came while validating."""
+
+
+class Solver:
+    """Trains a task in a run folder, and can stop and go on at any step."""
+
+    def __init__(self, config: SolverConfig, task: Task, run: RunFolder, resume: bool = False) -> None:
+        """Build model, optimiser, averages and data.
+
+        Args:
+            config: how to train.
+            task: what to train.
+            run: where the results go.
+            resume: continue from the run's checkpoint, if it has got as far as writing one.
+
+        Raises:
+            TrainingError: if the checkpoint does not fit, or the device is not there.
+        """
+        self.config, self.task, self.run = config, task, run
+        seed_everything(config.seed, verbose=False)
+        self.fabric = _build_fabric(config)
+        self.model = task.build_model()
+        self.optimiser = OPTIMISERS.build(config.optimiser.name, self.model.parameters(), config.optimiser)
+        # Fabric's wrapper keeps its own view of the groups, so only stepping and clipping go through it.
+        self._forward, self._stepper = self.fabric.setup(self.model, self.optimiser)
+        self.emas = [Ema(self.model, decay) for decay in config.ema]
+        self.state = RunState()
+        if resume and run.checkpoint.exists():
+            self._load()
+        self.source = task.build_source()
+        self.steps_per_epoch = config.steps_per_epoch or -(-len(self.source) // (config.batch_size * config.accumulate))
+        self._batches: Iterator[Tensor] = iter(())
+        self._stop_signal: int | None = None
+        self._tick_s = self._saved_s = time.monotonic()
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch that the last step belongs to, from 1 (0 before any step)."""
+        return -(-self.state.step // self.steps_per_epoch)
+
+    def progress(self) -> float:
+        """Return the share of the run that is over, by steps or by seconds, whichever is further."""
+        shares = [0.0]
+        if self.config.epochs is not None:
+            step = self.state.step
+            if self.config.schedule.unit == "epoch":
+                step -= step % self.steps_per_epoch
+            shares.append(step / (self.config.epochs * self.steps_per_epoch))
+        if self.config.time_budget_s is not None:
+            # The last validation needs its time too; its cost is known from the one before.
+            shares.append((self.state.elapsed_s + self.state.validation_s) / self.config.time_budget_s)
+        return min(max(shares), 1.0)
+
+    def _over(self) -> bool:
+        """Say whether the run has reached its end."""
+        epochs, state = self.config.epochs, self.state
+        return self.progress() >= 1.0 or (epochs is not None and state.step >= epochs * self.steps_per_epoch)
+
+    def _count_time(self) -> None:
+        """Add the seconds since the last call to the run's own clock, which survives a restart."""
+        now = time.monotonic()
+        self.state.elapsed_s += now - self._tick_s
+        self._tick_s = now
+
+    def _add(self, name: str, value: float) -> None:
+        """Add to a sum over the steps of this epoch."""
+        self.state.sums[name] = self.state.sums.get(name, 0.0) + value
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        """Add the seconds that a block takes to the epoch's sums."""
+        start = time.perf_counter()
+        yield
+        self._add(f"seconds/{name}", time.perf_counter() - start)
+
+    def fit(self) -> TrainResult:
+        """Train until the end of the run or a signal; either way the state is saved.
+
+        Returns:
+            How it ended.
+
+        Raises:
+            TrainingError: if a loss or gradient is not finite; the batch is kept in the run folder.
+            OutputError: if the run folder cannot be written.
+        """
+        config = self.config
+        self._tick_s = self._saved_s = time.monotonic()
+        if not self._over():
+            sampler = StepSampler(
+                len(self.source), config.batch_size, config.seed, start=self.state.step * config.accumulate
+            )
+            pin = self.fabric.device.type == "cuda"
+            self._batches = endless_batches(self.source, sampler, config.num_workers, pin)
+        with RunDisplay(config.log_every_s) as display, self._signals_noted():
+            try:
+                self._loop(display)
+            except _Stopped:
+                self._save()
+            finally:
+                self._batches = iter(())  # ends the worker processes
+        stopped_by = self._stop_signal
+        state = self.state
+        return TrainResult(stopped_by is None, stopped_by, state.step, self.epoch, state.elapsed_s, state.best)
+
+    def _loop(self, display: RunDisplay) -> None:
+        """Take steps and close epochs until the run is over; leave by `_Stopped` on a signal."""
+        while True:
+            if self._stop_signal is not None:
+                raise _Stopped
+            over = self._over()
+            if self.state.step > self.state.closed_step and (over or self.state.step % self.steps_per_epoch == 0):
+                self._close_epoch(display)
+            elif over:
+                return
+            else:
+                self._train_step()
+                display.update(self.progress(), self._status())
+                if time.monotonic() - self._saved_s > self.config.checkpoint_every_s:
+                    self._save()
+
+    def _status(self) -> str:
+        """Word the state of the running epoch in a line."""
+        sums, state = self.state.sums, self.state
+        mean = sums["loss/total"] / max(sums["steps"], 1)
+        return f"epoch {self.epoch}  step {state.step}  loss {mean:.5f}  {state.elapsed_s:.0f} s"
+
+    def _train_step(self) -> None:
+        """Take one optimiser step over `accumulate` batches."""
+        config = self.config
+        self.model.train()
+        factor = rate_factor(self.progress(), config.schedule)
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.optimiser.lr * factor
+        for part in range(config.accumulate):
+            with self._timed("data"):
+                batch = next(self._batches)
+            with self._timed("augment"):
+                number = self.state.step * config.accumulate + part
+                batch = self.task.prepare(batch, seeded_generator(config.seed, "augment", number))
+                batch = self.fabric.to_device(batch)
+            with self.fabric.no_backward_sync(self._forward, enabled=part + 1 < config.accumulate):
+                self._backward(batch)
+        with self._timed("optimiser"):
+            limit = config.clip_norm if config.clip_norm is not None else float("inf")
+            norm = self.fabric.clip_gradients(self._forward, self._stepper, max_norm=limit, error_if_nonfinite=False)
+            self._check_finite("gradient norm", norm, batch)
+            self._stepper.step()
+            self._stepper.zero_grad()
+        with self._timed("ema"):
+            for ema in self.emas:
+                ema.update()
+        self._add("grad_norm", norm.item())
+        self._add("steps", 1)
+        self.state.step += 1
+        self._count_time()
+
+    def _backward(self, batch: Tensor) -> None:
+        """Add the gradients of one batch, and its losses to the sums."""
+        share = 1 / self.config.accumulate
+
+        def forward(mix: Tensor) -> Tensor:
+            with self._timed("forward"):
+                return self._forward(mix)
+
+        with self._timed("forward_and_loss"):
+            loss, terms = self.task.losses(forward, batch)
+        self._check_finite("loss", loss, batch)
+        with self._timed("backward"):
+            self.fabric.backward(loss * share)
+        for name, value in {"total": loss, **terms}.items():
+            self._add(f"loss/{name}", value.detach().item() * share)
+
+    def _check_finite(self, what: str, value: Tensor, batch: Tensor) -> None:
+        """Stop with the batch kept aside if a number is NaN or infinite."""
+        if torch.isfinite(value).all():
+            return
+        path = self.run.path / BAD_BATCH_FILE
+        save_state(path, {"batch": batch}, {"step": self.state.step})
+        raise TrainingError(
+            f"the {what} became {value.item()} at step {self.state.step + 1}; its batch is in {path}; "
+            "lower optimiser.lr or clip_norm, or train in fp32, and resume"
+        )
+
+    def _close_epoch(self, display: RunDisplay) -> None:
+        """Validate, keep the best weights, write the row of the epoch and the checkpoint."""
+        state = self.state
+        scores: dict[str, dict[str, float]] = {}
+        validate = self.epoch % self.config.valid.every == 0 or self._over()
+        start = time.perf_counter()
+        if validate:
+            scores = self._validate_all()
+        seconds = time.perf_counter() - start
+        row = self._row(scores, seconds)
+        if validate:
+            self._keep_best(scores)
+        state.closed_step, state.sums = state.step, {}
+        self._count_time()
+        if validate:
+            state.validation_s = seconds
+        self.run.append_row({**row, "elapsed_s": round(state.elapsed_s, 3), "best": state.best})
+        self._save()
+        display.say(row_text(row))
+
+    def _validate_all(self) -> dict[str, dict[str, float]]:
+        """Return the scores of the weights as they are and of every average."""
+        scores = {"raw": self._validate()}
+        for ema in self.emas:
+            with ema.applied():
+                scores[ema.name] = self._validate()
+        return {name: values for name, values in scores.items() if values}
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Score the weights that are in the model now."""
+
+        def forward(mix: Tensor) -> Tensor:
+            if self._stop_signal is not None:
+                raise _Stopped
+            return self._forward(self.fabric.to_device(mix))
+
+        self.model.eval()
+        return self.task.validate(forward)
+
+    def _keep_best(self, scores: Mapping[str, Mapping[str, float]]) -> None:
+        """Export the best weights of this epoch if they beat all before."""
+        if not scores:
+            # Nothing to choose by: the longest average is the safest bet.
+            name = max(self.emas, key=lambda ema: ema.decay).name if self.emas else "raw"
+            self._export(name, {"weights": name, "epoch": self.epoch, "step": self.state.step})
+            return
+        name = max(scores, key=lambda weights: scores[weights]["score"])
+        score = scores[name]["score"]
+        if self.state.best is not None and score <= self.state.best["score"]:
+            return
+        where = {"weights": name, "epoch": self.epoch, "step": self.state.step}
+        self.state.best = {"score": score, **where, "valid": dict(scores[name])}
+        self._export(name, self.state.best)
+
+    def _export(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Write ready-to-use weights: the raw ones or an average."""
+        card = {**facts, **self.run.identity, "versions": versions()}
+        for ema in self.emas:
+            if ema.name == name:
+                with ema.applied():
+                    self.task.export(self.model, self.run.best, card)
+                return
+        self.task.export(self.model, self.run.best, card)
+
+    def _row(self, scores: Mapping[str, Mapping[str, float]], validation_s: float) -> dict[str, Any]:
+        """Sum up the epoch."""
+        sums = dict(self.state.sums)
+        steps = max(sums.pop("steps", 0.0), 1.0)
+        seconds = {key.removeprefix("seconds/"): value for key, value in sums.items() if key.startswith("seconds/")}
+        seconds["loss"] = seconds.pop("forward_and_loss", 0.0) - seconds.get("forward", 0.0)
+        return {
+            "epoch": self.epoch,
+            "step": self.state.step,
+            "progress": round(self.progress(), 6),
+            "lr": self.optimiser.param_groups[0]["lr"],
+            "loss": {k.removeprefix("loss/"): v / steps for k, v in sums.items() if k.startswith("loss/")},
+            "grad_norm": sums.get("grad_norm", 0.0) / steps,
+            "valid": {name: dict(values) for name, values in scores.items()},
+            "ms_per_step": {key: round(1000 * value / steps, 2) for key, value in seconds.items()},
+            "validation_s": round(validation_s, 3),
+            "memory_mb": peak_memory_mb(self.fabric.device),
+            **self.task.describe(self.model),
+        }
+
+    @contextmanager
+    def _signals_noted(self) -> Iterator[None]:
+        """Turn SIGTERM and Ctrl-C into a request to stop after the step; a second one stops at once."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if self._stop_signal is not None:
+                raise KeyboardInterrupt
+            self._stop_signal = number
+
+        self._stop_signal = None
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _save(self) -> None:
+        """Write the checkpoint."""
+        tensors = with_prefix("model", self.model.state_dict())
+        tensors |= with_prefix("optimiser", optimiser_tensors(self.optimiser))
+        for ema in self.emas:
+            tensors |= with_prefix(ema.name, ema.state())
+        tensors["random/cpu"] = torch.get_rng_state()
+        if self.fabric.device.type == "cuda":
+            tensors["random/cuda"] = torch.cuda.get_rng_state()
+        save_state(self.run.checkpoint, tensors, {"state": asdict(self.state), "run": self.run.identity})
+        self._saved_s = time.monotonic()
+
+    def _load(self) -> None:
+        """Go on from the checkpoint."""
+        tensors, facts = load_state(self.run.checkpoint)
+        self.state = RunState(**facts["state"])
+        try:
+            self.model.load_state_dict(under_prefix("model", tensors))
+            load_optimiser(self.optimiser, under_prefix("optimiser", tensors))
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise TrainingError(f"{self.run.checkpoint} does not fit the model: {reason}") from error
+        for ema in self.emas:
+            ema.load(under_prefix(ema.name, tensors), self.state.step)
+        torch.set_rng_state(tensors["random/cpu"])
+        if self.fabric.device.type == "cuda" and "random/cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random/cuda"])
+        self.run.forget_after(self.state.closed_step)
+
+
+def _build_fabric(config: SolverConfig) -> Fabric:
+    """Return device and precision plumbing."""
+    precision = {"fp32": "32-true", "bf16": "bf16-mixed"}[config.precision]
+    available = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[config.device]:
+        names = ", ".join(name for name, there in available.items() if there)
+        raise TrainingError(f"device {config.device!r} is not available here; use one of: {names}")
+    return Fabric(accelerator=config.device, devices=1, precision=precision)

@@ -1,0 +1,39 @@
+"""What the solver asks of the thing it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from polyres.training.loading import SegmentSource
+
+Forward = Callable[[Tensor], Tensor]
+
+
+class Task(Protocol):
+    """What is trained: builds the parts, turns batches into losses and models into scores."""
+
+    def build_model(self) -> nn.Module:
+        """Return the model with its first weights."""
+
+    def build_source(self) -> SegmentSource:
+        """Return the training data."""
+
+    def prepare(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a batch as it is trained on: mixed, augmented."""
+
+    def losses(self, forward: Forward, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what is minimised, and its terms to be logged."""
+
+    def validate(self, forward: Forward) -> dict[str, float]:
+        """Return scores; the one called `score` decides which weights are best. No scores, no choice."""
+
+    def describe(self, model: nn.Module) -> dict[str, Any]:
+        """Return facts about the model worth a place in every row of the metrics."""
+
+    def export(self, model: nn.Module, path: Path, card: Mapping[str, Any]) -> None:
+        """Write weights that are ready to use."""
