@@ -1,0 +1,267 @@
+"""Our own weight files: one safetensors file whose metadata holds the config and a card."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from polyres.core.errors import ConfigError, OutputError, WeightsError
+from polyres.models.separator import Separator, SeparatorConfig
+
+FORMAT = 1
+METADATA_KEY = "polyres"
+KIND = "separator"
+RUN_FILE = "best.safetensors"
+DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
+HEADER_LIMIT_BYTES = 100_000_000
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weight file says about itself.
+
+    Args:
+        config: of the model.
+        card: free text and numbers about data, training and scores.
+    """
+
+    config: SeparatorConfig
+    card: dict[str, Any]
+
+
+def save_separator(
+    model: Separator, path: str | Path, card: Mapping[str, Any] | None = None, dtype: Literal["fp16", "fp32"] = "fp16"
+) -> Path:
+    """Write a separator with its config and card; an older file is replaced only when the new one is complete.
+
+    Args:
+        model: what to save.
+        path: the file, or an existing folder that gets `best.safetensors`.
+        card: values that JSON can hold: data, recipe, scores.
+        dtype: of the tensors on disk.
+
+    Returns:
+        The file written.
+
+    Raises:
+        WeightsError: when a tensor is not finite or does not fit into the dtype, or the card is not JSON.
+        OutputError: when the file cannot be written.
+    """
+    target = weights_file(path)
+    if dtype not in DTYPES:
+        raise WeightsError(f"dtype {dtype!r} is not allowed; allowed: {', '.join(DTYPES)}")
+    try:
+        about = {"format": FORMAT, "kind": KIND, "config": model.config.to_dict(), "card": dict(card or {})}
+        metadata = {METADATA_KEY: json.dumps(about, sort_keys=True, allow_nan=False)}
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"the card of {target} cannot be written as JSON: {one_line(error)}") from error
+    tensors = {name: value.detach().to("cpu", DTYPES[dtype]).contiguous() for name, value in model.state_dict().items()}
+    check_finite(tensors, f"{target} as {dtype}")
+    try:
+        with replaced_atomically(target) as temporary:
+            save_file(tensors, temporary, metadata)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write {target}: {one_line(error)}") from error
+    return target
+
+
+def load_separator_weights(path: str | Path) -> Separator:
+    """Read a separator written by `save_separator`.
+
+    Args:
+        path: the file, or a run folder with `best.safetensors`.
+
+    Returns:
+        The separator, float32, in evaluation mode.
+
+    Raises:
+        WeightsError: when the file is missing, cut, of another kind, or its tensors do not fit its config.
+    """
+    source = weights_file(path)
+    info = read_info(source)
+    tensors = read_tensors(source)
+    try:
+        model = Separator(info.config)
+    except ConfigError as error:
+        raise WeightsError(f"{source}: its config cannot be built: {error}") from error
+    fill(model, tensors, str(source))
+    return model.eval()
+
+
+def read_info(path: str | Path) -> WeightsInfo:
+    """Read config and card without reading any tensor.
+
+    Args:
+        path: the file, or a run folder with `best.safetensors`.
+
+    Returns:
+        The config and the card.
+
+    Raises:
+        WeightsError: when the file is missing, not readable, or not a separator of this format.
+    """
+    source = weights_file(path)
+    metadata = read_metadata(source)
+    if METADATA_KEY not in metadata:
+        raise WeightsError(f"{source} has no {METADATA_KEY!r} metadata; give a file written by polyres")
+    try:
+        about = json.loads(metadata[METADATA_KEY])
+        found, kind, values, card = (about.get(key) for key in ("format", "kind", "config", "card"))
+    except (ValueError, AttributeError) as error:
+        raise WeightsError(f"{source}: its metadata is damaged ({one_line(error)}); get the file again") from error
+    if found != FORMAT:
+        raise WeightsError(f"{source} has format {found!r}; this version reads format {FORMAT}; update polyres")
+    if kind != KIND:
+        raise WeightsError(f"{source} holds a model of kind {kind!r}; a {KIND!r} is needed")
+    if not isinstance(values, dict) or not isinstance(card, dict):
+        raise WeightsError(f"{source}: its metadata lacks the config or the card; get the file again")
+    try:
+        return WeightsInfo(SeparatorConfig.from_dict(values), card)
+    except ConfigError as error:
+        raise WeightsError(f"{source}: its config is not usable: {error}") from error
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """Read the card without reading any tensor; see `read_info`."""
+    return read_info(path).card
+
+
+def weights_file(path: str | Path) -> Path:
+    """The weight file meant by a path: the path itself, or `best.safetensors` in a folder."""
+    given = Path(path).expanduser()
+    return given / RUN_FILE if given.is_dir() else given
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of any safetensors file.
+
+    Raises:
+        WeightsError: when it is missing, cut or no safetensors file.
+    """
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of any safetensors file.
+
+    Raises:
+        WeightsError: when it is missing, cut or no safetensors file.
+    """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise WeightsError(f"there is no weight file {path}; check the path") from error
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(_why_unreadable(path, error)) from error
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot read {path}: {error.strerror}"
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if not start:
+        return f"{path} is empty; get the file again"
+    plausible = start[8:] == b"{" and int.from_bytes(start[:8], "little") < HEADER_LIMIT_BYTES
+    if plausible:
+        return f"{path} is cut or damaged ({one_line(error)}); get the file again"
+    return f"{path} is not a safetensors file; give a file written by polyres"
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Put tensors into a model, all of them and nothing else.
+
+    Args:
+        model: filled in place; keeps its own dtype.
+        tensors: by the names of `model.state_dict()`.
+        where: what to call the tensors in messages.
+
+    Raises:
+        WeightsError: on a missing, extra, misshapen, non-finite or non-float tensor; names the first one.
+    """
+    check_fit({name: tuple(value.shape) for name, value in model.state_dict().items()}, tensors, where)
+    check_finite(tensors, where)
+    model.load_state_dict(dict(tensors))
+
+
+def check_fit(expected: Shapes, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Compare names and shapes both ways.
+
+    Raises:
+        WeightsError: naming the first tensor that does not fit, and how many more.
+    """
+    missing = [name for name in expected if name not in tensors]
+    extra = [name for name in tensors if name not in expected]
+    wrong = [name for name in expected if name in tensors and tuple(tensors[name].shape) != expected[name]]
+    if missing:
+        raise WeightsError(
+            f"{where}: {_counted(missing)} missing, first {missing[0]!r}; the weights are of another model"
+        )
+    if extra:
+        raise WeightsError(f"{where}: {_counted(extra)} too many, first {extra[0]!r}; the weights are of another model")
+    if wrong:
+        first = wrong[0]
+        raise WeightsError(
+            f"{where}: {_counted(wrong)} of another shape, first {first!r}: "
+            f"{list(tensors[first].shape)} instead of {list(expected[first])}; the weights are of another model"
+        )
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse tensors that are not floating point or hold NaN or infinity.
+
+    Raises:
+        WeightsError: naming the first such tensor, and how many there are.
+    """
+    for name, value in tensors.items():
+        if not value.is_floating_point():
+            raise WeightsError(f"{where}: tensor {name!r} is {str(value.dtype)[6:]}; floating point is needed")
+    bad = [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise WeightsError(f"{where}: {_counted(bad)} not finite, first {bad[0]!r}; get or train the weights again")
+
+
+def _counted(names: list[str]) -> str:
+    return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error on one line, shortened."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+@contextmanager
+def replaced_atomically(target: Path) -> Iterator[Path]:
+    """Yield a temporary path in the target's folder that becomes the target if all goes well, and goes away if not.
+
+    Args:
+        target: the file to write or replace; its folder is made if missing.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".polyres-{secrets.token_hex(8)}.part")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
