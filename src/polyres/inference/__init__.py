@@ -1,0 +1,1 @@
+"""Separation in memory and from file to file, in bounded memory."""
