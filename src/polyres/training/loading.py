@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any, Protocol
 
 import torch
@@ -13,8 +14,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from polyres.core.errors import TrainingError
 
-Key = tuple[int, int]
-"""Pass through the data set, index inside it."""
+Key = tuple[int, int, int]
+"""Number of the batch, pass through the data set, index inside it."""
+
+Prepare = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class SegmentSource(Protocol):
@@ -30,22 +33,26 @@ class SegmentSource(Protocol):
         """Choose the epoch that the next items belong to."""
 
 
-class KeyedDataset(Dataset[Tensor]):
-    """A data set asked by (epoch, index), so that worker processes never need to be told the epoch."""
+class StepBatches(Dataset[Tensor]):
+    """Whole batches, asked for by the keys of their items, so that workers need not be told the epoch or the step."""
 
-    def __init__(self, source: SegmentSource) -> None:
+    def __init__(self, source: SegmentSource, prepare: Prepare, seed: int) -> None:
         """Wrap a data set.
 
         Args:
             source: the data set.
+            prepare: makes a batch `[B, ...]` what is trained on; its randomness comes from the generator it is given.
+            seed: of the run.
         """
-        self._source = source
+        self._source, self._prepare, self._seed = source, prepare, seed
 
-    def __getitem__(self, key: Key) -> Tensor:
-        """Return the item of an epoch."""
-        epoch, index = key
-        self._source.set_epoch(epoch)
-        return self._source[index]
+    def __getitems__(self, keys: list[Key]) -> Tensor:
+        """Return the batch of these keys."""
+        items = []
+        for _, epoch, index in keys:
+            self._source.set_epoch(epoch)
+            items.append(self._source[index])
+        return self._prepare(torch.stack(items), seeded_generator(self._seed, "prepare", keys[0][0]))
 
 
 class StepSampler(Sampler[list[Key]]):
@@ -78,16 +85,14 @@ class StepSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Yield batches of keys for ever."""
-        position = self._start * self._batch_size
         epoch, order = -1, []
-        while True:
+        for number in count(self._start):
             batch: list[Key] = []
-            for _ in range(self._batch_size):
+            for position in range(number * self._batch_size, (number + 1) * self._batch_size):
                 if position // self._num_items != epoch:
                     epoch = position // self._num_items
                     order = self._order(epoch)
-                batch.append((epoch, order[position % self._num_items]))
-                position += 1
+                batch.append((number, epoch, order[position % self._num_items]))
             yield batch
 
 
@@ -110,17 +115,22 @@ def quiet_worker(worker_id: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def endless_batches(source: SegmentSource, sampler: StepSampler, num_workers: int, pin: bool) -> Iterator[Tensor]:
+def whole(batch: Tensor) -> Tensor:
+    """Return a batch that needs no putting together."""
+    return batch
+
+
+def endless_batches(batches: StepBatches, sampler: StepSampler, num_workers: int, pin: bool) -> Iterator[Tensor]:
     """Load batches ahead in worker processes that live as long as the iterator.
 
     Args:
-        source: the data set.
+        batches: the data.
         sampler: which items form the batches.
         num_workers: processes; 0 loads in this one.
         pin: put batches into page-locked memory, for a GPU.
 
     Returns:
-        An iterator over stacked items that never ends.
+        An iterator over prepared batches that never ends.
     """
     options: dict[str, Any] = {}
     if num_workers > 0:
@@ -129,9 +139,10 @@ def endless_batches(source: SegmentSource, sampler: StepSampler, num_workers: in
         options["multiprocessing_context"] = "forkserver" if "forkserver" in methods else "spawn"
         options["prefetch_factor"] = 4
     loader = DataLoader(
-        KeyedDataset(source),
+        batches,
         batch_sampler=sampler,
         num_workers=num_workers,
+        collate_fn=whole,
         worker_init_fn=quiet_worker,
         pin_memory=pin,
         **options,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from polyres.models.variants import variant as named_variant
 from polyres.models.weights import load_separator_weights, save_separator
 from polyres.nn.losses import LossConfig, WeightedLoss
 from polyres.training.config import SolverConfig
+from polyres.training.loading import Prepare
 from polyres.training.task import Forward
 from polyres.training.validation import Cutting, most_active_excerpt, score_tracks
 
@@ -81,6 +83,11 @@ def resolve_roots(roots: tuple[str, ...], data_dir: str | None) -> tuple[str, ..
     return tuple(found)
 
 
+def _augmented(config: AugmentConfig, stems: Tensor, generator: torch.Generator) -> Tensor:
+    """Augment a batch of stems `[B, S, C, T]`."""
+    return augment_batch(stems, config, generator)
+
+
 class SeparationTask:
     """Trains a separator to give back the stems of mixtures."""
 
@@ -118,9 +125,9 @@ class SeparationTask:
         """Return the training segments."""
         return StemsDataset(self._data)
 
-    def prepare(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment a batch of stems `[B, S, C, T]`."""
-        return augment_batch(batch, self.config.augment, generator)
+    def build_prepare(self) -> Prepare:
+        """Return the augmentation of batches of stems `[B, S, C, T]`."""
+        return partial(_augmented, self.config.augment)
 
     def losses(self, forward: Forward, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare the separated mixture with its stems `[B, S, C, T]`."""
@@ -155,4 +162,4 @@ class SeparationTask:
 
     def export(self, model: Separator, path: Path, card: Mapping[str, Any]) -> None:
         """Write weights that `polyres separate --model` reads."""
-        save_separator(model, path, dict(card))
+        save_separator(model, path, card, dtype="fp32")

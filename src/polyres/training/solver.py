@@ -26,7 +26,7 @@ from polyres.training.checkpoint import (
 )
 from polyres.training.config import SolverConfig
 from polyres.training.ema import Ema
-from polyres.training.loading import StepSampler, endless_batches, seeded_generator
+from polyres.training.loading import StepBatches, StepSampler, endless_batches
 from polyres.training.optim import OPTIMISERS, rate_factor
 from polyres.training.progress import RunDisplay
 from polyres.training.run_folder import RunFolder, versions
@@ -128,8 +128,9 @@ class Solver:
             sampler = StepSampler(
                 len(self.source), config.batch_size, config.seed, start=self.state.step * config.accumulate
             )
+            batches = StepBatches(self.source, self.task.build_prepare(), config.seed)
             pin = self.fabric.device.type == "cuda"
-            self._batches = endless_batches(self.source, sampler, config.num_workers, pin)
+            self._batches = endless_batches(batches, sampler, config.num_workers, pin)
         with RunDisplay(config.log_every_s) as display, self._signals_noted():
             try:
                 self._loop(display)
@@ -172,11 +173,7 @@ class Solver:
             group["lr"] = config.optimiser.lr * factor
         for part in range(config.accumulate):
             with self._timed("data"):
-                batch = next(self._batches)
-            with self._timed("augment"):
-                number = self.state.step * config.accumulate + part
-                batch = self.task.prepare(batch, seeded_generator(config.seed, "augment", number))
-                batch = self.fabric.to_device(batch)
+                batch = self.fabric.to_device(next(self._batches))
             with self.fabric.no_backward_sync(self._forward, enabled=part + 1 < config.accumulate):
                 self._backward(batch)
         with self._timed("optimiser"):

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from polyres.training.loading import SegmentSource
+from polyres.training.loading import Prepare, SegmentSource
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -23,8 +22,8 @@ class Task(Protocol):
     def build_source(self) -> SegmentSource:
         """Return the training data."""
 
-    def prepare(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Return a batch as it is trained on: mixed, augmented."""
+    def build_prepare(self) -> Prepare:
+        """Return what mixes and augments a batch; it must pickle, for it runs in the worker processes."""
 
     def losses(self, forward: Forward, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what is minimised, and its terms to be logged."""
