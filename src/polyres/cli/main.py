@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 import polyres
+from polyres.cli import train
 from polyres.core.errors import PolyresError
 
-REGISTER: tuple[Callable[[typer.Typer], None], ...] = ()
+REGISTER: tuple[Callable[[typer.Typer], None], ...] = (train.register,)
 
 _USAGE_STATUS = 2
 _INTERRUPTED_STATUS = 130
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(str(error), error.exit_code)
     except typer.TyperException as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "polyres")
-        return _report(f"{error.format_message()} ({command} --help shows what is allowed)", _USAGE_STATUS)
+        return _report(f"{error.format_message().rstrip('.')} ({command} --help shows what is allowed)", _USAGE_STATUS)
     except (typer.Abort, KeyboardInterrupt):
         return _report("interrupted", _INTERRUPTED_STATUS)
     return status if isinstance(status, int) else 0

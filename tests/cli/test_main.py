@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import typer
+
+import polyres
+from polyres.cli import main as cli
+from polyres.core.errors import InputError, PolyresError
+
+
+def with_command(monkeypatch: pytest.MonkeyPatch, command: Callable[..., None]) -> None:
+    monkeypatch.setattr(cli, "REGISTER", (lambda app: app.command("probe")(command),))
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"polyres {polyres.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_the_groups(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 0
+    shown = capsys.readouterr().out
+    for group in cli.REGISTER:
+        assert group.__module__.rpartition(".")[2] in shown
+
+
+def test_a_command_that_ends_well_returns_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_command(monkeypatch, lambda: None)
+    assert cli.main(["probe"]) == 0
+
+
+def test_a_user_error_is_one_line_on_stderr_and_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise InputError("song.wav: no samples\ngive a longer song")
+
+    with_command(monkeypatch, command)
+    assert cli.main(["probe"]) == 2
+    assert capsys.readouterr() == ("", "error: song.wav: no samples give a longer song\n")
+
+
+def test_the_status_is_the_one_of_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy(PolyresError):
+        exit_code = 7
+
+    def command() -> None:
+        raise Busy("busy")
+
+    with_command(monkeypatch, command)
+    assert cli.main(["probe"]) == 7
+
+
+def test_a_command_may_choose_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command() -> None:
+        raise typer.Exit(143)
+
+    with_command(monkeypatch, command)
+    assert cli.main(["probe"]) == 143
+
+
+def test_an_interrupt_returns_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    with_command(monkeypatch, command)
+    assert cli.main(["probe"]) == 130
+
+
+def test_an_abort_returns_130_and_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise typer.Abort
+
+    with_command(monkeypatch, command)
+    assert cli.main(["probe"]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_a_fault_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command() -> None:
+        raise RuntimeError("a fault")
+
+    with_command(monkeypatch, command)
+    with pytest.raises(RuntimeError, match="a fault"):
+        cli.main(["probe"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["probe", "--pat", "x"], "No such option: --pat"),
+        (["probe"], "Missing argument 'count'"),
+        (["probe", "x"], "Invalid value for 'count'"),
+        (["prob", "3"], "No such command 'prob'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(count: int, path: str = "") -> None:
+        del count, path
+
+    with_command(monkeypatch, command)
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert message in err
+    assert "--help shows what is allowed" in err
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    run = subprocess.run([sys.executable, "-m", "polyres", "--version"], capture_output=True, check=True, text=True)
+    assert run.stdout == f"polyres {polyres.__version__}\n"
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = (
+        "import sys; from polyres.cli.main import main; main(['--help']);"
+        "print([name for name in ('torch', 'numpy', 'av', 'scipy') if name in sys.modules], file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert run.stderr == "[]\n"
