@@ -7,23 +7,20 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from polyres.core.errors import InputError, OutputError
-from polyres.data.synth.bank import Preset, find_bank, read_presets
-from polyres.data.synth.midi import STEMS, Score, read_score, write_score
-from polyres.data.synth.takes import Take, TakeConfig, draw_take, perform, take_generator
+from polyres.data.synth.midi import Score, write_score
+from polyres.data.synth.takes import Take, perform
 
 SAMPLE_RATE_HZ = 44_100
 MAX_LENGTH_S = 150.0
 TAIL_S = 1.5
 _MANIFEST = "manifest.json"
+_SILENCE = 1e-4
 
 
 def render_stem(score: Score, stem: str, take: Take, bank: Path, length_s: float) -> np.ndarray:
@@ -85,24 +82,32 @@ def render_take(score: Score, take: Take, bank: Path, max_length_s: float = MAX_
         max_length_s: upper limit of the length in seconds, before the tail.
 
     Returns:
-        Stem name to float32 `[2, T]`; all stems share one gain that puts the mixture's peak near -2 dBFS.
+        Stem name to float32 `[2, T]`, not normalised; stems that do not sound are left out.
     """
     length_s = min(score.length_s / take.tempo_factor, max_length_s) + TAIL_S
     waves = {}
     for stem in score.stems:
         wave = render_stem(score, stem, take, bank, length_s)
-        if np.abs(wave).max() > 1e-4:
+        if np.abs(wave).max() > _SILENCE:
             waves[stem] = wave * np.float32(10.0 ** (take.stem_gains_db[stem] / 20.0))
-    return normalise_jointly(waves, take_generator(take.seed, score.name, take.number, purpose=20))
+    return waves
 
 
-def normalise_jointly(waves: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Scale all stems by one gain so that the mixture, and every stem, peaks between -3 and -1 dBFS or lower."""
+def normalise_jointly(waves: dict[str, np.ndarray], peak_db: float) -> dict[str, np.ndarray]:
+    """Scale all stems by one gain, so that their balance stays.
+
+    Args:
+        waves: stem name to float `[C, T]`, all of one length.
+        peak_db: peak in dBFS that the loudest of mixture and stems gets.
+
+    Returns:
+        Stem name to float32 `[C, T]`.
+    """
     if not waves:
         return {}
     mixture = np.sum(list(waves.values()), axis=0)
-    peak = max(float(np.abs(wave).max()) for wave in [mixture, *waves.values()])
-    gain = np.float32(10.0 ** (rng.uniform(-3.0, -1.0) / 20.0) / max(peak, 1e-9))
+    peak = max(float(np.abs(wave).max(initial=0.0)) for wave in [mixture, *waves.values()])
+    gain = np.float32(10.0 ** (peak_db / 20.0) / max(peak, 1e-9))
     return {stem: wave * gain for stem, wave in waves.items()}
 
 
@@ -133,67 +138,3 @@ def write_track(folder: Path, waves: dict[str, np.ndarray], manifest: dict[str, 
 def is_finished(folder: Path) -> bool:
     """Say whether a track folder is complete."""
     return (folder / _MANIFEST).is_file()
-
-
-def render_folder(
-    out: Path,
-    midi_paths: Sequence[Path],
-    bank: Path | None,
-    takes: int,
-    seed: int,
-    jobs: int = 1,
-    config: TakeConfig | None = None,
-    report: Callable[[str], None] = print,
-) -> int:
-    """Render several takes of many MIDI files, take 0 of every piece first.
-
-    Args:
-        out: folder that gets one sub-folder per piece and take; finished ones are skipped.
-        midi_paths: MIDI files.
-        bank: SF2 or SF3 bank; None looks in the usual places.
-        takes: takes per piece, at least 1.
-        seed: seed of all takes.
-        jobs: pieces rendered at the same time.
-        config: ranges of the changes.
-        report: receives one line per piece.
-
-    Returns:
-        How many tracks were written.
-
-    Raises:
-        InputError: if no bank is found or the bank is unreadable.
-    """
-    bank = bank or find_bank()
-    if bank is None:
-        raise InputError("no instrument bank found; install a General MIDI SoundFont or pass one with --bank FILE")
-    presets = read_presets(bank)
-    config = config or TakeConfig()
-
-    def work(job: tuple[int, Path]) -> int:
-        number, path = job
-        folder = out / f"{path.stem}_take{number}"
-        if is_finished(folder):
-            return 0
-        try:
-            report(_render_one(folder, path, bank, presets, draw_args=(seed, number, config)))
-        except InputError as error:
-            report(f"skipped {path.stem}: {error}")
-            return 0
-        return 1
-
-    pending = [(number, path) for number in range(takes) for path in midi_paths]
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        return sum(pool.map(work, pending))
-
-
-def _render_one(
-    folder: Path, path: Path, bank: Path, presets: Sequence[Preset], draw_args: tuple[int, int, TakeConfig]
-) -> str:
-    score = read_score(path)
-    take = draw_take(score, presets, *draw_args)
-    waves = render_take(score, take, bank)
-    length_s = next((wave.shape[1] for wave in waves.values()), 0) / SAMPLE_RATE_HZ
-    manifest: dict[str, object] = {"format": 1, "piece": score.name, "bank": bank.name, "length_s": length_s}
-    manifest |= {"stems": [stem for stem in STEMS if stem in waves], "take": asdict(take)}
-    write_track(folder, waves, manifest)
-    return f"{folder.name}: {length_s:.0f} s, {', '.join(waves) or 'silent'}"

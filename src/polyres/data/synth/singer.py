@@ -20,6 +20,7 @@ _NOTE_NAME = re.compile(r"^([A-G])([#b]?)(-?\d)$")
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _GATE_DB = -30.0
 _FRAME_SAMPLES = 441
+_KEPT_SOUNDS = 400
 
 
 def pitch_of(name: str) -> int | None:
@@ -69,11 +70,12 @@ class VoiceBank:
 
     def sound(self, path: Path) -> np.ndarray:
         """Return one recording, mono float32 `[T]` at 44.1 kHz, without offset and silence, faded at both ends."""
-        if path not in self._sounds:
-            if len(self._sounds) > 400:
+        sound = self._sounds.get(path)
+        if sound is None:
+            if len(self._sounds) >= _KEPT_SOUNDS:
                 self._sounds.clear()
-            self._sounds[path] = clean_syllable(*_read_mono(path))
-        return self._sounds[path]
+            sound = self._sounds[path] = clean_syllable(*_read_mono(path))
+        return sound
 
 
 def _read_mono(path: Path) -> tuple[np.ndarray, int]:
