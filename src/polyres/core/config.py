@@ -134,8 +134,11 @@ class Config(BaseModel, metaclass=_ConfigMeta):
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that equal configs share, whatever the order of their keys."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return hashlib.sha256(_canonical(self.to_dict()).encode()).hexdigest()[:16]
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def diff(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
@@ -143,7 +146,7 @@ def diff(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
 
     Returns:
         Dotted key -> (value in `a`, value in `b`) where they differ; a key that one lacks counts as None there.
-        Lists are compared whole.
+        Lists are compared whole. Empty exactly where the fingerprints agree.
     """
     found: dict[str, tuple[Any, Any]] = {}
     _collect_differences("", a.to_dict(), b.to_dict(), found)
@@ -154,7 +157,7 @@ def _collect_differences(prefix: str, a: Any, b: Any, found: dict[str, tuple[Any
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         for key in [*a, *(key for key in b if key not in a)]:
             _collect_differences(f"{prefix}.{key}".lstrip("."), a.get(key, _ABSENT), b.get(key, _ABSENT), found)
-    elif type(a) is not type(b) or a != b:
+    elif _ABSENT in (a, b) or _canonical(a) != _canonical(b):
         found[prefix] = (None if a is _ABSENT else a, None if b is _ABSENT else b)
 
 
