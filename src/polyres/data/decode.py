@@ -1,0 +1,335 @@
+"""Decode audio files to float32: libsndfile for what it reads exactly, FFmpeg's libraries for all the rest."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import av
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from polyres.core.errors import InputError
+from polyres.data import headers
+from polyres.data.blocks import skip_samples, trim_excess
+from polyres.data.names import shown
+
+Wave = npt.NDArray[np.float32]
+
+PIECE_SAMPLES = 16384
+_PADDING_SAMPLES = 4096  # more than the two AAC frames that an encoder may add at the end
+_SCALES = {"u8": (128.0, 128.0), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31), "flt": (0.0, 1.0), "dbl": (0.0, 1.0)}
+_LIBAV_ERRORS = (av.FFmpegError, ValueError, RuntimeError, UnicodeError)
+_UNLIMITED = 1 << 62  # libsndfile's answer where a header states no length
+
+
+@dataclass(frozen=True)
+class SoundFacts:
+    """What is known of an audio stream before it is read.
+
+    Attributes:
+        sample_rate_hz: Sample rate in Hz.
+        channels: Number of channels C.
+        length_samples: Samples per channel; an estimate where `tolerance_samples` is not 0, None if unknown.
+        stated_samples: Samples that the file promises, None where it promises nothing that could be relied on.
+        tolerance_samples: By how much a whole file may stay below its promise.
+        codec: Name of the coding, in lower case.
+        streams: Number of audio streams in the file.
+    """
+
+    sample_rate_hz: int
+    channels: int
+    length_samples: int | None
+    stated_samples: int | None
+    tolerance_samples: int
+    codec: str
+    streams: int = 1
+
+
+class Decoder(Protocol):
+    """One audio stream of one file; `damaged_parts` and `is_cut` hold once `pieces` has ended."""
+
+    facts: SoundFacts
+    damaged_parts: int
+    is_cut: bool
+
+    def pieces(self, start_samples: int = 0) -> Generator[Wave, None, None]:
+        """Yield the signal from `start_samples` on as `[C, n]` with any n ≥ 1."""
+        ...
+
+
+def open_decoder(path: Path, head: bytes, stream_index: int = 0) -> Decoder:
+    """Choose the library for a file and open it.
+
+    Args:
+        path: An existing file.
+        head: Its first `headers.HEAD_BYTES` bytes.
+        stream_index: Which of the file's audio streams, from 0.
+
+    Raises:
+        InputError: The file is not audio, or no sample of it can be decoded.
+    """
+    kind = headers.sniff(head)
+    # Vorbis orders more than two channels in its own way, which only FFmpeg puts right.
+    if kind and stream_index == 0 and (kind != "vorbis" or headers.vorbis_channels(head) <= 2):
+        try:
+            return SndfileDecoder(path, kind)
+        except soundfile.SoundFileError:
+            pass  # a coding that only FFmpeg knows, or a broken file, which FFmpeg gets its own say on
+    return LibavDecoder(path, stream_index)
+
+
+class SndfileDecoder:
+    """Decode through libsndfile, with exact seeking.
+
+    Args:
+        path: An existing file.
+        kind: Its kind as `headers.sniff` names it.
+
+    Raises:
+        soundfile.SoundFileError: libsndfile cannot read it.
+    """
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self.path = path
+        self.damaged_parts = 0
+        self.is_cut = kind == "vorbis" and not headers.ogg_is_complete(path)
+        with self._opened() as file:
+            file.read(1)  # a header may be whole and all the rest broken
+            length = file.frames if file.frames < _UNLIMITED else None
+            codec = kind if kind in ("flac", "vorbis") else file.subtype.lower()
+            stated = headers.stated_length(path, kind) if kind != "flac" else length
+            self.facts = SoundFacts(file.samplerate, file.channels, length, stated, 0, codec)
+
+    def pieces(self, start_samples: int = 0) -> Generator[Wave, None, None]:
+        """Yield the signal from `start_samples` on as `[C, n]` with any n ≥ 1."""
+        self.damaged_parts = 0
+        position = start_samples
+        with self._opened() as file:
+            if file.frames < _UNLIMITED and start_samples >= file.frames:
+                return
+            file.seek(start_samples)
+            while True:
+                try:
+                    frames = file.read(PIECE_SAMPLES, dtype="float32", always_2d=True)
+                except soundfile.SoundFileError:
+                    break
+                if not len(frames):
+                    return
+                position += len(frames)
+                yield np.ascontiguousarray(frames.T)
+        # libsndfile gives up at the first damaged frame; FFmpeg reads on up to it, and behind it.
+        try:
+            rescue = LibavDecoder(self.path)
+            yield from skip_samples(rescue.pieces(), position)
+        except InputError:
+            self.damaged_parts += 1
+        else:
+            self.damaged_parts += max(rescue.damaged_parts, 1)
+
+    def _opened(self) -> soundfile.SoundFile:
+        return soundfile.SoundFile(str(self.path) if os.name == "nt" else os.fsencode(self.path))
+
+
+class LibavDecoder:
+    """Decode one audio stream through FFmpeg's libraries, from the start.
+
+    Encoder delay and padding are cut off where the container states them. Frames whose format changes in
+    mid-stream are converted to the rate and channels of the first one.
+
+    Args:
+        path: An existing file.
+        stream_index: Which of the file's audio streams, from 0.
+
+    Raises:
+        InputError: Not audio, no such stream, or nothing in it can be decoded.
+    """
+
+    def __init__(self, path: Path, stream_index: int = 0) -> None:
+        self.path = path
+        self.stream_index = stream_index
+        self.damaged_parts = 0
+        self.is_cut = False
+        try:
+            with open_container(path) as container:
+                stream = self._stream(container)
+                first = next(self._frames(container, stream), None)
+                if first is None:
+                    raise _unreadable(path, "nothing in it could be decoded")
+                self._layout = first.layout.name
+                self.facts = _facts(path, container, stream, first)
+                self._pads = "mp4" in container.format.name
+                self.is_cut = container.format.name == "ogg" and not headers.ogg_is_complete(path)
+        except _LIBAV_ERRORS as error:
+            raise _unreadable(path, _reason(error)) from error
+
+    def pieces(self, start_samples: int = 0) -> Generator[Wave, None, None]:
+        """Yield the signal from `start_samples` on as `[C, n]` with any n ≥ 1."""
+        self.damaged_parts = 0
+        pieces: Iterable[Wave] = self._converted()
+        if self._pads and self.facts.stated_samples:
+            pieces = trim_excess(pieces, self.facts.stated_samples, _PADDING_SAMPLES)
+        yield from skip_samples(pieces, start_samples)
+
+    def _stream(self, container: av.container.InputContainer) -> av.AudioStream:
+        """Return the wanted audio stream, with one thread so that equal files give equal bits."""
+        streams = container.streams.audio
+        if not streams:
+            raise InputError(f"{shown(self.path)} has no audio stream; give a file with sound")
+        if not 0 <= self.stream_index < len(streams):
+            raise InputError(
+                f"{shown(self.path)} has no audio stream {self.stream_index}; it has 0 to {len(streams) - 1}"
+            )
+        return streams[self.stream_index]
+
+    def _frames(self, container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+        """Yield the frames that decode; count the parts that do not and go on behind them."""
+        packets = container.demux(stream)
+        is_over = False
+        while not is_over:
+            try:
+                packet = next(packets, None)
+                is_over = packet is None
+                frames = stream.decode(packet) if packet is not None else []
+            except _LIBAV_ERRORS:
+                self.damaged_parts += 1
+                continue
+            yield from (frame for frame in frames if frame.samples)
+
+    def _converted(self) -> Iterator[Wave]:
+        """Yield all frames as float32 in the constant rate and channel count."""
+        conform = _Conformer(self.facts.sample_rate_hz, self.facts.channels, self._layout)
+        with open_container(self.path) as container:
+            for frame in self._frames(container, self._stream(container)):
+                yield from (piece for piece in conform.convert(frame) if piece.shape[1])
+        yield from (piece for piece in conform.flush() if piece.shape[1])
+
+
+class _Conformer:
+    """Turn decoded frames into float32 arrays; resample those that differ from the first frame's format."""
+
+    def __init__(self, sample_rate_hz: int, channels: int, layout: str) -> None:
+        self._rate_hz = sample_rate_hz
+        self._channels = channels
+        self._layout = layout
+        self._resampler: av.AudioResampler | None = None
+        self._setup: tuple[str, str, int] | None = None
+
+    def convert(self, frame: av.AudioFrame) -> list[Wave]:
+        """Return the frame's signal, after the rest of the format before it."""
+        setup = (frame.format.name, frame.layout.name, frame.sample_rate)
+        is_same = frame.sample_rate == self._rate_hz and frame.layout.nb_channels == self._channels
+        if is_same and _is_plain(frame):
+            return [*self.flush(), frame_to_wave(frame)]
+        done: list[Wave] = []
+        if self._resampler is None or setup != self._setup:
+            done = self.flush()
+            self._resampler = av.AudioResampler(format="flt", layout=self._layout, rate=self._rate_hz)
+            self._setup = setup
+        frame.pts = None
+        return [*done, *(frame_to_wave(part) for part in self._resampler.resample(frame))]
+
+    def flush(self) -> list[Wave]:
+        """Return what the resampler still holds and let go of it."""
+        if self._resampler is None:
+            return []
+        rest = [frame_to_wave(part) for part in self._resampler.resample(None)]
+        self._resampler = None
+        return rest
+
+
+def frame_to_wave(frame: av.AudioFrame) -> Wave:
+    """Convert a decoded frame of a common sample format to `[C, n]` float32, full scale at ±1."""
+    offset, scale = _SCALES[_base_format(frame)]
+    data = frame.to_ndarray()
+    if not frame.format.is_planar:
+        data = data.reshape(-1, frame.layout.nb_channels).T
+    if offset or scale != 1.0:
+        data = (data.astype(np.float64) - offset) / scale
+    return np.array(data, dtype=np.float32, order="C")
+
+
+def _is_plain(frame: av.AudioFrame) -> bool:
+    """Tell whether numpy can take the frame as it is."""
+    # PyAV looks for an end mark behind the planes, which eight or more planes do not have, and crashes.
+    has_safe_planes = not frame.format.is_planar or frame.layout.nb_channels < 8
+    return has_safe_planes and _base_format(frame) in _SCALES
+
+
+def _base_format(frame: av.AudioFrame) -> str:
+    """Return the name of the frame's sample format without the mark of its planes."""
+    return frame.format.name.removesuffix("p")
+
+
+def open_container(path: Path) -> av.container.InputContainer:
+    """Open a local file with FFmpeg's libraries; what a playlist names on the network is never fetched."""
+    # An absolute path keeps a name with a colon from being taken for an address.
+    return av.open(
+        os.path.abspath(path), metadata_errors="replace", options={"protocol_whitelist": "file"}, timeout=None
+    )
+
+
+def _facts(
+    path: Path, container: av.container.InputContainer, stream: av.AudioStream, first: av.AudioFrame
+) -> SoundFacts:
+    """Gather what the container says of the stream; rate and channels are those of the first decoded frame."""
+    rate_hz = first.sample_rate
+    duration_s, is_promise, tolerance_s = _duration(path, container, stream)
+    length = None if duration_s is None else round(duration_s * rate_hz)
+    return SoundFacts(
+        sample_rate_hz=rate_hz,
+        channels=first.layout.nb_channels,
+        length_samples=length,
+        stated_samples=length if is_promise else None,
+        tolerance_samples=round(tolerance_s * rate_hz),
+        codec=stream.codec_context.codec.canonical_name,
+        streams=len(container.streams.audio),
+    )
+
+
+def _duration(
+    path: Path, container: av.container.InputContainer, stream: av.AudioStream
+) -> tuple[float | None, bool, float]:
+    """Return the duration in s, whether the file promises it, and by how many s a promise may be off."""
+    kind = container.format.name
+    if stream.duration and stream.time_base:
+        duration_s = float(stream.duration * stream.time_base)
+        if kind == "ogg":
+            # Found from the last page there is, so it says nothing about what is missing.
+            return duration_s - _opus_delay_s(stream), False, 0.0
+        if kind == "mp3":
+            return duration_s, headers.mp3_states_length(path), 0.1
+        if kind in ("aac", "ac3", "eac3", "dts"):
+            return duration_s, False, 0.0  # guessed from the bit rate
+        return duration_s, True, 0.1 if "mp4" in kind else 0.5
+    stated = stream.metadata.get("DURATION", "").split(":")
+    if len(stated) == 3:
+        hours, minutes, seconds = (float(part) for part in stated)
+        return hours * 3600 + minutes * 60 + seconds, True, 0.5
+    if container.duration and len(container.streams) == 1:
+        return container.duration / av.time_base, True, 0.5
+    return None, False, 0.0
+
+
+def _opus_delay_s(stream: av.AudioStream) -> float:
+    """Return the samples that an Opus decoder drops at the start, in s; 0 for other codings."""
+    head = stream.codec_context.extradata or b""
+    return struct.unpack("<H", head[10:12])[0] / 48000 if head[:8] == b"OpusHead" else 0.0
+
+
+def _unreadable(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"{shown(path)} cannot be read as audio ({reason}); check that it plays, or convert it to wav or flac"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """Put a library's complaint into few words."""
+    if isinstance(error, av.FFmpegError):
+        return "not audio, or cut off inside its header"
+    return " ".join(str(error).split()).lower() or type(error).__name__

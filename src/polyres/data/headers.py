@@ -1,0 +1,144 @@
+"""What the bytes of an audio file promise: its kind, its stated length, whether its end is there."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+HEAD_BYTES = 64
+_OGG_TAIL_BYTES = 1 << 17  # holds any whole page, which is at most 65 307 bytes long
+_UNSIZED = (range(0x7FFF0000, 0x80000000), range(0xFFFF0000, 0x100000000))  # left by programs writing to a pipe
+_SAMPLE_CODINGS = {1, 3, 6, 7, 0xFFFE}  # PCM, float, A-law, µ-law, extensible: one frame per block
+
+
+def sniff(head: bytes) -> str:
+    """Name the container from the first bytes of a file.
+
+    Args:
+        head: The first `HEAD_BYTES` bytes (fewer in a shorter file).
+
+    Returns:
+        `wav`, `w64`, `aiff`, `flac`, `vorbis`, `au`, `caf`, or an empty text for every other kind.
+    """
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return "wav"
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "aiff"
+    if head[:4] == b"OggS" and len(head) > 40:
+        payload = head[27 + head[26] :]
+        return "vorbis" if payload[:7] == b"\x01vorbis" else ""
+    starts = ((b"riff\x2e\x91\xcf\x11", "w64"), (b"fLaC", "flac"), (b".snd", "au"), (b"caff", "caf"))
+    return next((kind for start, kind in starts if head.startswith(start)), "")
+
+
+def vorbis_channels(head: bytes) -> int:
+    """Return the channel count that the first page of an Ogg Vorbis file states."""
+    return head[27 + head[26] + 11]
+
+
+def stated_length(path: Path, kind: str) -> int | None:
+    """Return the number of samples per channel that a WAV, W64 or AIFF header promises.
+
+    Args:
+        path: The file.
+        kind: Its kind as `sniff` names it.
+
+    Returns:
+        The stated length, or None where the header states none (other kinds, packed codings, files written to a
+        pipe).
+    """
+    readers = {"wav": _wav_length, "w64": _w64_length, "aiff": _aiff_length}
+    if kind not in readers:
+        return None
+    try:
+        with path.open("rb") as file:
+            return readers[kind](file)
+    except (OSError, struct.error, IndexError):
+        return None
+
+
+def _frame_bytes(chunk: bytes, order: str) -> int:
+    """Return the bytes of one frame from a `fmt ` chunk, 0 for packed codings."""
+    coding, frame_bytes = struct.unpack(f"{order}H10xH", chunk[:14])
+    return frame_bytes if coding in _SAMPLE_CODINGS else 0
+
+
+def _wav_length(file: BinaryIO) -> int | None:
+    """Walk the chunks of RIFF, RIFX or RF64 up to the data."""
+    order = ">" if file.read(12)[:4] == b"RIFX" else "<"
+    frame_bytes, long_size = 0, None
+    while len(head := file.read(8)) == 8:
+        name, size = head[:4], struct.unpack(f"{order}I", head[4:])[0]
+        if name == b"data":
+            if size == 0xFFFFFFFF and long_size is not None:
+                size = long_size
+            elif size == 0 or any(size in unsized for unsized in _UNSIZED):
+                return None
+            return size // frame_bytes if frame_bytes else None
+        content = file.read(size + size % 2) if name in (b"fmt ", b"ds64") else b""
+        if name == b"fmt ":
+            frame_bytes = _frame_bytes(content, order)
+        elif name == b"ds64":
+            long_size = struct.unpack("<Q", content[8:16])[0]
+        else:
+            file.seek(size + size % 2, 1)
+    return None
+
+
+def _w64_length(file: BinaryIO) -> int | None:
+    """Walk the chunks of Sony Wave64, whose sizes hold the 24 bytes of their own heads."""
+    file.seek(40)
+    frame_bytes = 0
+    while len(head := file.read(24)) == 24:
+        size = struct.unpack("<Q", head[16:])[0] - 24
+        if head[:4] == b"data":
+            return size // frame_bytes if frame_bytes and size > 0 else None
+        if size < 0:
+            return None
+        if head[:4] == b"fmt ":
+            frame_bytes = _frame_bytes(file.read(size), "<")
+            file.seek(-size % 8, 1)
+        else:
+            file.seek(size + -size % 8, 1)
+    return None
+
+
+def _aiff_length(file: BinaryIO) -> int | None:
+    """Read the frame count of the common chunk of AIFF or AIFF-C."""
+    file.seek(12)
+    while len(head := file.read(8)) == 8:
+        size = struct.unpack(">I", head[4:])[0]
+        if head[:4] == b"COMM":
+            return struct.unpack(">2xI", file.read(6))[0] or None
+        file.seek(size + size % 2, 1)
+    return None
+
+
+def ogg_is_complete(path: Path) -> bool:
+    """Tell whether the last whole page of an Ogg file is marked as the end of its stream."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(size - _OGG_TAIL_BYTES, 0))
+        tail = file.read()
+    at = len(tail)
+    while (at := tail.rfind(b"OggS\0", 0, at)) >= 0:
+        segments = tail[at + 26] if at + 26 < len(tail) else 0
+        lacing = tail[at + 27 : at + 27 + segments]
+        if len(lacing) == segments and segments and at + 27 + segments + sum(lacing) <= len(tail):
+            return bool(tail[at + 5] & 4)
+        if segments == 0 and at + 27 <= len(tail):
+            return bool(tail[at + 5] & 4)
+    return False
+
+
+def mp3_states_length(path: Path) -> bool:
+    """Tell whether an MP3 file begins with a header frame (Xing, Info or VBRI) that counts its frames."""
+    with path.open("rb") as file:
+        head = file.read(10)
+        skip = 0
+        if head[:3] == b"ID3" and len(head) == 10:
+            skip = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+        file.seek(skip)
+        frame = file.read(4096)
+    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))

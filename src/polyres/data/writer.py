@@ -1,0 +1,246 @@
+"""Sound out: write a stream of blocks to an audio file that appears only once it is whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import get_args
+
+import av
+import mutagen
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from polyres.core.catalogue import nearest
+from polyres.core.errors import ConfigError, OutputError
+from polyres.data.encode import GuardedFile, LibavSink, PcmSink, Sink, SndfileSink
+from polyres.data.names import shorten_name, shown
+from polyres.data.wavfile import MAX_RIFF_BYTES, BitDepth
+
+Wave = npt.NDArray[np.float32]
+
+FORMATS = ("wav", "flac", "mp3", "m4a", "ogg", "opus")
+BIT_DEPTHS: tuple[BitDepth, ...] = (16, 24, "float")
+
+_MAX_CHANNELS = {"wav": 65535, "flac": 8, "mp3": 2, "m4a": 2, "ogg": 2, "opus": 2}
+_MAX_RATE_HZ = {"wav": 0xFFFFFFFF, "flac": 655_350, "ogg": 200_000, "opus": 0xFFFFFFFF}
+_RATES_HZ = {
+    "mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
+    "m4a": (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000),
+}
+_FIXES = {
+    errno.ENOSPC: "free some space or choose another folder",
+    errno.EDQUOT: "free some space or choose another folder",
+    errno.EFBIG: "choose another folder or a smaller format",
+    errno.EACCES: "choose a folder you may write to",
+    errno.EPERM: "choose a folder you may write to",
+    errno.EROFS: "choose a folder you may write to",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EISDIR: "a folder has this name, choose another",
+    errno.ENOTDIR: "a file stands where a folder is needed, choose another folder",
+    errno.EEXIST: "a file stands where a folder is needed, choose another folder",
+}
+_ENCODER_ERRORS = (av.FFmpegError, soundfile.SoundFileError, mutagen.MutagenError)
+
+
+@dataclass(frozen=True)
+class WriteSpec:
+    """How to write a file; a combination that the format cannot hold is refused at once.
+
+    Attributes:
+        sample_rate_hz: Sample rate of the blocks in Hz. Opus files always hold 48 kHz and are resampled to it.
+        channels: Number of channels C.
+        format: One of `FORMATS`.
+        bit_depth: 16 or 24 bits for wav and flac, or `float` (32-bit) for wav; lossy formats have none and take
+            16 or 24 without a difference.
+        tags: Tags by the names in `polyres.data.tags.TAG_NAMES`.
+
+    Raises:
+        ConfigError: Unknown format or bit depth, or a bit depth that the format does not have.
+        OutputError: The format cannot hold this sample rate or channel count.
+    """
+
+    sample_rate_hz: int
+    channels: int
+    format: str = "wav"
+    bit_depth: BitDepth = 16
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be written."""
+        if self.format not in FORMATS:
+            near = nearest(self.format, FORMATS)
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise ConfigError(f"unknown audio format {self.format!r}; choose one of {', '.join(FORMATS)}{hint}")
+        if self.bit_depth not in get_args(BitDepth):
+            raise ConfigError(f"bit depth {self.bit_depth!r} is unknown; choose 16, 24 or 'float'")
+        if self.bit_depth == "float" and self.format != "wav":
+            raise ConfigError(f"{self.format} has no float samples; choose bit depth 16 or 24, or the format wav")
+        most = _MAX_CHANNELS[self.format]
+        if not 1 <= self.channels <= most:
+            fix = "wav takes any number" if self.format == "flac" else "choose wav (any number) or flac (up to 8)"
+            raise OutputError(f"{self.format} cannot hold {self.channels} channels, it takes 1 to {most}; {fix}")
+        rates_hz = _RATES_HZ.get(self.format)
+        if rates_hz and self.sample_rate_hz not in rates_hz:
+            listed = ", ".join(str(rate_hz) for rate_hz in rates_hz)
+            raise OutputError(
+                f"{self.format} cannot hold {self.sample_rate_hz} Hz, only {listed}; choose wav, flac or opus"
+            )
+        if not rates_hz and not 1 <= self.sample_rate_hz <= _MAX_RATE_HZ[self.format]:
+            raise OutputError(
+                f"{self.format} cannot hold {self.sample_rate_hz} Hz, it takes 1 to {_MAX_RATE_HZ[self.format]} Hz; "
+                "choose wav"
+            )
+
+    @property
+    def can_clip(self) -> bool:
+        """Whether samples beyond ±1 are cut off in this format."""
+        return self.format in ("wav", "flac") and self.bit_depth != "float"
+
+
+class AudioWriter:
+    """Write blocks to an audio file under a temporary name; `close` gives it its own name.
+
+    Equal samples give equal bytes. Integer formats round half to even and hold samples inside their range.
+    Used as a context manager it closes at the end, and removes the file if the block raised.
+
+    Args:
+        path: The file to make or replace; missing parent folders are made.
+        spec: How to write it.
+        max_riff_bytes: A longer WAV file becomes RF64.
+
+    Raises:
+        OutputError: The folder or file cannot be made.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], spec: WriteSpec, max_riff_bytes: int = MAX_RIFF_BYTES) -> None:
+        self.path = Path(path)
+        self.spec = spec
+        self.written_samples = 0
+        self.partial_path = partial_path(self.path)
+        self._guard: GuardedFile | None = None
+        self._sink: Sink | None = None
+        with self._guarded():
+            if self.path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._guard = GuardedFile(self.partial_path)
+            self._sink = _make_sink(self._guard, spec, max_riff_bytes)
+
+    def write(self, block: Wave) -> None:
+        """Append a block.
+
+        Args:
+            block: `[C, n]` float32, full scale at ±1.
+
+        Raises:
+            OutputError: It cannot be written, or holds NaN or infinite samples.
+            ValueError: The block has another number of channels, or the file has been closed.
+        """
+        if self._sink is None:
+            raise ValueError(f"{shown(self.path)} has been closed")
+        if block.ndim != 2 or block.shape[0] != self.spec.channels:
+            raise ValueError(f"block has shape {block.shape}; it must be [{self.spec.channels}, n]")
+        if not np.isfinite(block).all():
+            self.abort()
+            raise OutputError(
+                f"{shown(self.path)} would hold NaN or infinite samples; the model or its input is broken"
+            )
+        with self._guarded():
+            if block.shape[1]:
+                self._sink.write(block.astype(np.float32, copy=False))
+        self.written_samples += block.shape[1]
+
+    def close(self) -> None:
+        """End the file and give it its name; nothing happens if that is done or it was aborted.
+
+        Raises:
+            OutputError: It cannot be written, or no sample was; nothing is left behind.
+        """
+        if self._sink is None:
+            return
+        if not self.written_samples:
+            self.abort()
+            raise OutputError(f"{shown(self.path)} would hold no samples; write at least one")
+        with self._guarded():
+            self._sink.finish()
+            os.replace(self.partial_path, self.path)
+            self._sink = self._guard = None
+
+    def abort(self) -> None:
+        """Throw the unfinished file away; a file that had the name before stays as it was."""
+        sink, self._sink = self._sink, None
+        guard, self._guard = self._guard, None
+        if sink is not None:
+            sink.discard()
+        if guard is not None:
+            guard.drop()
+            with suppress(OSError):
+                self.partial_path.unlink(missing_ok=True)
+
+    def __enter__(self) -> AudioWriter:
+        """Return the writer."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file, or throw it away if the block raised."""
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Throw the file away on any error, and put the system's and the encoders' into one line."""
+        try:
+            yield
+        except (OSError, *_ENCODER_ERRORS) as error:
+            self.abort()
+            raise OutputError(f"{shown(self.path)} cannot be written ({_reason(error)}); {_fix(error)}") from error
+        except BaseException:
+            self.abort()
+            raise
+
+
+def partial_path(path: Path) -> Path:
+    """Return the temporary name beside a file under which this process writes it."""
+    ending = f".partial-{os.getpid()}"
+    return path.with_name(f".{shorten_name(path.name, 254 - len(ending))}{ending}")
+
+
+def _make_sink(guard: GuardedFile, spec: WriteSpec, max_riff_bytes: int) -> Sink:
+    """Open the encoder for the format."""
+    if spec.format == "wav":
+        return PcmSink(guard, spec.sample_rate_hz, spec.channels, spec.bit_depth, spec.tags, max_riff_bytes)
+    if spec.format in ("flac", "ogg"):
+        return SndfileSink(guard, spec.format, spec.sample_rate_hz, spec.channels, spec.bit_depth, spec.tags)
+    return LibavSink(guard, spec.format, spec.sample_rate_hz, spec.channels, spec.tags)
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """Return the system's error, which mutagen wraps into its own."""
+    if isinstance(error, OSError) and error.errno in errno.errorcode:
+        return error
+    inner = error.args[0] if error.args else None
+    return inner if isinstance(inner, OSError) else None
+
+
+def _reason(error: BaseException) -> str:
+    """Put the reason into few words."""
+    system = _system_error(error)
+    text = (system.strerror if system is not None else None) or str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _fix(error: BaseException) -> str:
+    """Say what to do about it."""
+    system = _system_error(error)
+    return _FIXES.get(system.errno or 0, "choose another folder") if system is not None else "choose another format"
