@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal, overload
+from collections.abc import Collection, Sequence
+from typing import Annotated, Literal, cast, overload
 
 import torch
-from pydantic import field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polyres.core.catalogue import unknown_name_message
 from polyres.core.config import Config
-from polyres.core.errors import ConfigError, InputError
+from polyres.core.errors import ConfigError, InputError, UnknownNameError
 from polyres.nn import fusion_nets  # noqa: F401  (registers its fusions)
 from polyres.nn.attention import ATTENTION
-from polyres.nn.branches import FrequencyBranch, UNetShape, WaveBranch
-from polyres.nn.fusion import BOTTLENECK_FUSION, OUTPUT_FUSION, FusionConfig, FusionShape
-from polyres.nn.layers import rescale_convolutions
+from polyres.nn.branches import Decoder, FrequencyBranch, UNetShape, WaveBranch, WaveState
+from polyres.nn.fusion import BOTTLENECK_FUSION, OUTPUT_FUSION, FusionConfig, FusionShape, check_settings
+from polyres.nn.layers import rescale_convolutions, start_at_zero
 from polyres.nn.transformer import CrossTransformer, TransformerConfig
 from polyres.ops.grid import reference_index, resample_grid
 from polyres.ops.stft import Inverse, check_sizes, frame_count
@@ -61,29 +70,29 @@ class SeparatorConfig(Config):
     """
 
     sources: tuple[str, ...] = MUSIC_SOURCES
-    audio_channels: int = 2
-    sample_rate_hz: int = 44100
-    segment_samples: int = 343980
+    audio_channels: PositiveInt = 2
+    sample_rate_hz: PositiveInt = 44100
+    segment_samples: PositiveInt = 343980
     pad_to_segment: bool = False
     n_fft: tuple[int, ...] = (4096,)
-    hop_ratio: int = 4
-    hop_length: int | None = None
-    channels: int = 48
-    growth: float = 2
-    depth: int = 4
-    kernel_size: int = 8
-    stride: int = 4
-    context: int = 1
-    norm_starts: int = 4
-    norm_groups: int = 4
+    hop_ratio: Annotated[int, Field(ge=2)] = 4
+    hop_length: PositiveInt | None = None
+    channels: PositiveInt = 48
+    growth: Annotated[float, Field(ge=1)] = 2
+    depth: PositiveInt = 4
+    kernel_size: PositiveInt = 8
+    stride: PositiveInt = 4
+    context: NonNegativeInt = 1
+    norm_starts: NonNegativeInt = 4
+    norm_groups: PositiveInt = 4
     dconv_mode: Literal[0, 1, 2, 3] = 1
-    dconv_depth: int = 2
-    dconv_compress: int = 8
+    dconv_depth: NonNegativeInt = 2
+    dconv_compress: PositiveInt = 8
     dconv_init: float = 1e-3
     embedding_gain: float = 0.2
-    embedding_boost: float = 10.0
+    embedding_boost: PositiveFloat = 10.0
     embedding_smooth: bool = True
-    rescale: float = 0.1
+    rescale: NonNegativeFloat = 0.1
     wave_branch: bool = True
     head: Literal["mapping", "mask"] = "mapping"
     inverse: Inverse = "exact"
@@ -100,6 +109,23 @@ class SeparatorConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> SeparatorConfig:
+        self._check_transforms()
+        self._check_layers()
+        check_settings(BOTTLENECK_FUSION, self.bottleneck)
+        check_settings(OUTPUT_FUSION, self.output)
+        if self.transformer.kind == "none":
+            return self
+        if self.transformer.kind not in ATTENTION:
+            known = [*ATTENTION.names(), "none"]
+            raise UnknownNameError(unknown_name_message("transformer", self.transformer.kind, known))
+        width = self.transformer.bottom_channels or self.unet_shape().widths()[-1]
+        if width % 4 or width % self.transformer.heads:
+            raise ConfigError(
+                f"token width {width} must be a multiple of 4 and of transformer.heads {self.transformer.heads}"
+            )
+        return self
+
+    def _check_transforms(self) -> None:
         for n_fft in self.n_fft:
             try:
                 check_sizes(n_fft, self.hop_of(n_fft))
@@ -107,13 +133,22 @@ class SeparatorConfig(Config):
                 raise ConfigError(str(error)) from error
             if (n_fft // 2) % self.stride**self.depth:
                 raise ConfigError(
-                    f"n_fft {n_fft} has {n_fft // 2} bins, which {self.depth} layers of stride {self.stride} cannot divide"
+                    f"n_fft {n_fft} has {n_fft // 2} bins; with {self.depth} layers of stride {self.stride} "
+                    f"n_fft must be a multiple of {2 * self.stride**self.depth}"
                 )
-        BOTTLENECK_FUSION.get(self.bottleneck.kind)
-        OUTPUT_FUSION.get(self.output.kind)
-        if self.transformer.kind != "none":
-            ATTENTION.get(self.transformer.kind)
-        return self
+
+    def _check_layers(self) -> None:
+        if self.kernel_size < self.stride or (self.kernel_size - self.stride) % 2:
+            raise ConfigError(
+                f"kernel_size {self.kernel_size} must be stride {self.stride} or more, by an even number of samples"
+            )
+        waves = len(self.sources) * self.audio_channels
+        widths = [waves, *self.unet_shape().widths()]
+        for width in widths[self.norm_starts :] if self.norm_starts < self.depth else []:
+            if width % self.norm_groups:
+                raise ConfigError(
+                    f"norm_groups {self.norm_groups} does not divide the {width} channels of a layer with norms"
+                )
 
     def hop_of(self, n_fft: int) -> int:
         """Hop length in samples of the branch with this window length."""
@@ -153,7 +188,7 @@ class Separator(nn.Module):
         super().__init__()
         self.config = config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed the accelerators
             self._build()
 
     def _build(self) -> None:
@@ -180,12 +215,12 @@ class Separator(nn.Module):
         self.output = OUTPUT_FUSION.build(config.output.kind, config.output, about)
 
     def _start_as_equal_shares(self) -> None:
-        last = [branch.decoder[-1].conv_tr for branch in self.branches]
-        if self.wave is not None:
-            last.append(self.wave.decoder[-1].conv_tr)
-        for layer in last:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for branch in (*self._branches(), self.wave):
+            if branch is not None:
+                start_at_zero(cast(Decoder, branch.decoder[-1]).conv_tr)
+
+    def _branches(self) -> Sequence[FrequencyBranch]:
+        return cast("Sequence[FrequencyBranch]", self.branches)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -253,25 +288,28 @@ class Separator(nn.Module):
     def _check(self, mix: Tensor, active: Collection[int] | None) -> None:
         if mix.dim() != 3 or mix.shape[1] != self.audio_channels or mix.shape[2] < 1:
             raise InputError(
-                f"the mixture has shape {list(mix.shape)}; [batch, {self.audio_channels} channels, 1 or more samples] is needed"
+                f"the mixture has shape {list(mix.shape)}; "
+                f"[batch, {self.audio_channels} channels, 1 or more samples] is needed"
             )
         unknown = [index for index in active or () if not 0 <= index < len(self.branches)]
         if unknown:
             raise InputError(f"active names resolution {unknown[0]}; this model has 0 to {len(self.branches) - 1}")
 
     def _separate(self, mix: Tensor, chosen: list[int]) -> tuple[Tensor, Tensor]:
-        length = mix.shape[-1]
-        encoded = {index: self.branches[index].encode(mix) for index in chosen}
-        wave_in, wave_state = self.wave.encode(mix) if self.wave is not None else (None, None)
-        features, wave_out = self._share({index: item[0] for index, item in encoded.items()}, wave_in, mix)
-        waves = mix.new_zeros(mix.shape[0], len(self.branches), len(self.sources), *mix.shape[1:])
-        estimates = {index: self.branches[index].decode(features[index], encoded[index][1], length) for index in chosen}
-        waves = torch.stack([estimates.get(i, waves[:, i]) for i in range(len(self.branches))], dim=1)
-        active = torch.zeros(len(self.branches), device=mix.device, dtype=waves.dtype)
-        active[chosen] = 1
-        fused = self.output(waves, active)
+        branches = self._branches()
+        encoded = {index: branches[index].encode(mix) for index in chosen}
+        wave: Tensor | None = None
+        wave_state: WaveState | None = None
         if self.wave is not None:
-            fused = fused + self.wave.decode(wave_out, wave_state)
+            wave, wave_state = self.wave.encode(mix)
+        features, wave = self._share({index: h for index, (h, _) in encoded.items()}, wave, mix)
+        estimates = {i: branches[i].decode(features[i], encoded[i][1], mix.shape[-1]) for i in chosen}
+        waves = self._stack(estimates, mix.new_zeros(mix.shape[0], len(self.sources), *mix.shape[1:]))
+        # Samples keep full precision: half would cost more than all that the fusions learn.
+        with torch.autocast(mix.device.type, enabled=False):
+            fused = self.output(waves, self._active(chosen, mix))
+        if self.wave is not None and wave is not None and wave_state is not None:
+            fused = fused + self.wave.decode(wave, wave_state)
         return fused, waves
 
     def _share(
@@ -280,11 +318,8 @@ class Separator(nn.Module):
         """Fuse the bottlenecks on the reference grid, transform them once, and hand the result back to each branch."""
         size, width = self._reference_grid(mix.shape[-1]), self.config.unet_shape().widths()[-1]
         on_grid = {index: resample_grid(h, size) for index, h in features.items()}
-        absent = mix.new_zeros(mix.shape[0], width, *size) if len(features) < len(self.branches) else mix
-        stacked = torch.stack([on_grid.get(i, absent) for i in range(len(self.branches))], dim=1)
-        active = torch.zeros(len(self.branches), device=mix.device, dtype=torch.float32)
-        active[list(features)] = 1
-        x = self.bottleneck(stacked, active)
+        stacked = self._stack(on_grid, mix.new_zeros(mix.shape[0], width, *size))
+        x = self.bottleneck(stacked, self._active(list(features), mix))
         if self.transformer is not None:
             x, wave = self.transformer(x, wave)
         shared = {
@@ -292,6 +327,14 @@ class Separator(nn.Module):
             for index, h in features.items()
         }
         return shared, wave
+
+    def _stack(self, present: dict[int, Tensor], absent: Tensor) -> Tensor:
+        return torch.stack([present.get(index, absent) for index in range(len(self.branches))], dim=1)
+
+    def _active(self, chosen: list[int], like: Tensor) -> Tensor:
+        active = torch.zeros(len(self.branches), device=like.device)
+        active[chosen] = 1
+        return active
 
     def _reference_grid(self, length_samples: int) -> tuple[int, int]:
         n_fft = self.config.n_fft[reference_index(self.config.n_fft)]

@@ -14,10 +14,18 @@ SEVEN = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 
 
 def _row(
-    n_fft: tuple[int, ...], wave_branch: bool, transformer: str, output: str, bottleneck: str = "weights"
+    n_fft: tuple[int, ...],
+    wave_branch: bool,
+    transformer: str,
+    output: str,
+    bottleneck: str = "weights",
+    hop_ratio: int = 4,
+    hop_length: int | None = None,
 ) -> SeparatorConfig:
     return SeparatorConfig(
         n_fft=n_fft,
+        hop_ratio=hop_ratio,
+        hop_length=hop_length,
         channels=24,
         wave_branch=wave_branch,
         bottleneck=FusionConfig(kind=bottleneck),
@@ -34,10 +42,10 @@ VARIANTS: dict[str, SeparatorConfig] = {
     "nf": _row(FIVE, False, "none", "conv"),
     "w5": _row(FIVE, False, "linear", "weights"),
     "nn": _row(THREE, True, "linear", "source_weights"),
-    "2nn": _row(SEVEN, True, "linear", "source_weights").model_copy(update={"hop_ratio": 2}),
+    "2nn": _row(SEVEN, True, "linear", "source_weights", hop_ratio=2),
     "dn": _row(FIVE, True, "linear", "unet"),
     "dnf": _row(FIVE, False, "none", "unet"),
-    "mrx": _row((1024, 2048, 8192), False, "none", "sum", "mean").model_copy(update={"hop_length": 256}),
+    "mrx": _row((1024, 2048, 8192), False, "none", "sum", "mean", hop_length=256),
 }
 
 

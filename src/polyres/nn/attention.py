@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,9 +21,9 @@ class SparseConfig(Config):
         seed: of the random keys.
     """
 
-    block: int = 128
-    global_tokens: int = 32
-    random_tokens: int = 32
+    block: PositiveInt = 128
+    global_tokens: NonNegativeInt = 32
+    random_tokens: NonNegativeInt = 32
     seed: int = 42
 
 
@@ -32,6 +33,9 @@ ATTENTION: Catalogue[nn.Module] = Catalogue("attention")
 @ATTENTION.register("softmax", summary="exact scaled dot-product attention, O(P^2)")
 class SoftmaxAttention(nn.Module):
     """Scaled dot-product attention.
+
+    Args:
+        sparse: not used; every kind is built alike.
 
     Source: Vaswani et al. 2017, eq. 1.
     """
@@ -48,6 +52,9 @@ class SoftmaxAttention(nn.Module):
 class LinearAttention(nn.Module):
     """Attention by the feature map elu(x) + 1, linear in the number of tokens.
 
+    Args:
+        sparse: not used; every kind is built alike.
+
     Source: Katharopoulos et al. 2020, "Transformers are RNNs", eqs. 4-7.
     """
 
@@ -60,12 +67,16 @@ class LinearAttention(nn.Module):
         k = k / k.shape[-2]
         context = k.transpose(-2, -1) @ v
         weight = q @ k.sum(dim=-2).unsqueeze(-1)
-        return (q @ context) / weight
+        # Features are positive, but underflow for very negative inputs.
+        return (q @ context) / weight.clamp_min(1e-6)
 
 
 @ATTENTION.register("sparse", summary="blocks of neighbours + global tokens + seeded random tokens, O(P)")
 class SparseAttention(nn.Module):
     """Softmax attention over a local window, evenly spread global keys and seeded random keys.
+
+    Args:
+        sparse: sizes of the three sets.
 
     Source: Zaheer et al. 2020, "Big Bird", section 2; used for music separation by Rouard et al. 2023, section 3.
     """
@@ -103,7 +114,7 @@ def sparse_keys(queries: int, keys: int, sparse: SparseConfig) -> tuple[Tensor, 
     blocks = -(-queries // sparse.block)
     ratio = keys / queries
     width = max(1, round(3 * sparse.block * ratio))
-    starts = ((torch.arange(blocks) - 1) * sparse.block * ratio).round().long()
+    starts = ((torch.arange(blocks) - 1) * sparse.block * ratio).round().long().clamp(max=keys - 1)
     local = starts[:, None] + torch.arange(width)
     spread = torch.linspace(0, keys - 1, min(sparse.global_tokens, keys)).round().long().expand(blocks, -1)
     drawn = torch.randint(keys, (blocks, sparse.random_tokens), generator=generator)

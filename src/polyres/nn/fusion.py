@@ -1,7 +1,7 @@
 """Ways to fuse resolutions, by name: at the bottleneck and at the output.
 
-Every output fusion takes the branches' waves `[B, R, S, C, T]` and returns `[B, S, C, T]`; every bottleneck fusion takes
-features on one grid `[B, R, D, F, N]` and returns `[B, D, F, N]`. `active` holds one 0/1 per resolution: weighted
+Every output fusion takes the branches' waves `[B, R, S, C, T]` and returns `[B, S, C, T]`; every bottleneck fusion
+takes features on one grid `[B, R, D, F, N]` and returns `[B, D, F, N]`. `active` holds one 0/1 per resolution: weighted
 fusions share the weight of absent branches among the rest, all others see zeros in their place.
 The heavier output fusions live in `fusion_nets.py` and register here too.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,21 +22,22 @@ from polyres.core.config import Config
 from polyres.core.errors import ConfigError
 
 WeightKind = Literal["explicit", "implicit", "none"]
+Setting = Literal["learned", "favour_n_fft", "allowed"]
 
 
 class FusionConfig(Config):
-    """How resolutions are fused.
+    """How resolutions are fused. `learned: false`, `favour_n_fft` and `allowed` are refused where they mean nothing.
 
     Args:
         kind: name in the catalogue.
-        learned: False freezes the starting weights.
+        learned: False freezes the starting weights, which are then no parameters.
         favour_n_fft: resolution that starts with more weight than the others; none starts uniform.
         favour_logit: its head start, in logits.
         allowed: resolutions each source may use (`source_weights` only); sources left out use all.
         taps: length of `conv`'s kernel in samples, odd.
-        widths: channels of the layers of `unet`, and their strides.
-        strides: see widths.
-        kernel_size: time kernel of `unet` layers in samples, at least the stride.
+        widths: channels of the layers of `unet`.
+        strides: their strides in samples, as many.
+        kernel_size: time kernel of `unet` and `progressive` in samples, at least the stride.
         bands_hz: edges between the bands of `band_weights`, rising.
         band_taps: length of the band filters in samples, odd.
         gate_hop_samples: distance between the time points of `gated`.
@@ -47,14 +49,14 @@ class FusionConfig(Config):
     favour_n_fft: int | None = None
     favour_logit: float = 1.0
     allowed: Mapping[str, tuple[int, ...]] = {}
-    taps: int = 129
-    widths: tuple[int, ...] = (48, 96, 192)
-    strides: tuple[int, ...] = (4, 4, 4)
-    kernel_size: int = 8
-    bands_hz: tuple[float, ...] = (250.0, 1000.0, 4000.0)
-    band_taps: int = 1025
-    gate_hop_samples: int = 1024
-    gate_channels: int = 16
+    taps: PositiveInt = 129
+    widths: tuple[PositiveInt, ...] = (48, 96, 192)
+    strides: tuple[PositiveInt, ...] = (4, 4, 4)
+    kernel_size: PositiveInt = 8
+    bands_hz: tuple[PositiveFloat, ...] = (250.0, 1000.0, 4000.0)
+    band_taps: PositiveInt = 1025
+    gate_hop_samples: PositiveInt = 1024
+    gate_channels: PositiveInt = 16
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,10 @@ class FusionShape:
 
 
 class Fusion(nn.Module):
-    """Base of all fusions: which weights it has, and whether they are explicit."""
+    """Base of all fusions: which weights it has, whether they are explicit, and which settings mean something."""
 
     weight_kind: WeightKind = "none"
+    honours: tuple[Setting, ...] = ("learned",)
 
     def weights(self) -> Tensor | None:
         """Weight of every resolution per source, `[S, R]` (rows sum to 1 or 0), or None where there is none."""
@@ -90,8 +93,32 @@ BOTTLENECK_FUSION: Catalogue[Fusion] = Catalogue("bottleneck fusion")
 OUTPUT_FUSION: Catalogue[Fusion] = Catalogue("output fusion")
 
 
+def check_settings(catalogue: Catalogue[Fusion], config: FusionConfig) -> None:
+    """Refuse an unknown kind, and settings that its kind would ignore.
+
+    Raises:
+        ConfigError: naming the setting and the kinds that use it.
+    """
+
+    def honours(kind: str) -> tuple[Setting, ...]:
+        used: tuple[Setting, ...] = getattr(catalogue.get(kind), "honours", get_args(Setting))
+        return used
+
+    used = honours(config.kind)
+    for setting in get_args(Setting):
+        value = getattr(config, setting)
+        if setting not in used and value != FusionConfig.model_fields[setting].default:
+            able = ", ".join(kind for kind in catalogue.names() if setting in honours(kind)) or "none"
+            refused = f"{catalogue.kind} {config.kind!r} cannot use {setting} {value!r}"
+            raise ConfigError(f"{refused}; leave it out (kinds that can: {able})")
+
+
 def favoured_logits(config: FusionConfig, n_fft: tuple[int, ...]) -> Tensor:
     """Starting logits `[R]`: zero, but for the favoured resolution.
+
+    Args:
+        config: names the resolution and its head start.
+        n_fft: window lengths of the branches.
 
     Raises:
         ConfigError: when the favoured resolution is not among n_fft.
@@ -128,6 +155,9 @@ class SoftmaxTable(nn.Module):
         learned: False keeps the starting values.
     """
 
+    base: Tensor
+    place: Tensor
+
     def __init__(self, logits: Tensor, allowed: Tensor, learned: bool) -> None:
         super().__init__()
         free = allowed & (allowed.sum(dim=1, keepdim=True) > 1)
@@ -143,10 +173,18 @@ class SoftmaxTable(nn.Module):
 
     def forward(self) -> Tensor:
         """Weights `[rows, R]`, each row summing to 1."""
-        table: Tensor = self.base
+        table = self.base
         if self.logits is not None:
             table = table.flatten().index_add(0, self.place, self.logits).view_as(table)
         return table.softmax(dim=-1)
+
+
+def keep_weights(module: nn.Module, name: str, values: Tensor, learned: bool) -> None:
+    """Give a module a parameter of this name, or where it is not learned a constant outside the state dict."""
+    if learned:
+        module.register_parameter(name, nn.Parameter(values))
+    else:
+        module.register_buffer(name, values, persistent=False)
 
 
 def weighted_sum(y: Tensor, weights: Tensor) -> Tensor:
@@ -162,6 +200,7 @@ class MeanFusion(Fusion):
     """Uniform average of the present branches."""
 
     weight_kind: WeightKind = "explicit"
+    table: Tensor
 
     def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
         super().__init__()
@@ -169,10 +208,11 @@ class MeanFusion(Fusion):
         self.register_buffer("table", torch.full((len(shape.sources), count), 1 / count), persistent=False)
 
     def weights(self) -> Tensor:
-        table: Tensor = self.table
-        return table
+        """Weight of every resolution per source, `[S, R]`."""
+        return self.table
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
+        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         return weighted_sum(y, share_among_active(self.weights(), active))
 
 
@@ -188,6 +228,7 @@ class SumFusion(Fusion):
         self.gain = 1 / len(shape.n_fft) if shape.average else 1.0
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
+        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         return self.gain * (y * active[:, None, None, None]).sum(dim=1)
 
 
@@ -195,6 +236,7 @@ class TableFusion(Fusion):
     """Weighted sum by a softmax table; the base of `weights` and `source_weights`."""
 
     weight_kind: WeightKind = "explicit"
+    honours: tuple[Setting, ...] = ("learned", "favour_n_fft")
 
     def __init__(self, table: SoftmaxTable, sources: int) -> None:
         super().__init__()
@@ -202,9 +244,11 @@ class TableFusion(Fusion):
         self.sources = sources
 
     def weights(self) -> Tensor:
+        """Weight of every resolution per source, `[S, R]`."""
         return self.table().expand(self.sources, -1)
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
+        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         return weighted_sum(y, share_among_active(self.weights(), active))
 
 
@@ -221,6 +265,8 @@ class SharedWeights(TableFusion):
 @OUTPUT_FUSION.register("source_weights", summary="S x R softmax scalars, optionally with allowed sets")
 class SourceWeights(TableFusion):
     """One softmax weight per source and resolution."""
+
+    honours: tuple[Setting, ...] = ("learned", "favour_n_fft", "allowed")
 
     def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
         allowed = allowed_table(config, shape)
@@ -246,9 +292,11 @@ def allowed_table(config: FusionConfig, shape: FusionShape) -> Tensor:
 
 @OUTPUT_FUSION.register("conv", summary="depthwise convolution over R x taps samples, no bias")
 class ConvFusion(Fusion):
-    """Depthwise convolution over resolutions and time, starting as the mean."""
+    """Depthwise convolution over resolutions and time, starting as the mean (or with the favoured weights)."""
 
     weight_kind: WeightKind = "implicit"
+    honours: tuple[Setting, ...] = ("learned", "favour_n_fft")
+    kernel: Tensor
 
     def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
         super().__init__()
@@ -257,8 +305,8 @@ class ConvFusion(Fusion):
         self.count, self.sources = len(shape.n_fft), len(shape.sources)
         rows = self.sources * shape.channels
         kernel = torch.zeros(rows, self.count, config.taps)
-        kernel[:, :, config.taps // 2] = 1 / self.count
-        self.kernel = nn.Parameter(kernel, requires_grad=config.learned)
+        kernel[:, :, config.taps // 2] = favoured_logits(config, shape.n_fft).softmax(dim=0)
+        keep_weights(self, "kernel", kernel, config.learned)
 
     def weights(self) -> Tensor:
         """Share of kernel energy, averaged over the channels of a source: implicit, not a mixing weight."""
@@ -266,6 +314,7 @@ class ConvFusion(Fusion):
         return energy / energy.sum(dim=-1, keepdim=True)
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
+        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         rows = (y * active[:, None, None, None]).permute(0, 2, 3, 1, 4).flatten(1, 3)
         groups, _, taps = self.kernel.shape
         out = F.conv1d(rows, self.kernel.to(rows.dtype), padding=taps // 2, groups=groups)
@@ -273,7 +322,11 @@ class ConvFusion(Fusion):
 
 
 class BottleneckFusion(Fusion):
-    """Base of bottleneck fusions: weights shared by all sources."""
+    """Base of bottleneck fusions: weights shared by all sources.
+
+    Args:
+        sources: number of sources S.
+    """
 
     def __init__(self, sources: int) -> None:
         super().__init__()
@@ -285,6 +338,7 @@ class BottleneckMean(BottleneckFusion):
     """Uniform average of the present branches."""
 
     weight_kind: WeightKind = "explicit"
+    row: Tensor
 
     def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
         super().__init__(len(shape.sources))
@@ -292,10 +346,11 @@ class BottleneckMean(BottleneckFusion):
         self.register_buffer("row", torch.full((1, count), 1 / count), persistent=False)
 
     def weights(self) -> Tensor:
-        row: Tensor = self.row
-        return row.expand(self.sources, -1)
+        """Weight of every resolution per source, `[S, R]`."""
+        return self.row.expand(self.sources, -1)
 
     def forward(self, h: Tensor, active: Tensor) -> Tensor:
+        """Fuse features `[B, R, D, F, N]` of the resolutions in `active` `[R]` into `[B, D, F, N]`."""
         return torch.einsum("brdfn,r->bdfn", h, share_among_active(self.weights()[:1], active)[0].to(h.dtype))
 
 
@@ -304,6 +359,7 @@ class BottleneckWeights(BottleneckFusion):
     """One softmax weight per resolution."""
 
     weight_kind: WeightKind = "explicit"
+    honours: tuple[Setting, ...] = ("learned", "favour_n_fft")
 
     def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
         super().__init__(len(shape.sources))
@@ -311,9 +367,11 @@ class BottleneckWeights(BottleneckFusion):
         self.table = SoftmaxTable(logits, torch.ones_like(logits, dtype=torch.bool), config.learned)
 
     def weights(self) -> Tensor:
+        """Weight of every resolution per source, `[S, R]`."""
         return self.table().expand(self.sources, -1)
 
     def forward(self, h: Tensor, active: Tensor) -> Tensor:
+        """Fuse features `[B, R, D, F, N]` of the resolutions in `active` `[R]` into `[B, D, F, N]`."""
         return torch.einsum("brdfn,r->bdfn", h, share_among_active(self.table(), active)[0].to(h.dtype))
 
 
@@ -322,13 +380,15 @@ class BottleneckConv(BottleneckFusion):
     """Convolution over the stacked features, starting as the mean; costly, and no better than weights."""
 
     weight_kind: WeightKind = "implicit"
+    honours: tuple[Setting, ...] = ("learned", "favour_n_fft")
+    kernel: Tensor
 
     def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
         super().__init__(len(shape.sources))
-        self.count, width = len(shape.n_fft), shape.channels
-        kernel = torch.zeros(width, self.count, width, 3, 3)
-        kernel[:, :, :, 1, 1] = torch.eye(width)[:, None] / self.count
-        self.kernel = nn.Parameter(kernel, requires_grad=config.learned)
+        width = shape.channels
+        kernel = torch.zeros(width, len(shape.n_fft), width, 3, 3)
+        kernel[:, :, :, 1, 1] = torch.eye(width)[:, None] * favoured_logits(config, shape.n_fft).softmax(dim=0)[:, None]
+        keep_weights(self, "kernel", kernel, config.learned)
 
     def weights(self) -> Tensor:
         """Share of kernel energy: implicit, not a mixing weight."""
@@ -336,4 +396,5 @@ class BottleneckConv(BottleneckFusion):
         return (energy / energy.sum()).expand(self.sources, -1)
 
     def forward(self, h: Tensor, active: Tensor) -> Tensor:
+        """Fuse features `[B, R, D, F, N]` of the resolutions in `active` `[R]` into `[B, D, F, N]`."""
         return F.conv2d((h * active[:, None, None, None]).flatten(1, 2), self.kernel.flatten(1, 2), padding=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,10 +14,13 @@ from polyres.nn.fusion import (
     Fusion,
     FusionConfig,
     FusionShape,
+    Setting,
     SoftmaxTable,
+    WeightKind,
     favoured_logits,
     share_among_active,
 )
+from polyres.nn.layers import start_at_zero
 from polyres.ops.filterbank import identity_bank
 
 
@@ -42,7 +47,8 @@ class TimeUNet(nn.Module):
             raise ConfigError(f"kernel_size {config.kernel_size} is below the largest stride {max(config.strides)}")
         self.strides = config.strides
         self.last_active = last_active
-        size, widths = config.kernel_size, config.widths
+        self.kernel_size = size = config.kernel_size
+        widths = config.widths
         self.down = nn.ModuleList(
             nn.Conv2d(rows if i == 0 else widths[i - 1], width, (count if i == 0 else 1, size), (1, config.strides[i]))
             for i, width in enumerate(widths)
@@ -54,8 +60,9 @@ class TimeUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, rows, R, T]` -> `[B, rows, T]`."""
-        skips, lengths = [], []
-        size = self.down[0].kernel_size[1]
+        skips: list[Tensor] = []
+        lengths: list[int] = []
+        size = self.kernel_size
         for layer, stride in zip(self.down, self.strides, strict=True):
             length = x.shape[-1]
             lengths.append(length)
@@ -65,8 +72,8 @@ class TimeUNet(nn.Module):
             x = F.gelu(layer(F.pad(x, (left, need - length - left))))
             skips.append(x[:, :, 0])
         y = skips.pop()
-        for layer in self.up:
-            left = (size - layer.stride[0]) // 2
+        for layer, stride in zip(self.up, reversed(self.strides), strict=True):
+            left = (size - stride) // 2
             length = lengths.pop()
             y = layer(y)[..., left : left + length]
             if skips:
@@ -78,14 +85,16 @@ class TimeUNet(nn.Module):
 class UNetFusion(Fusion):
     """Mean of the branches plus what a U-Net over time adds to it; the last layer starts at zero."""
 
+    honours: tuple[Setting, ...] = ()
+
     def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
         super().__init__()
         self.sources, self.count = len(shape.sources), len(shape.n_fft)
         self.net = TimeUNet(self.count, self.sources * shape.channels, config, last_active=False)
-        nn.init.zeros_(self.net.up[-1].weight)
-        nn.init.zeros_(self.net.up[-1].bias)
+        start_at_zero(self.net.up[-1])
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
+        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         y = zero_absent(y, active)
         change = self.net(y.permute(0, 2, 3, 1, 4).flatten(1, 2))
         return y.mean(dim=1) + change.unflatten(1, (self.sources, -1)).to(y.dtype)
@@ -93,7 +102,9 @@ class UNetFusion(Fusion):
 
 @OUTPUT_FUSION.register("unet_notes", summary="TimeUNet2D as first tried: GELU everywhere, no residual (fails)")
 class UNetNotesFusion(Fusion):
-    """The U-Net without residual and with GELU on its last layer, which cannot give negative samples."""
+    """The U-Net without residual and with GELU on its last layer, which cannot give samples below -0.17."""
+
+    honours: tuple[Setting, ...] = ()
 
     def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
         super().__init__()
@@ -101,6 +112,7 @@ class UNetNotesFusion(Fusion):
         self.net = TimeUNet(len(shape.n_fft), self.sources * shape.channels, config, last_active=True)
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
+        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         rows = zero_absent(y, active).permute(0, 2, 3, 1, 4).flatten(1, 2)
         return self.net(rows).unflatten(1, (self.sources, -1))
 
@@ -108,6 +120,8 @@ class UNetNotesFusion(Fusion):
 @OUTPUT_FUSION.register("progressive", summary="R -> ceil(R/2) -> ... -> 1 with GroupNorm and residuals")
 class ProgressiveFusion(Fusion):
     """Neighbouring resolutions are merged pair by pair; every stage starts as their weighted mean."""
+
+    honours: tuple[Setting, ...] = ()
 
     def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
         super().__init__()
@@ -120,6 +134,7 @@ class ProgressiveFusion(Fusion):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
+        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         x = zero_absent(y, active).permute(0, 2, 3, 1, 4).flatten(1, 2)
         for stage in self.stages:
             x = stage(x)
@@ -135,6 +150,8 @@ class MergeStage(nn.Module):
         size: time kernel in samples, odd.
     """
 
+    merge: Tensor
+
     def __init__(self, counts: list[int], rows: int, size: int) -> None:
         super().__init__()
         out = -(-len(counts) // 2)
@@ -145,8 +162,7 @@ class MergeStage(nn.Module):
         self.hidden = nn.Conv1d(rows * len(counts), rows * 2 * out, size, padding=size // 2, groups=rows)
         self.norm = nn.GroupNorm(rows, rows * 2 * out)
         self.last = nn.Conv1d(rows * 2 * out, rows * out, 1, groups=rows)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        start_at_zero(self.last)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, rows, R, T]` -> `[B, rows, ceil(R / 2), T]`."""
@@ -158,9 +174,11 @@ class MergeStage(nn.Module):
 
 @OUTPUT_FUSION.register("band_weights", summary="S x R softmax weights per frequency band of an identity filter bank")
 class BandWeights(Fusion):
-    """Source weights that differ between frequency bands, so long windows may rule the lows and short ones the highs."""
+    """Source weights that differ between bands, so long windows may rule the lows and short ones the highs."""
 
-    weight_kind = "explicit"
+    weight_kind: WeightKind = "explicit"
+    honours: tuple[Setting, ...] = ("learned", "favour_n_fft")
+    bank: Tensor
 
     def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
         super().__init__()
@@ -179,19 +197,20 @@ class BandWeights(Fusion):
         return self.band_weights().mean(dim=0)
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
+        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         kernels = torch.einsum("ksr,kt->srt", share_among_active(self.band_weights(), active), self.bank)
         taps, length = kernels.shape[-1], y.shape[-1]
         size = fast_length(length + taps - 1)
-        out: Tensor | None = None
-        for index in range(self.count):
-            part = torch.fft.rfft(y[:, index], n=size) * torch.fft.rfft(kernels[:, None, index], n=size)
-            out = part if out is None else out + part
-        wave = torch.fft.irfft(out, n=size)
+        parts = (
+            torch.fft.rfft(y[:, index], n=size) * torch.fft.rfft(kernels[:, None, index], n=size)
+            for index in range(self.count)
+        )
+        wave = torch.fft.irfft(reduce(torch.add, parts), n=size)
         return wave[..., taps // 2 : taps // 2 + length]
 
 
 def fast_length(length: int) -> int:
-    """Smallest number >= length with only the prime factors 2, 3 and 5, which transforms quickly."""
+    """Smallest number >= length (1 or more) with only the prime factors 2, 3 and 5, which transforms quickly."""
     best = 1 << (length - 1).bit_length()
     five = 1
     while five < best:
@@ -208,19 +227,18 @@ def fast_length(length: int) -> int:
 class GatedFusion(Fusion):
     """Softmax weights per source, resolution and moment."""
 
+    honours: tuple[Setting, ...] = ("favour_n_fft",)
+
     def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
         super().__init__()
         self.sources, self.count = len(shape.sources), len(shape.n_fft)
         self.hop = config.gate_hop_samples
         entries = self.sources * self.count
-        self.net = nn.Sequential(
-            nn.Conv1d(entries, config.gate_channels, 5, padding=2),
-            nn.GELU(),
-            nn.Conv1d(config.gate_channels, entries, 1),
-        )
-        nn.init.zeros_(self.net[2].weight)
-        with torch.no_grad():
-            self.net[2].bias.copy_(favoured_logits(config, shape.n_fft).repeat(self.sources))
+        first = nn.Conv1d(entries, config.gate_channels, 5, padding=2)
+        last = nn.Conv1d(config.gate_channels, entries, 1)
+        start_at_zero(last)
+        last.bias = nn.Parameter(favoured_logits(config, shape.n_fft).repeat(self.sources))
+        self.net = nn.Sequential(first, nn.GELU(), last)
 
     def moving_weights(self, y: Tensor, active: Tensor) -> Tensor:
         """Weights at every sample, `[B, R, S, T]`, from waves `[B, R, S, C, T]`."""
@@ -234,6 +252,7 @@ class GatedFusion(Fusion):
         return moving.unflatten(1, (self.count, self.sources))[..., :length]
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
+        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         if not bool(active.any()):
             return torch.zeros_like(y[:, 0])
         y = zero_absent(y, active)

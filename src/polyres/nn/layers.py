@@ -24,6 +24,7 @@ class LayerScale(nn.Module):
         self.scale = nn.Parameter(torch.full((channels,), init))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scale every channel of `[B, D, T]` (or `[..., D]`)."""
         return self.scale * x if self.channel_last else self.scale[:, None] * x
 
 
@@ -95,6 +96,12 @@ class FrequencyEmbedding(nn.Module):
 def optional_norm(channels: int, groups: int, on: bool) -> nn.Module:
     """GroupNorm where wanted, else identity."""
     return nn.GroupNorm(groups, channels) if on else nn.Identity()
+
+
+def start_at_zero(layer: nn.Module) -> None:
+    """Zero the weights and biases of a layer, so that what it adds starts at nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 def rescale_convolutions(module: nn.Module, reference: float) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +23,7 @@ class TransformerConfig(Config):
         layers: number of layers; even ones are self-attention, odd ones cross-attention.
         heads: attention heads.
         hidden_scale: width of the feed-forward layer over the token width.
-        dropout: rate after attention and inside the feed-forward part, 0..1.
+        dropout: rate after attention and inside the feed-forward part, 0 to below 1.
         bottom_channels: token width; 0 keeps the width of the branches.
         max_period: longest period of the sinusoidal positions, in tokens.
         position_weight: gain of the positions.
@@ -30,12 +32,12 @@ class TransformerConfig(Config):
     """
 
     kind: str = "softmax"
-    layers: int = 5
-    heads: int = 8
-    hidden_scale: float = 4.0
-    dropout: float = 0.0
-    bottom_channels: int = 0
-    max_period: float = 10000.0
+    layers: PositiveInt = 5
+    heads: PositiveInt = 8
+    hidden_scale: PositiveFloat = 4.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    bottom_channels: NonNegativeInt = 0
+    max_period: PositiveFloat = 10000.0
     position_weight: float = 1.0
     scale_init: float = 1e-4
     sparse: SparseConfig = SparseConfig()
@@ -124,7 +126,12 @@ class CrossTransformer(nn.Module):
 
 
 class WaveSide(nn.Module):
-    """The wave branch's half of the transformer: widening, norm, layers, narrowing."""
+    """The wave branch's half of the transformer: widening, norm, layers, narrowing.
+
+    Args:
+        config: sizes.
+        channels: width D of the features.
+    """
 
     def __init__(self, config: TransformerConfig, channels: int) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -41,4 +42,4 @@ def identity_bank(edges_hz: Sequence[float], taps: int, sample_rate_hz: int) -> 
         low = ratio * torch.sinc(ratio * time) * window
         steps.append(low / low.sum())
     steps.append(impulse)
-    return torch.stack([high - low for low, high in zip(steps[:-1], steps[1:], strict=True)]).float()
+    return torch.stack([high - low for low, high in pairwise(steps)]).float()

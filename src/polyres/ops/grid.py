@@ -36,4 +36,6 @@ def resample_grid(features: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(features.shape[-2:]) == size:
         return features
-    return F.interpolate(features, size=size, mode="bilinear", align_corners=False, antialias=True)
+    # Half precision has no antialiased kernel on the CPU.
+    out = F.interpolate(features.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+    return out.to(features.dtype)
