@@ -136,5 +136,7 @@ def _save_index(root: Path, entries: dict) -> None:
             temporary.write_text(text)
             os.replace(temporary, place)
         except OSError:
+            if temporary.is_file():
+                temporary.unlink()
             continue
         return

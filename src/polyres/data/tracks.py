@@ -121,7 +121,7 @@ def read_part(
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"cannot read the stem '{path}' ({error}); give wav, flac or ogg files") from error
     if factor != 1.0:
-        wave = soxr.resample(wave, factor, 1.0, quality="LQ" if factor == speed else "HQ")
+        wave = soxr.resample(wave, factor, 1.0, quality="HQ")
     result = np.zeros((channels, length_samples), np.float32)
     kept = min(len(wave), length_samples)
     for channel in range(channels):

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyres.core.errors import InputError
+from polyres.data.tracks import SOURCES, index_tracks, list_tracks, load_track, read_part, stem_paths
+
+RATE_HZ = 8000
+
+
+def write(path: Path, wave: np.ndarray, rate_hz: int = RATE_HZ) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave.T, rate_hz, subtype="FLOAT" if path.suffix == ".wav" else None)
+    return path
+
+
+def ramp(length: int, channels: int = 2) -> np.ndarray:
+    return (np.arange(channels * length).reshape(channels, length) / (2 * channels * length)).astype(np.float32)
+
+
+def sine(length: int, frequency_hz: float, rate_hz: int) -> np.ndarray:
+    return np.tile(0.5 * np.sin(2 * np.pi * frequency_hz * np.arange(length) / rate_hz), (2, 1)).astype(np.float32)
+
+
+def test_tracks_are_found_at_any_depth(tmp_path: Path) -> None:
+    for name in ("b/deep", "a", ".hidden"):
+        write(tmp_path / name / "vocals.wav", ramp(10))
+    write(tmp_path / "c" / "noise.wav", ramp(10))
+    assert [folder.relative_to(tmp_path).as_posix() for folder in list_tracks(tmp_path)] == ["a", "b/deep"]
+    assert list_tracks(tmp_path / "a") == [tmp_path / "a"]
+    assert list_tracks(tmp_path, ("noise",)) == [tmp_path / "c"]
+
+
+def test_wav_comes_before_flac(tmp_path: Path) -> None:
+    for suffix in (".flac", ".wav"):
+        write(tmp_path / f"bass{suffix}", ramp(10))
+    assert stem_paths(tmp_path) == {"bass": tmp_path / "bass.wav"}
+
+
+def test_missing_roots_and_empty_roots_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no folder '.*nowhere'; give a folder of tracks"):
+        list_tracks(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"no tracks in .* each track is a folder with some of drums\.wav, bass\.wav"):
+        index_tracks(tmp_path)
+
+
+def test_index_tracks_knows_the_stems_and_the_longest(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "drums.wav", ramp(RATE_HZ))
+    write(tmp_path / "a" / "vocals.flac", ramp(3 * RATE_HZ))
+    (track,) = index_tracks(tmp_path)
+    assert set(track.stems) == {"drums", "vocals"}
+    assert track.length_s == 3.0
+
+
+@given(start=st.integers(0, 300), length=st.integers(1, 300), channels=st.integers(1, 3))
+def test_parts_are_exact_and_padded(
+    tmp_path_factory: pytest.TempPathFactory, start: int, length: int, channels: int
+) -> None:
+    wave = ramp(250, channels)
+    path = write(tmp_path_factory.mktemp("part") / "a.wav", wave)
+    part = read_part(path, start / RATE_HZ, length, RATE_HZ)
+    padded = np.pad(wave, ((0, 0), (0, 700)))[:, start : start + length]
+    expected = padded[[0, min(1, channels - 1)]]
+    assert part.dtype == np.float32
+    assert np.array_equal(part, expected)
+
+
+@pytest.mark.parametrize("file_rate_hz", [8000, 11_025, 16_000])
+@pytest.mark.parametrize("speed", [1.0, 0.9, 1.1])
+def test_rate_and_speed_change_the_frequency_as_they_should(tmp_path: Path, file_rate_hz: int, speed: float) -> None:
+    path = write(tmp_path / "a.wav", sine(3 * file_rate_hz, 500.0, file_rate_hz), file_rate_hz)
+    part = read_part(path, 0.5, RATE_HZ, RATE_HZ, speed=speed)
+    spectrum = np.abs(np.fft.rfft(part[0] * np.hanning(RATE_HZ)))
+    assert np.argmax(spectrum) == pytest.approx(500.0 * speed, abs=1.0)
+    middle = part[0, 500:-500]
+    assert np.sqrt(2 * np.mean(middle**2)) == pytest.approx(0.5, rel=0.01)
+
+
+def test_load_track_resamples_doubles_mono_and_fills_missing_stems(tmp_path: Path) -> None:
+    write(tmp_path / "drums.wav", ramp(800))
+    write(tmp_path / "vocals.flac", sine(1600, 200.0, 16_000)[:1], 16_000)
+    stems = load_track(tmp_path, SOURCES, RATE_HZ)
+    assert stems.shape == (4, 2, 800)
+    assert stems.dtype == torch.float32
+    assert torch.equal(stems[0], torch.from_numpy(ramp(800)))
+    assert stems[1].abs().max() == stems[2].abs().max() == 0.0
+    assert torch.equal(stems[3, 0], stems[3, 1])
+    assert torch.allclose(stems[3, 0, 50:-50], torch.from_numpy(sine(800, 200.0, RATE_HZ)[0, 50:-50]), atol=1e-3)
+
+
+def test_the_longest_stem_sets_the_length(tmp_path: Path) -> None:
+    write(tmp_path / "drums.wav", ramp(100))
+    write(tmp_path / "bass.wav", ramp(130))
+    stems = load_track(tmp_path, ("bass", "drums"), RATE_HZ)
+    assert stems.shape == (2, 2, 130)
+    assert stems[1, :, 100:].abs().max() == 0.0
+
+
+def test_unusable_tracks_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no stems in '.*'; it needs files such as drums\.wav"):
+        load_track(tmp_path)
+    (tmp_path / "drums.wav").write_text("no audio")
+    with pytest.raises(InputError, match=r"cannot read the stem '.*drums\.wav'"):
+        load_track(tmp_path)
+    with pytest.raises(InputError, match=r"cannot read the stem '.*drums\.wav'"):
+        read_part(tmp_path / "drums.wav", 0.0, 10, RATE_HZ)
