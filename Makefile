@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
-PIP := PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 # Taken unexpanded and passed through the environment, so that names may hold spaces, quotes and dollar signs.
@@ -12,15 +12,17 @@ export POLYRES_SONG := $(value SONG)
 export POLYRES_OUT := $(value OUT)
 
 .DEFAULT_GOAL := help
-.PHONY: help separate test test-slow lint format setup
+.PHONY: help separate .song-is-given test test-slow lint format setup
 .DELETE_ON_ERROR:
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-separate: $(VENV)/.runtime ## Split SONG=path into stems (OUT=folder, ARGS="more options")
-	@if [ -z "$$POLYRES_SONG" ]; then echo 'error: no song given; write make separate SONG=path/to/song.mp3' >&2; exit 2; fi
+separate: .song-is-given $(VENV)/.runtime ## Split SONG=path into stems (OUT=folder, ARGS="more options")
 	@$(BIN)/polyres separate "$$POLYRES_SONG" $${POLYRES_OUT:+--out "$$POLYRES_OUT"} $(ARGS)
+
+.song-is-given:
+	@if [ -z "$$POLYRES_SONG" ]; then echo 'error: no song given; write make separate SONG=path/to/song.mp3' >&2; exit 2; fi
 
 test: lint ## Check style, types and floors, then run the tests
 	@$(BIN)/python -m pytest $(ARGS)
