@@ -87,7 +87,10 @@ class Decoder(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, shape: UNetShape, index: int, over_frequency: bool) -> None:
         super().__init__()
         size, stride, context = shape.kernel_size, shape.stride, shape.context
-        pad = (size - stride) // 2
+        norm = index >= shape.norm_starts
+        # a norm counts the edges of the transposed convolution too, so they are cut off after it
+        self.edge = (size - stride) // 2 if norm else 0
+        pad = (size - stride) // 2 - self.edge
         if over_frequency:
             self.rewrite: nn.Module = nn.Conv2d(channels_in, 2 * channels_in, 1 + 2 * context, 1, context)
             self.conv_tr: nn.Module = nn.ConvTranspose2d(
@@ -96,16 +99,17 @@ class Decoder(nn.Module):
         else:
             self.rewrite = nn.Conv1d(channels_in, 2 * channels_in, 1 + 2 * context, 1, context)
             self.conv_tr = nn.ConvTranspose1d(channels_in, channels_out, size, stride, padding=pad)
-        norm = index >= shape.norm_starts
         self.norm1 = optional_norm(2 * channels_in, shape.norm_groups, norm)
         self.norm2 = optional_norm(channels_out, shape.norm_groups, norm)
         self.dconv = residual_or_identity(channels_in, shape, bool(shape.dconv_mode & 2))
         self.outermost = index == 0
+        self.axis = -2 if over_frequency else -1
 
     def forward(self, x: Tensor, skip: Tensor, length: int | None = None) -> Tensor:
         """`[B, D_in, F, N]` -> `[B, D_out, F * stride, N]`, or `[B, D_in, T]` -> `[B, D_out, length]`."""
         y = self.dconv(glu_channels(self.norm1(self.rewrite(x + skip))))
         z = self.norm2(self.conv_tr(y))
+        z = z.narrow(self.axis, self.edge, z.shape[self.axis] - 2 * self.edge)
         if length is not None:
             z = z[..., :length]
         return z if self.outermost else F.gelu(z)
