@@ -1,0 +1,85 @@
+"""Where samples come from: a tensor or a file, read the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polyres.core.errors import InputError
+from polyres.data.audio import AudioInfo, AudioReader, probe
+
+
+class BlockSource(Protocol):
+    """Audio that can be read from the start more than once."""
+
+    name: str
+    sample_rate_hz: int
+    channels: int
+
+    def blocks(self, block_samples: int) -> Iterator[Tensor]:
+        """Yield `[C, n]` float32 blocks; all but the last hold `block_samples`."""
+        ...
+
+
+class MemorySource:
+    """A waveform in memory."""
+
+    def __init__(self, wave: Tensor, sample_rate_hz: int) -> None:
+        """Check and keep the waveform.
+
+        Args:
+            wave: `[C, T]` floating point, C >= 1, T >= 1, finite.
+            sample_rate_hz: its rate, >= 1.
+
+        Raises:
+            InputError: when one of these does not hold.
+        """
+        if wave.ndim != 2 or 0 in wave.shape or not wave.is_floating_point():
+            raise InputError(
+                f"wave of shape {tuple(wave.shape)} and type {wave.dtype} cannot be separated; "
+                "expected floating point [C, T] with at least one channel and one sample"
+            )
+        if sample_rate_hz < 1:
+            raise InputError(f"sample rate {sample_rate_hz} Hz is not possible; give that of the wave, such as 44100")
+        self._wave = wave.detach().to("cpu", torch.float32)
+        if not bool(torch.isfinite(self._wave).all()):
+            raise InputError("wave holds NaN or infinite samples; repair it first, for example with torch.nan_to_num")
+        self.name = "wave"
+        self.sample_rate_hz = sample_rate_hz
+        self.channels = self._wave.shape[0]
+
+    def blocks(self, block_samples: int) -> Iterator[Tensor]:
+        """Yield `[C, n]` float32 blocks; all but the last hold `block_samples`."""
+        yield from self._wave.split(block_samples, dim=1)
+
+
+class FileSource:
+    """An audio file."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at the head of a file.
+
+        Args:
+            path: anything the audio reader can decode.
+
+        Raises:
+            InputError: when it cannot be read.
+        """
+        self.path = path
+        self.info: AudioInfo = probe(path)
+        self.name = str(path)
+        self.sample_rate_hz = self.info.sample_rate_hz
+        self.channels = self.info.channels
+        self.warnings: tuple[str, ...] = ()
+
+    def blocks(self, block_samples: int) -> Iterator[Tensor]:
+        """Yield `[C, n]` float32 blocks; all but the last hold `block_samples`."""
+        with AudioReader(self.path) as reader:
+            for block in reader.blocks(block_samples):
+                yield torch.from_numpy(np.require(block, np.float32, ["C", "W"]))
+            self.warnings = tuple(dict.fromkeys(reader.warnings))

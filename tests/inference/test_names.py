@@ -1,0 +1,25 @@
+"""Folders named after tracks and models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from polyres.inference.names import MAX_FOLDER_BYTES, folder_name, model_label
+
+
+@pytest.mark.parametrize("name", ["..", ".", "...", "", "a/b", "x" * 400, "日本語の歌" * 40])
+def test_every_text_becomes_one_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / folder_name(name)
+    folder.mkdir()
+    assert folder.resolve().parent == tmp_path.resolve()
+    assert len(folder.name.encode()) <= MAX_FOLDER_BYTES
+
+
+def test_a_model_is_labelled_by_its_name_or_file(tmp_path: Path) -> None:
+    (tmp_path / "best.safetensors").touch()
+    assert model_label("htdemucs_ft") == "htdemucs_ft"
+    assert model_label(str(tmp_path / "best.safetensors")) == "best"
+    assert model_label(str(tmp_path)) == folder_name(tmp_path.name)
+    assert model_label("someone/model") == "someone_model"
