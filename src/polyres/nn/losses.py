@@ -129,7 +129,7 @@ class MultiResolutionStft(nn.Module):
                 wanted = self._magnitude(target.reshape(-1, length), size)
             given = self._magnitude(estimate.reshape(-1, length), size)
             apart = (given - wanted).abs() + (given.log() - wanted.log()).abs()
-            total = total + apart.view(*estimate.shape[:3], -1).mean(dim=(-2, -1))
+            total = total + apart.unflatten(0, estimate.shape[:3]).mean(dim=(2, 3, 4))
         return total / len(self.n_fft)
 
 

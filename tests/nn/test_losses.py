@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from polyres.core.errors import ConfigError, UnknownNameError
+from polyres.metrics.separation import nsdr, si_sdr
+from polyres.nn.losses import LOSSES, MAGNITUDE_FLOOR, LossConfig, MultiResolutionStft, WeightedLoss
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(params=LOSSES.names())
+def distance(request):
+    return LOSSES.build(request.param, LossConfig())
+
+
+def test_best_for_equal_signals_and_worse_the_further_apart(distance):
+    target = noise(2, 3, 2, 3000)
+    other = noise(2, 3, 2, 3000, seed=1)
+    values = [distance(target + error * other, target) for error in (0.0, 0.1, 0.5, 1.0)]
+    for nearer, further in itertools.pairwise(values):
+        assert nearer.shape == (2, 3)
+        assert (nearer < further).all()
+
+
+def test_silent_target_gives_finite_values_and_gradients(distance):
+    for estimate in (torch.zeros(1, 2, 2, 3000), 1e-6 * noise(1, 2, 2, 3000), noise(1, 2, 2, 3000)):
+        estimate.requires_grad_()
+        distance(estimate, torch.zeros(1, 2, 2, 3000)).sum().backward()
+        assert estimate.grad is not None
+        assert estimate.grad.isfinite().all()
+        assert estimate.grad.abs().max() < 1e3
+
+
+def test_every_signal_counts_on_its_own(distance):
+    estimate, target = noise(2, 3, 2, 3000), noise(2, 3, 2, 3000, seed=1)
+    whole = distance(estimate, target)
+    single = distance(estimate[1:, 2:], target[1:, 2:])
+    torch.testing.assert_close(whole[1, 2], single[0, 0])
+
+
+def test_gradient_step_brings_the_estimate_closer(distance):
+    target = 0.1 * noise(1, 1, 1, 3000)
+    estimate = (0.1 * noise(1, 1, 1, 3000, seed=1)).requires_grad_()
+    before = distance(estimate, target).sum()
+    (gradient,) = torch.autograd.grad(before, estimate)
+    after = distance(estimate - 1e-3 * gradient / gradient.norm(), target).sum()
+    assert after < before
+
+
+def test_closed_forms():
+    target = torch.zeros(1, 2, 2, 100)
+    estimate = torch.stack([torch.full((2, 100), 0.5), torch.full((2, 100), -2.0)])[None]
+    assert LOSSES.build("l1", LossConfig())(estimate, target).tolist() == [[0.5, 2.0]]
+    assert LOSSES.build("mse", LossConfig())(estimate, target).tolist() == [[0.25, 4.0]]
+
+
+@pytest.mark.parametrize(("name", "metric"), [("nsdr", nsdr), ("si_sdr", si_sdr)])
+def test_decibel_losses_are_the_negative_metrics_on_loud_signals(name, metric):
+    target = 10 * noise(2, 3, 2, 500)
+    estimate = target + 3 * noise(2, 3, 2, 500, seed=1)
+    value = LOSSES.build(name, LossConfig())(estimate, target)
+    torch.testing.assert_close(value.double(), -metric(target, estimate), atol=2e-3, rtol=0)
+
+
+def test_nsdr_stops_rewarding_at_the_floor():
+    nsdr_loss = LOSSES.build("nsdr", LossConfig())
+    target = torch.full((1, 1, 1, 10), 1.0)
+    assert nsdr_loss(target, target).item() == pytest.approx(10 * math.log10(1e-5 / (1 + 1e-5)), abs=1e-3)
+
+
+def slow_stft_distance(estimate: torch.Tensor, target: torch.Tensor, size: int) -> float:
+    """One channel, by explicit frames and a DFT matrix."""
+    hop, half = size // 4, size // 2
+    angle = 2 * math.pi * torch.arange(half + 1)[:, None] * torch.arange(size)[None] / size
+    window = torch.tensor([math.sin(math.pi * n / size) ** 2 for n in range(size)], dtype=torch.float64)
+    magnitudes = []
+    for wave in (estimate, target):
+        padded = torch.nn.functional.pad(wave.double(), (half, half))
+        rows = []
+        for start in range(0, len(wave) + 1, hop):
+            frame = padded[start : start + size] * window
+            real, imaginary = torch.cos(angle.double()) @ frame, torch.sin(angle.double()) @ frame
+            rows.append(((real**2 + imaginary**2) / size + MAGNITUDE_FLOOR**2).sqrt())
+        magnitudes.append(torch.stack(rows))
+    given, wanted = magnitudes
+    return float(((given - wanted).abs() + (given.log() - wanted.log()).abs()).mean())
+
+
+@pytest.mark.parametrize("length", [3, 64, 333])
+def test_spectral_distance_equals_explicit_frames(length: int):
+    estimate, target = noise(length), noise(length, seed=1)
+    loss = MultiResolutionStft((16, 64))
+    value = loss(estimate.view(1, 1, 1, -1), target.view(1, 1, 1, -1))
+    expected = (slow_stft_distance(estimate, target, 16) + slow_stft_distance(estimate, target, 64)) / 2
+    assert value.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_spectral_distance_ignores_sign_where_l1_does_not():
+    target = noise(1, 1, 2, 3000)
+    assert MultiResolutionStft((512,))(-target, target).item() == pytest.approx(0, abs=1e-5)
+    assert LOSSES.build("l1", LossConfig())(-target, target).item() > 1
+
+
+def test_weighted_sum_over_terms_and_sources():
+    target = torch.zeros(2, 2, 1, 10)
+    estimate = torch.stack([torch.full((1, 10), 1.0), torch.full((1, 10), 3.0)])[None].repeat(2, 1, 1, 1)
+    total, terms = WeightedLoss(LossConfig(terms={"l1": 2.0, "mse": 0.5}), 2)(estimate, target)
+    assert {name: value.item() for name, value in terms.items()} == {"l1": 2.0, "mse": 5.0}
+    assert total.item() == 2 * 2.0 + 0.5 * 5.0
+    total, terms = WeightedLoss(LossConfig(source_weights=(3.0, 1.0)), 2)(estimate, target)
+    assert total.item() == terms["l1"].item() == pytest.approx((3 * 1 + 1 * 3) / 4)
+
+
+def test_weight_zero_leaves_a_default_term_out():
+    config = LossConfig.from_dict({"terms": {"l1": 0.0, "mse": 1.0}})
+    _, terms = WeightedLoss(config, 1)(torch.ones(1, 1, 1, 4), torch.zeros(1, 1, 1, 4))
+    assert list(terms) == ["mse"]
+
+
+def test_buffers_of_terms_follow_the_module():
+    loss = WeightedLoss(LossConfig(terms={"stft": 1.0}), 1).double()
+    wave = noise(1, 1, 1, 9000).double()
+    assert loss(wave, wave)[0].dtype == torch.float64
+
+
+def test_wrong_configs():
+    with pytest.raises(UnknownNameError, match="unknown loss 'sisdr'; did you mean 'si_sdr'"):
+        LossConfig(terms={"sisdr": 1.0})
+    with pytest.raises(ConfigError, match=r"terms = .* at least one term needs a weight above 0"):
+        LossConfig(terms={"l1": 0.0})
+    with pytest.raises(ConfigError, match=r"source_weights is \[1.0, 2.0\]; give 4 numbers"):
+        WeightedLoss(LossConfig(source_weights=(1.0, 2.0)), 4)
+    with pytest.raises(ConfigError, match=r"source_weights is \[-1.0, 2.0\]"):
+        WeightedLoss(LossConfig(source_weights=(-1.0, 2.0)), 2)
