@@ -45,6 +45,11 @@ def test_neighbours_meet_at_half_at_the_edge() -> None:
     assert float(level[2]) == pytest.approx(0.5, abs=0.02)
 
 
+def test_a_constant_is_all_in_the_lowest_band() -> None:
+    total = identity_bank((60.0, *EDGES), 129, 44100).sum(dim=1)
+    torch.testing.assert_close(total, torch.tensor([1.0, 0, 0, 0, 0]), atol=1e-6, rtol=0)
+
+
 def test_filters_are_linear_phase() -> None:
     bank = identity_bank(EDGES, 513, 44100)
     torch.testing.assert_close(bank, bank.flip(1), atol=1e-7, rtol=0)
