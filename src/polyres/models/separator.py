@@ -200,7 +200,7 @@ class Separator(nn.Module):
             FrequencyBranch(n, config.hop_of(n), shape, sources, channels, masking, config.inverse, embedding)
             for n in config.n_fft
         )
-        self.wave = WaveBranch(shape, sources, channels) if config.wave_branch else None
+        self.wave = WaveBranch(shape, sources, channels, masking) if config.wave_branch else None
         width = shape.widths()[-1]
         self.transformer: CrossTransformer | None = None
         if config.transformer.kind != "none":

@@ -230,13 +230,14 @@ class WaveBranch(nn.Module):
         shape: sizes of the U-Net.
         sources: number of sources S.
         audio_channels: number of audio channels C.
+        residual: the waves are added to estimates that have the mixture's mean already, so it is not put back.
 
     Source: Défossez et al. 2019, "Music Source Separation in the Waveform Domain"; Défossez 2021, section 3.
     """
 
-    def __init__(self, shape: UNetShape, sources: int, audio_channels: int) -> None:
+    def __init__(self, shape: UNetShape, sources: int, audio_channels: int, residual: bool = False) -> None:
         super().__init__()
-        self.sources = sources
+        self.sources, self.residual = sources, residual
         widths = shape.widths()
         ins = [audio_channels, *widths[:-1]]
         outs = [audio_channels * sources, *widths[:-1]]
@@ -257,7 +258,9 @@ class WaveBranch(nn.Module):
         """Features `[B, D, N']` -> waves `[B, S, C, T]`."""
         for layer, skip, length in zip(self.decoder, reversed(state.skips), reversed(state.lengths), strict=True):
             x = layer(x, skip, length)
-        x = x.float() * state.std + state.mean
+        x = x.float() * state.std
+        if not self.residual:
+            x = x + state.mean
         return x.unflatten(1, (self.sources, -1))
 
 
