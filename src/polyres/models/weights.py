@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -162,6 +163,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+
+
+def count_parameters(path: str | Path) -> int:
+    """Number of values in a weight file, read from its header alone.
+
+    Raises:
+        WeightsError: when it is missing, cut or no safetensors file.
+    """
+    with _opened(weights_file(path)) as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 @contextmanager
