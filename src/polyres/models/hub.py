@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import http.client
 import logging
 import os
 import re
 import sys
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +159,7 @@ def _fetch_file(model: OfficialModel, name: str, folder: Path) -> Path:
     if not _offline_wanted():
         try:
             return download(url, folder / f"{name}.th")
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = one_line(error) or type(error).__name__
     raise OfflineError(f"cannot download {model.name} ({reason}); put {url} into the folder {folder} by hand")
 
@@ -187,20 +187,18 @@ def download(url: str, target: Path) -> Path:
         The target.
 
     Raises:
-        OSError: when the server cannot be reached or stops in the middle.
+        OSError: when the server cannot be reached or stops in the middle, or the target cannot be written.
         WeightsError: when the content does not have the SHA-256 of its name.
-        OutputError: when the target cannot be written.
     """
     from huggingface_hub.utils import tqdm
 
     with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
         length = int(answer.headers.get("Content-Length") or 0)
         with replaced_atomically(target) as temporary:
-            try:
-                file = open(temporary, "wb")
-            except OSError as error:
-                raise OutputError(f"cannot write {temporary.parent}: {error.strerror}") from error
-            with file, tqdm(total=length or None, unit="B", unit_scale=True, desc=target.name) as bar:
+            with (
+                open(temporary, "wb") as file,
+                tqdm(total=length or None, unit="B", unit_scale=True, desc=target.name) as bar,
+            ):
                 while chunk := answer.read(CHUNK_BYTES):
                     file.write(chunk)
                     bar.update(len(chunk))

@@ -8,6 +8,7 @@ training. Since Demucs 4.1 there is also a safetensors file whose metadata holds
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import threading
@@ -79,7 +80,7 @@ def read_package(path: str | Path) -> OfficialPackage:
     Raises:
         WeightsError: when it is missing, damaged, quantised, or names anything off the allow-list.
     """
-    source = Path(path).expanduser()
+    source = Path(os.path.expanduser(path))
     if source.suffix == ".safetensors":
         return _read_safetensors(source)
     return _read_archive(source)
@@ -203,6 +204,7 @@ def read_fraction(*args: object) -> Fraction:
     """
     if len(args) == 1 and isinstance(args[0], str) and _FRACTION_TEXT.fullmatch(args[0]):
         return Fraction(args[0])
-    if len(args) == 2 and all(type(part) is int for part in args):
-        return Fraction(*args)  # type: ignore[arg-type]
+    whole = [part for part in args if type(part) is int]
+    if len(args) == len(whole) == 2 and whole[1]:
+        return Fraction(*whole)
     raise ValueError(f"{args!r:.80} is not a fraction")

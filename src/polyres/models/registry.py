@@ -108,8 +108,8 @@ def load_path(path: str | Path) -> Separator | Bag:
     Raises:
         WeightsError: when there are no weights that can be read.
     """
-    source = Path(path).expanduser()
-    if source.is_dir():
+    source = Path(os.path.expanduser(path))
+    if os.path.isdir(source):
         return load_separator_weights(source) if (source / RUN_FILE).exists() else _load_folder(source)
     if source.suffix == ".yaml":
         return _load_bag(source)
@@ -120,7 +120,7 @@ def load_path(path: str | Path) -> Separator | Bag:
 
 def _looks_like_path(name: str) -> bool:
     separators = (os.sep, os.altsep or os.sep)
-    return any(mark in name for mark in separators) or Path(name).suffix in SUFFIXES or Path(name).exists()
+    return any(mark in name for mark in separators) or Path(name).suffix in SUFFIXES or os.path.exists(name)
 
 
 def _load_file(path: Path, segment_s: float | None = None) -> Separator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -141,8 +142,8 @@ def read_card(path: str | Path) -> dict[str, Any]:
 
 def weights_file(path: str | Path) -> Path:
     """The weight file meant by a path: the path itself, or `best.safetensors` in a folder."""
-    given = Path(path).expanduser()
-    return given / RUN_FILE if given.is_dir() else given
+    given = Path(os.path.expanduser(path))
+    return given / RUN_FILE if os.path.isdir(given) else given
 
 
 def read_metadata(path: Path) -> dict[str, str]:
