@@ -99,5 +99,5 @@ def test_read_only_roots_are_indexed_in_the_cache(tmp_path: Path, monkeypatch: p
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_text("no audio")
-    with pytest.raises(InputError, match=r"cannot read the stem '.*a\.wav' .*; give wav, flac or ogg files"):
+    with pytest.raises(InputError, match=r"a\.wav cannot be read as audio"):
         measure(tmp_path / "a.wav")

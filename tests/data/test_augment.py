@@ -76,10 +76,8 @@ def test_each_keeps_silence_silent(name: str) -> None:
     assert run(torch.zeros(2, 3, 2, 100), only(name)).abs().max() < 1e-7
 
 
-@every
+@pytest.mark.parametrize("name", [name for name in AUGMENTATIONS.names() if name != "remix"])
 def test_each_changes_stems_one_by_one(name: str) -> None:
-    if name == "remix":
-        pytest.skip("exchanges stems by design")
     stems = batch()
     changed = (run(stems, only(name, 0.5), 3) != stems).any(dim=-1).any(dim=-1)
     assert 0 < changed.sum() < changed.numel()

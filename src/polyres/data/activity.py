@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from polyres.core.errors import InputError
+from polyres.data.audio import AudioReader
 
 INDEX_NAME = ".polyres_index.json"
 FLOOR_DB = -120.0
@@ -56,21 +55,17 @@ def measure(path: Path) -> StemFile:
     """Read a file once, second by second, and note its levels.
 
     Raises:
-        InputError: if the file cannot be read.
+        InputError: if the file cannot be read, is empty or holds NaN or infinite samples.
     """
     levels_db = []
     length_samples = 0
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate_hz = file.samplerate
-            for block in file.blocks(rate_hz * 8, dtype="float32", always_2d=True):
-                length_samples += len(block)
-                for start in range(0, len(block), rate_hz):
-                    part = block[start : start + rate_hz].reshape(-1)
-                    power = float(np.dot(part, part)) / len(part)
-                    levels_db.append(max(FLOOR_DB, 10.0 * np.log10(max(power, 1e-12))))
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"cannot read the stem '{path}' ({error}); give wav, flac or ogg files") from error
+    with AudioReader(path) as reader:
+        rate_hz = reader.info.sample_rate_hz
+        for block in reader.blocks(rate_hz):
+            samples = block.reshape(-1)
+            power = float(np.dot(samples, samples)) / len(samples)
+            levels_db.append(max(FLOOR_DB, 10.0 * np.log10(max(power, 1e-12))))
+            length_samples += block.shape[1]
     return StemFile(path, rate_hz, length_samples, np.round(np.asarray(levels_db), 1))
 
 

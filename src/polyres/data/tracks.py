@@ -14,9 +14,11 @@ from torch import Tensor
 
 from polyres.core.errors import InputError
 from polyres.data.activity import StemFile, index_files
+from polyres.data.audio import probe, read_audio
 
 SOURCES = ("drums", "bass", "other", "vocals")
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3", ".opus")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3", ".m4a", ".opus", ".wma")
+_SEEKABLE_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif")
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def read_part(
     """Read a part of a stem at another rate or speed.
 
     Args:
-        path: audio file that libsndfile reads.
+        path: audio file; WAV, FLAC, AIFF and Ogg are read from the start asked for, others are decoded up to it.
         start_s: where to begin, in seconds of the file.
         length_samples: samples wanted, counted at `sample_rate_hz`; zeros where the file ends earlier.
         sample_rate_hz: rate of the result.
@@ -109,17 +111,31 @@ def read_part(
         float32 `[channels, length_samples]`.
 
     Raises:
-        InputError: if the file cannot be read.
+        InputError: if the file cannot be read, or a file of another format ends before the start.
     """
-    try:
-        with soundfile.SoundFile(path) as file:
-            factor = file.samplerate * speed / sample_rate_hz
-            start = min(max(0, round(start_s * file.samplerate)), file.frames)
-            wanted = length_samples if factor == 1.0 else int(np.ceil(length_samples * factor)) + 8
-            file.seek(start)
-            wave = file.read(wanted, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"cannot read the stem '{path}' ({error}); give wav, flac or ogg files") from error
+    if path.suffix.lower() in _SEEKABLE_SUFFIXES:
+        try:
+            with soundfile.SoundFile(path) as file:
+                factor = file.samplerate * speed / sample_rate_hz
+                file.seek(min(max(0, round(start_s * file.samplerate)), file.frames))
+                wave = file.read(_needed(length_samples, factor), dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, OSError) as error:
+            raise InputError(f"cannot read the stem '{path}' ({error}); replace the file") from error
+    else:
+        rate_hz = probe(path).sample_rate_hz
+        factor = rate_hz * speed / sample_rate_hz
+        start_samples = max(0, round(start_s * rate_hz))
+        wave = read_audio(path, start_samples, _needed(length_samples, factor))[0].T
+    return _conform(wave, factor, length_samples, channels)
+
+
+def _needed(length_samples: int, factor: float) -> int:
+    """Samples to read for a resampled length, with a few more for the filter."""
+    return length_samples if factor == 1.0 else int(np.ceil(length_samples * factor)) + 64
+
+
+def _conform(wave: np.ndarray, factor: float, length_samples: int, channels: int) -> np.ndarray:
+    """Resample `[T, C]` by the factor and bring it to `[channels, length_samples]`."""
     if factor != 1.0:
         wave = soxr.resample(wave, factor, 1.0, quality="HQ")
     result = np.zeros((channels, length_samples), np.float32)
@@ -152,12 +168,9 @@ def load_track(
         raise InputError(f"no stems in '{folder}'; it needs files such as {sources[0]}.wav")
     waves = {}
     for source, path in paths.items():
-        try:
-            info = soundfile.info(path)
-        except (soundfile.LibsndfileError, OSError) as error:
-            raise InputError(f"cannot read the stem '{path}' ({error}); give wav, flac or ogg files") from error
-        length_samples = -(-info.frames * sample_rate_hz // info.samplerate)
-        waves[source] = read_part(path, 0.0, length_samples, sample_rate_hz, channels=channels)
+        wave, rate_hz = read_audio(path)
+        length_samples = -(-wave.shape[1] * sample_rate_hz // rate_hz)
+        waves[source] = _conform(wave.T, rate_hz / sample_rate_hz, length_samples, channels)
     result = torch.zeros(len(sources), channels, max(wave.shape[1] for wave in waves.values()))
     for index, source in enumerate(sources):
         if source in waves:
