@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +25,7 @@ Wave = npt.NDArray[np.float32]
 PIECE_SAMPLES = 16384
 _PADDING_SAMPLES = 4096  # more than the two AAC frames that an encoder may add at the end
 _SCALES = {"u8": (128.0, 128.0), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31), "flt": (0.0, 1.0), "dbl": (0.0, 1.0)}
-_LIBAV_ERRORS = (av.FFmpegError, ValueError, RuntimeError, UnicodeError)
+_LIBAV_ERRORS = (av.FFmpegError, ValueError, RuntimeError)  # ValueError includes names that are no text
 _UNLIMITED = 1 << 62  # libsndfile's answer where a header states no length
 
 
@@ -77,10 +78,11 @@ def open_decoder(path: Path, head: bytes, stream_index: int = 0) -> Decoder:
     kind = headers.sniff(head)
     # Vorbis orders more than two channels in its own way, which only FFmpeg puts right.
     if kind and stream_index == 0 and (kind != "vorbis" or headers.vorbis_channels(head) <= 2):
-        try:
-            return SndfileDecoder(path, kind)
-        except soundfile.SoundFileError:
-            pass  # a coding that only FFmpeg knows, or a broken file, which FFmpeg gets its own say on
+        # What libsndfile refuses may be a coding that only FFmpeg knows; if not, FFmpeg says what is wrong.
+        with suppress(soundfile.SoundFileError):
+            decoder = SndfileDecoder(path, kind)
+            if decoder.facts.length_samples != 0 or kind != "wav" or not headers.wav_is_unfinished(path):
+                return decoder
     return LibavDecoder(path, stream_index)
 
 
@@ -268,9 +270,13 @@ def _base_format(frame: av.AudioFrame) -> str:
 
 def open_container(path: Path) -> av.container.InputContainer:
     """Open a local file with FFmpeg's libraries; what a playlist names on the network is never fetched."""
-    # An absolute path keeps a name with a colon from being taken for an address.
+    # A short MP3 file looks like other things to FFmpeg, so what surely is one is opened as such. An absolute path
+    # keeps a name with a colon from being taken for an address.
     return av.open(
-        os.path.abspath(path), metadata_errors="replace", options={"protocol_whitelist": "file"}, timeout=None
+        os.path.abspath(path),
+        format="mp3" if headers.mp3_states_length(path) else None,
+        metadata_errors="replace",
+        options={"protocol_whitelist": "file"},
     )
 
 

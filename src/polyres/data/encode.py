@@ -1,4 +1,5 @@
-"""Encoders behind `AudioWriter`: FLAC and Vorbis through libsndfile; MP3, AAC and Opus through FFmpeg's libraries."""
+"""Encoders behind `AudioWriter`: WAV by our own hand, FLAC, Vorbis and MP3 through libsndfile, AAC and Opus through
+FFmpeg's libraries."""
 
 from __future__ import annotations
 
@@ -22,9 +23,11 @@ from polyres.data.wavfile import BitDepth, WavSink, quantize
 Wave = npt.NDArray[np.float32]
 
 OPUS_HZ = 48000
-_CODECS = {"mp3": ("libmp3lame", "mp3", "fltp"), "m4a": ("aac", "ipod", "fltp"), "opus": ("libopus", "opus", "flt")}
+_CODECS = {"m4a": ("aac", "ipod", "fltp"), "opus": ("libopus", "opus", "flt")}
 _PIECE_SAMPLES = 65536
-_VORBIS_QUALITY = 0.8  # about 256 kbit/s in stereo
+# FFmpeg writes MP3 too, but states a padding of more than a frame wrongly; its Vorbis encoder is of low quality.
+_SNDFILE_KINDS = {"ogg": ("OGG", "VORBIS"), "mp3": ("MP3", "MPEG_LAYER_III")}
+_COMPRESSION = {"ogg": 0.2, "mp3": 0.0}  # about 256 kbit/s in stereo; the highest constant rate, up to 320 kbit/s
 _OGG_SERIAL = 1
 _BITEXACT = 1 << 23  # AV_CODEC_FLAG_BITEXACT: no name of the encoder in the stream
 
@@ -131,7 +134,7 @@ class PcmSink:
 
 
 class SndfileSink:
-    """FLAC with 16 or 24 bits, or Ogg Vorbis."""
+    """FLAC with 16 or 24 bits, Ogg Vorbis or MP3."""
 
     def __init__(
         self,
@@ -146,25 +149,29 @@ class SndfileSink:
         self._bits = 24 if bit_depth == 24 else 16
         self._tags = tags
         self._guard = guard
-        is_flac = audio_format == "flac"
+        container, subtype = _SNDFILE_KINDS.get(audio_format, ("FLAC", f"PCM_{self._bits}"))
         self._file = soundfile.SoundFile(
-            self._guard,
+            guard,
             "w",
             rate_hz,
             channels,
-            subtype=f"PCM_{self._bits}" if is_flac else "VORBIS",
-            format="FLAC" if is_flac else "OGG",
-            compression_level=None if is_flac else 1 - _VORBIS_QUALITY,
+            subtype=subtype,
+            format=container,
+            compression_level=_COMPRESSION.get(audio_format),
+            bitrate_mode="CONSTANT" if audio_format == "mp3" else None,
         )
+        self._buffer = BlockBuffer(_PIECE_SAMPLES)  # the pages of Ogg depend on how much comes at once
 
     def write(self, block: Wave) -> None:
         """Append a block `[C, n]`."""
-        for at in range(0, block.shape[1], _PIECE_SAMPLES):
-            self._file.write(self._prepared(block[:, at : at + _PIECE_SAMPLES]))
-            self._guard.check()
+        for part in self._buffer.push(block):
+            self._encode(part)
 
     def finish(self) -> None:
-        """Close the file, make its bytes repeatable and write the tags."""
+        """Encode what is left, close the file, make its bytes repeatable and write the tags."""
+        last = self._buffer.rest()
+        if last is not None:
+            self._encode(last)
         self._file.close()
         self._guard.end()
         if self._format == "ogg":
@@ -176,16 +183,19 @@ class SndfileSink:
         with suppress(soundfile.SoundFileError):
             self._file.close()
 
-    def _prepared(self, block: Wave) -> npt.NDArray[np.generic]:
-        """Return frames as libsndfile takes them; it does not round floats as it reads them back."""
-        if self._format == "ogg":
-            return np.ascontiguousarray(block.T)
-        frames = np.ascontiguousarray(quantize(block, self._bits).T)
-        return frames.astype(np.int16) if self._bits == 16 else frames << 8
+    def _encode(self, block: Wave) -> None:
+        """Hand `[C, n]` to libsndfile, which does not round floats the way it reads them back."""
+        if self._format != "flac":
+            frames: npt.NDArray[np.generic] = np.ascontiguousarray(block.T)
+        else:
+            whole = np.ascontiguousarray(quantize(block, self._bits).T)
+            frames = whole.astype(np.int16) if self._bits == 16 else whole << 8
+        self._file.write(frames)
+        self._guard.check()
 
 
 class LibavSink:
-    """MP3, AAC in m4a, or Opus, which is resampled to its 48 kHz here."""
+    """AAC in m4a, or Opus, which is resampled to its 48 kHz here."""
 
     def __init__(
         self, guard: GuardedFile, audio_format: str, rate_hz: int, channels: int, tags: Mapping[str, str]
@@ -200,8 +210,6 @@ class LibavSink:
         options = {"fflags": "+bitexact"}  # no dates, no encoder names, no random serial numbers
         if audio_format == "m4a":
             options["movie_timescale"] = str(self._rate_hz)  # else the stated length is rounded to 1 ms
-        elif audio_format == "mp3":
-            options["id3v2_version"] = "0"
         self._guard = guard
         self._container = av.open(self._guard, "w", format=container, options=options)
         stream = self._container.add_stream(codec, rate=self._rate_hz, layout=self._layout)
@@ -251,12 +259,8 @@ def _bit_rate(audio_format: str, rate_hz: int, channels: int) -> int:
     """Return a bit rate in bit/s at which the loss is hard to hear."""
     if audio_format == "opus":
         return 96_000 * channels
-    if audio_format == "m4a":
-        # An AAC frame holds at most 6 bits per sample and channel.
-        return min(128_000 * channels, 5 * rate_hz * channels)
-    if rate_hz >= 32000:
-        return 320_000 if channels == 2 else 192_000
-    return 160_000 if rate_hz >= 16000 else 64_000
+    # An AAC frame holds at most 6 bits per sample and channel.
+    return min(128_000, 5 * rate_hz) * channels
 
 
 def set_ogg_serial(path: Path, serial: int) -> None:

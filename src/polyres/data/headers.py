@@ -58,6 +58,13 @@ def stated_length(path: Path, kind: str) -> int | None:
         return None
 
 
+def wav_is_unfinished(path: Path) -> bool:
+    """Tell whether a WAV header was never filled in, so that the file is longer than it says."""
+    with path.open("rb") as file:
+        size = struct.unpack("<4xI", file.read(8))[0]
+        return bool(size + 8 < file.seek(0, 2))
+
+
 def _frame_bytes(chunk: bytes, order: str) -> int:
     """Return the bytes of one frame from a `fmt ` chunk, 0 for packed codings."""
     coding, frame_bytes = struct.unpack(f"{order}H10xH", chunk[:14])
@@ -140,5 +147,6 @@ def mp3_states_length(path: Path) -> bool:
         if head[:3] == b"ID3" and len(head) == 10:
             skip = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
         file.seek(skip)
-        frame = file.read(4096)
-    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+        frame = file.read(256)
+    is_layer_3 = len(frame) > 2 and frame[0] == 0xFF and frame[1] & 0xE6 == 0xE2
+    return is_layer_3 and any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))

@@ -80,7 +80,7 @@ def read_tags(path: Path) -> dict[str, str]:
             found = dict(container.metadata)
             for stream in container.streams.audio[:1]:
                 found = {**stream.metadata, **found}  # Ogg keeps its tags with the stream
-    except (av.FFmpegError, ValueError, RuntimeError, UnicodeError):
+    except (av.FFmpegError, OSError, ValueError, RuntimeError):
         return {}
     return clean_tags(found)
 

@@ -28,7 +28,8 @@ def quantize(block: Wave, bits: int) -> npt.NDArray[np.int32]:
         `[C, n]` int32 within -2^(bits-1) … 2^(bits-1) - 1. Integers read from a file come back unchanged.
     """
     full_scale = float(1 << (bits - 1))
-    return np.clip(np.rint(block * np.float32(full_scale)), -full_scale, full_scale - 1).astype(np.int32)
+    scaled = np.clip(block, -1, 1) * np.float32(full_scale)  # held before scaling too, so that nothing overflows
+    return np.minimum(np.rint(scaled), np.float32(full_scale - 1)).astype(np.int32)
 
 
 class WavSink:

@@ -220,7 +220,7 @@ def _make_sink(guard: GuardedFile, spec: WriteSpec, max_riff_bytes: int) -> Sink
     """Open the encoder for the format."""
     if spec.format == "wav":
         return PcmSink(guard, spec.sample_rate_hz, spec.channels, spec.bit_depth, spec.tags, max_riff_bytes)
-    if spec.format in ("flac", "ogg"):
+    if spec.format in ("flac", "ogg", "mp3"):
         return SndfileSink(guard, spec.format, spec.sample_rate_hz, spec.channels, spec.bit_depth, spec.tags)
     return LibavSink(guard, spec.format, spec.sample_rate_hz, spec.channels, spec.tags)
 
