@@ -37,7 +37,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, An
     try:
         partial.touch()
         mode = partial.stat().st_mode
-        save_file(copies, partial, metadata=header)
+        save_file(copies, partial, header)
         partial.chmod(mode)  # safetensors makes private files, whatever the umask
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:

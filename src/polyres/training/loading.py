@@ -96,16 +96,24 @@ class StepSampler(Sampler[list[Key]]):
             yield batch
 
 
-def seeded_generator(seed: int, purpose: str, number: int) -> torch.Generator:
-    """Return a random generator that belongs to a seed, a purpose and a counter, and to nothing else.
+def seed_of(seed: int, purpose: str, number: int) -> int:
+    """Return a seed that belongs to a run, a purpose and a counter, and to nothing else.
 
     Args:
         seed: the seed of the run.
         purpose: what the numbers are for; different purposes draw independent numbers.
         number: of the step, epoch or whatever is counted.
+
+    Returns:
+        63 well-mixed bits.
     """
     digest = hashlib.blake2b(f"{seed}/{purpose}/{number}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return int.from_bytes(digest, "little") >> 1
+
+
+def seeded_generator(seed: int, purpose: str, number: int) -> torch.Generator:
+    """Return a random generator seeded with `seed_of` these."""
+    return torch.Generator().manual_seed(seed_of(seed, purpose, number))
 
 
 def quiet_worker(worker_id: int) -> None:
@@ -145,6 +153,7 @@ def endless_batches(batches: StepBatches, sampler: StepSampler, num_workers: int
         collate_fn=whole,
         worker_init_fn=quiet_worker,
         pin_memory=pin,
+        generator=torch.Generator(),  # else it would draw from the global one
         **options,
     )
     return iter(loader)

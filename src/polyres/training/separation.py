@@ -83,7 +83,7 @@ def resolve_roots(roots: tuple[str, ...], data_dir: str | None) -> tuple[str, ..
     return tuple(found)
 
 
-def _augmented(config: AugmentConfig, stems: Tensor, generator: torch.Generator) -> Tensor:
+def augmented(config: AugmentConfig, stems: Tensor, generator: torch.Generator) -> Tensor:
     """Augment a batch of stems `[B, S, C, T]`."""
     return augment_batch(stems, config, generator)
 
@@ -127,7 +127,7 @@ class SeparationTask:
 
     def build_prepare(self) -> Prepare:
         """Return the augmentation of batches of stems `[B, S, C, T]`."""
-        return partial(_augmented, self.config.augment)
+        return partial(augmented, self.config.augment)
 
     def losses(self, forward: Forward, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare the separated mixture with its stems `[B, S, C, T]`."""

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric, seed_everything
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from polyres.core.errors import TrainingError
@@ -26,7 +26,7 @@ from polyres.training.checkpoint import (
 )
 from polyres.training.config import SolverConfig
 from polyres.training.ema import Ema
-from polyres.training.loading import StepBatches, StepSampler, endless_batches
+from polyres.training.loading import StepBatches, StepSampler, endless_batches, seed_of
 from polyres.training.optim import OPTIMISERS, rate_factor
 from polyres.training.progress import RunDisplay
 from polyres.training.run_folder import RunFolder, versions
@@ -50,13 +50,12 @@ class Solver:
             config: how to train.
             task: what to train.
             run: where the results go.
-            resume: continue from the run's checkpoint, if it has got as far as writing one.
+            resume: continue from the run's checkpoint.
 
         Raises:
             TrainingError: if the checkpoint does not fit, or the device is not there.
         """
         self.config, self.task, self.run = config, task, run
-        seed_everything(config.seed, verbose=False)
         self.fabric = _build_fabric(config)
         self.model = task.build_model()
         self.optimiser = OPTIMISERS.build(config.optimiser.name, self.model.parameters(), config.optimiser)
@@ -64,7 +63,7 @@ class Solver:
         self._forward, self._stepper = self.fabric.setup(self.model, self.optimiser)
         self.emas = [Ema(self.model, decay) for decay in config.ema]
         self.state = RunState()
-        if resume and run.checkpoint.exists():
+        if resume:
             self._load()
         self.source = task.build_source()
         self.steps_per_epoch = config.steps_per_epoch or -(-len(self.source) // (config.batch_size * config.accumulate))
@@ -168,9 +167,11 @@ class Solver:
         """Take one optimiser step over `accumulate` batches."""
         config = self.config
         self.model.train()
-        factor = rate_factor(self.progress(), config.schedule)
+        # Dropout can only draw from the global generator: seeded by the step, it needs no state to be saved.
+        torch.manual_seed(seed_of(config.seed, "model", self.state.step))
+        self.state.lr = config.optimiser.lr * rate_factor(self.progress(), config.schedule)
         for group in self.optimiser.param_groups:
-            group["lr"] = config.optimiser.lr * factor
+            group["lr"] = self.state.lr
         for part in range(config.accumulate):
             with self._timed("data"):
                 batch = self.fabric.to_device(next(self._batches))
@@ -292,7 +293,7 @@ class Solver:
             "epoch": self.epoch,
             "step": self.state.step,
             "progress": round(self.progress(), 6),
-            "lr": self.optimiser.param_groups[0]["lr"],
+            "lr": self.state.lr,
             "loss": {k.removeprefix("loss/"): v / steps for k, v in sums.items() if k.startswith("loss/")},
             "grad_norm": sums.get("grad_norm", 0.0) / steps,
             "valid": {name: dict(values) for name, values in scores.items()},
@@ -328,14 +329,14 @@ class Solver:
         tensors |= with_prefix("optimiser", optimiser_tensors(self.optimiser))
         for ema in self.emas:
             tensors |= with_prefix(ema.name, ema.state())
-        tensors["random/cpu"] = torch.get_rng_state()
-        if self.fabric.device.type == "cuda":
-            tensors["random/cuda"] = torch.cuda.get_rng_state()
         save_state(self.run.checkpoint, tensors, {"state": asdict(self.state), "run": self.run.identity})
         self._saved_s = time.monotonic()
 
     def _load(self) -> None:
-        """Go on from the checkpoint."""
+        """Go on from the checkpoint, or from the start where the run was stopped before its first one."""
+        if not self.run.checkpoint.exists():
+            self.run.forget_after(0)
+            return
         tensors, facts = load_state(self.run.checkpoint)
         self.state = RunState(**facts["state"])
         try:
@@ -346,9 +347,6 @@ class Solver:
             raise TrainingError(f"{self.run.checkpoint} does not fit the model: {reason}") from error
         for ema in self.emas:
             ema.load(under_prefix(ema.name, tensors), self.state.step)
-        torch.set_rng_state(tensors["random/cpu"])
-        if self.fabric.device.type == "cuda" and "random/cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random/cuda"])
         self.run.forget_after(self.state.closed_step)
 
 

@@ -19,6 +19,9 @@ class RunState:
     """The last step whose epoch row has been written."""
     elapsed_s: float = 0.0
     validation_s: float = 0.0
+    """What the last validation took."""
+    lr: float = 0.0
+    """The rate of the last step."""
     best: dict[str, Any] | None = None
     sums: dict[str, float] = field(default_factory=dict)
     """Sums over the steps since the last row."""

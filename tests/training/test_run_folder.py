@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+import torch
+import yaml
+
+from polyres.core.errors import OutputError, TrainingError
+from polyres.training import run_folder
+from polyres.training.config import SolverConfig
+from polyres.training.run_folder import RunFolder, git_commit, versions, write_text
+
+CONFIG = SolverConfig(epochs=3, seed=7)
+
+
+def test_new_run_says_what_it_is(tmp_path):
+    run = RunFolder.create(tmp_path / "deep" / "run", CONFIG, 7)
+    assert SolverConfig.from_yaml(run.path / "config.yaml") == CONFIG
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["optimiser"]["lr"] == CONFIG.optimiser.lr
+    facts = json.loads((run.path / "run.json").read_text())
+    assert facts["fingerprint"] == CONFIG.fingerprint()
+    assert facts["seed"] == 7
+    assert facts["versions"]["torch"] == torch.__version__
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    RunFolder.create(tmp_path, CONFIG, 7)
+    with pytest.raises(TrainingError, match=r"already holds a run; add --resume to go on with it, or choose another"):
+        RunFolder.create(tmp_path, CONFIG, 7)
+
+
+def test_nothing_to_resume(tmp_path):
+    with pytest.raises(TrainingError, match=r"holds no run to resume; leave out --resume"):
+        RunFolder.reopen(tmp_path, CONFIG, 7)
+
+
+def test_resuming_may_change_how_long_but_not_what(tmp_path):
+    RunFolder.create(tmp_path, CONFIG, 7)
+    longer = CONFIG.with_values({"epochs": 9, "threads": 3, "valid.batch_size": 1})
+    RunFolder.reopen(tmp_path, longer, 7)
+    assert SolverConfig.from_yaml(tmp_path / "config.yaml") == longer
+    faster = CONFIG.with_values({"optimiser.lr": 0.5})
+    with pytest.raises(TrainingError, match=r"optimiser.lr was 0.0003 and is now 0.5; leave it as it was"):
+        RunFolder.reopen(tmp_path, faster, 7)
+
+
+def test_every_setting_that_may_change_exists():
+    values = {key: CONFIG.to_dict()["valid"][key.removeprefix("valid.")] if "." in key else None
+              for key in run_folder.MAY_CHANGE if key.startswith("valid.")}  # fmt: skip
+    assert values == {"valid.batch_size": 4}
+    from polyres.training.separation import TrainConfig
+
+    assert {key.split(".")[0] for key in run_folder.MAY_CHANGE} <= set(TrainConfig.model_fields)
+
+
+def test_rows_carry_the_run_and_survive_a_cut_line(tmp_path):
+    run = RunFolder.create(tmp_path, CONFIG, 7)
+    assert run.rows() == []
+    for step in (10, 20, 30):
+        run.append_row({"step": step, "loss": step / 3})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "lo')
+    assert [row["step"] for row in run.rows()] == [10, 20, 30]
+    assert run.rows()[0] == {"step": 10, "loss": 10 / 3, **run.identity}
+    run.forget_after(20)
+    run.append_row({"step": 30, "loss": 1.0})
+    assert [row["step"] for row in run.rows()] == [10, 20, 30]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot make the folder .*choose another --out"):
+        RunFolder.create(tmp_path / "file" / "run", CONFIG, 7)
+
+
+def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    write_text(tmp_path / "a.txt", "old")
+    monkeypatch.setattr(run_folder.os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "disk full")))
+    with pytest.raises(OutputError, match=r"cannot write .*a.txt: disk full; make room"):
+        write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_rows_on_a_full_disk(tmp_path):
+    run = RunFolder.create(tmp_path, CONFIG, 7)
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*metrics.jsonl"):
+        run.append_row({"step": 1})
+
+
+def test_commit_is_that_of_the_tracked_sources_only(tmp_path, monkeypatch):
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=n", "-c", "user.email=e@example.org")
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    source = tmp_path / "package" / "training" / "run_folder.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("x = 1\n")
+    monkeypatch.setattr(run_folder, "__file__", str(source))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_commit() is None
+    git("init", "-q")
+    (tmp_path / "other").write_text("")
+    git("add", "other")
+    git("commit", "-qm", "other")
+    assert git_commit() is None
+    git("add", ".")
+    git("commit", "-qm", "source")
+    assert git_commit() == git("rev-parse", "HEAD")
+    source.write_text("x = 2\n")
+    assert git_commit() == git("rev-parse", "HEAD") + "+"
+
+
+def test_versions_name_what_is_missing(monkeypatch):
+    def missing(name: str) -> str:
+        raise run_folder.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(run_folder.metadata, "version", missing)
+    assert versions()["torch"] == "not installed"

@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from polyres.core.errors import TrainingError
+from polyres.training.checkpoint import load_state
+from polyres.training.optim import rate_factor
+
+STEPS_PER_EPOCH = 3  # 10 items in batches of 4
+
+
+def stop_at(step: int):
+    """Return a hook that sends SIGTERM during a step."""
+    return lambda now: os.kill(os.getpid(), signal.SIGTERM) if now == step else None
+
+
+def assert_same_run(a, b):
+    """Compare everything but times."""
+    tensors_a, facts_a = load_state(a / "checkpoint.safetensors")
+    tensors_b, facts_b = load_state(b / "checkpoint.safetensors")
+    assert tensors_a.keys() == tensors_b.keys()
+    assert [name for name in tensors_a if not tensors_a[name].equal(tensors_b[name])] == []
+    for key in ("step", "closed_step", "best"):
+        assert facts_a["state"][key] == facts_b["state"][key]
+    best_a, best_b = (load_file(run / "best.safetensors") for run in (a, b))
+    assert all(best_a[name].equal(best_b[name]) for name in best_a)
+
+
+def without_times(rows):
+    times = ("ms_per_step", "elapsed_s", "validation_s", "memory_mb")
+    return [{key: value for key, value in row.items() if key not in times} for row in rows]
+
+
+def test_training_lowers_the_loss_and_reports_every_epoch(make_solver, toy_config):
+    solver = make_solver(toy_config.with_values({"epochs": 20}))
+    result = solver.fit()
+    assert (result.finished, result.stopped_by, result.step, result.epoch) == (True, None, 60, 20)
+    rows = solver.run.rows()
+    assert [(row["epoch"], row["step"]) for row in rows] == [(e, e * STEPS_PER_EPOCH) for e in range(1, 21)]
+    assert rows[-1]["loss"]["total"] < 0.5 * rows[0]["loss"]["total"]
+    assert set(rows[0]["valid"]) == {"raw", "ema_0.5", "ema_0.9"}
+    assert set(rows[0]["ms_per_step"]) == {"data", "forward", "loss", "backward", "optimiser", "ema"}
+    assert rows[0]["fingerprint"] == solver.config.fingerprint()
+    assert rows[-1]["bias"] == solver.model[3].bias.tolist()
+
+
+def test_rows_show_means_over_the_steps(make_solver, toy_config):
+    config = toy_config.with_values({"epochs": 1})
+    solver = make_solver(config)
+    losses = []
+    plain = solver.task.losses
+
+    def noted(forward, batch):
+        loss, terms = plain(forward, batch)
+        losses.append(loss.item())
+        return loss, terms
+
+    solver.task.losses = noted
+    solver.fit()
+    (row,) = solver.run.rows()
+    assert row["loss"]["total"] == pytest.approx(sum(losses) / STEPS_PER_EPOCH, rel=1e-12)
+    assert row["loss"]["mse"] == row["loss"]["total"]
+
+
+def test_rate_follows_the_absolute_progress(make_solver, toy_config):
+    solver = make_solver(toy_config)
+    rates = []
+    solver.task.hook = lambda step: rates.append(solver.optimiser.param_groups[0]["lr"])
+    solver.fit()
+    total = 3 * STEPS_PER_EPOCH
+    expected = [toy_config.optimiser.lr * rate_factor(step / total, toy_config.schedule) for step in range(total)]
+    assert rates == expected
+
+
+def test_schedule_by_epoch_keeps_the_rate_within_one(make_solver, toy_config):
+    solver = make_solver(toy_config.with_values({"schedule.unit": "epoch"}))
+    rates = []
+    solver.task.hook = lambda step: rates.append(solver.optimiser.param_groups[0]["lr"])
+    result = solver.fit()
+    assert result.step == 9
+    expected = [toy_config.optimiser.lr * rate_factor(epoch / 3, toy_config.schedule) for epoch in range(3)]
+    assert rates == [rate for rate in expected for _ in range(STEPS_PER_EPOCH)]
+
+
+@pytest.mark.parametrize("step", [0, 2, 4, 8])
+def test_stop_and_go_on_equals_never_stopping(make_solver, toy_config, toy_task, step):
+    whole = make_solver(toy_config, "whole")
+    whole.fit()
+    first = make_solver(toy_config, "parts", toy_task(hook=stop_at(step)))
+    result = first.fit()
+    assert (result.finished, result.stopped_by, result.step) == (False, signal.SIGTERM, step + 1)
+    torch.manual_seed(99)
+    second = make_solver(toy_config, "parts", resume=True)
+    result = second.fit()
+    assert result.finished
+    assert_same_run(whole.run.path, second.run.path)
+    assert without_times(whole.run.rows()) == without_times(second.run.rows())
+
+
+def test_accumulated_runs_go_on_too(make_solver, toy_config, toy_task):
+    config = toy_config.with_values({"accumulate": 2})
+    whole = make_solver(config, "whole")
+    whole.fit()
+    make_solver(config, "parts", toy_task(hook=stop_at(5))).fit()
+    second = make_solver(config, "parts", resume=True)
+    second.fit()
+    assert_same_run(whole.run.path, second.run.path)
+
+
+def test_rows_written_after_the_checkpoint_are_done_again(make_solver, toy_config, toy_task):
+    whole = make_solver(toy_config, "whole")
+    whole.fit()
+    first = make_solver(toy_config, "parts", toy_task(hook=stop_at(4)))
+    first.fit()
+    first.run.append_row({"epoch": 2, "step": 6, "loss": "of a run that crashed before its checkpoint"})
+    second = make_solver(toy_config, "parts", resume=True)
+    second.fit()
+    assert without_times(whole.run.rows()) == without_times(second.run.rows())
+
+
+def test_resuming_before_the_first_checkpoint_starts_anew(make_solver, toy_config):
+    whole = make_solver(toy_config, "whole")
+    whole.fit()
+    first = make_solver(toy_config, "parts")
+    first.run.append_row({"epoch": 1, "step": 3})
+    second = make_solver(toy_config, "parts", resume=True)
+    second.fit()
+    assert_same_run(whole.run.path, second.run.path)
+    assert len(second.run.rows()) == 3
+
+
+def test_resuming_a_finished_run_changes_nothing(make_solver, toy_config):
+    make_solver(toy_config).fit()
+    again = make_solver(toy_config, resume=True)
+    before = again.run.checkpoint.read_bytes()
+    result = again.fit()
+    assert result.finished
+    assert result.step == 9
+    assert again.run.checkpoint.read_bytes() == before
+    assert len(again.run.rows()) == 3
+
+
+def test_more_epochs_continue_a_finished_run(make_solver, toy_config):
+    make_solver(toy_config).fit()
+    result = make_solver(toy_config.with_values({"epochs": 5}), resume=True).fit()
+    assert (result.step, result.epoch) == (15, 5)
+
+
+def test_stopping_while_validating_repeats_the_validation(make_solver, toy_config, toy_task):
+    whole = make_solver(toy_config, "whole")
+    whole.fit()
+    task = toy_task()
+
+    def stopping(loss: float) -> float:
+        if task.step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return -loss
+
+    task.scores = stopping
+    first = make_solver(toy_config, "parts", task)
+    result = first.fit()
+    assert result.stopped_by == signal.SIGTERM
+    assert len(first.run.rows()) == 1
+    second = make_solver(toy_config, "parts", resume=True)
+    second.fit()
+    assert_same_run(whole.run.path, second.run.path)
+    assert without_times(whole.run.rows()) == without_times(second.run.rows())
+
+
+def test_a_second_ctrl_c_stops_at_once(make_solver, toy_config, toy_task):
+    def twice(step: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        make_solver(toy_config, task=toy_task(hook=twice)).fit()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_runs_outside_the_main_thread(make_solver, toy_config):
+    results = []
+    solver = make_solver(toy_config)
+    thread = threading.Thread(target=lambda: results.append(solver.fit()))
+    thread.start()
+    thread.join()
+    assert results[0].finished
+
+
+def test_accumulating_two_batches_equals_one_of_double_size(make_solver, toy_config, toy_task):
+    class Plain(toy_task):
+        """No dropout, no statistics over the batch, no random preparation."""
+
+        def build_model(self):
+            model = super().build_model()
+            model[1], model[2] = torch.nn.Identity(), torch.nn.Identity()
+            return model
+
+        def build_prepare(self):
+            return lambda batch, generator: batch
+
+    small = make_solver(toy_config.with_values({"batch_size": 2, "accumulate": 2}), "small", Plain())
+    large = make_solver(toy_config, "large", Plain())
+    small.fit()
+    large.fit()
+    for a, b in zip(small.model.parameters(), large.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    assert small.run.rows()[0]["loss"]["total"] == pytest.approx(large.run.rows()[0]["loss"]["total"], rel=1e-5)
+
+
+def test_gradients_are_clipped_to_the_norm(make_solver, toy_config):
+    config = toy_config.with_values({"optimiser.name": "adam", "clip_norm": 1e-3, "epochs": 1})
+    solver = make_solver(config)
+    norms = []
+    step = solver.optimiser.step
+
+    def noted(*arguments, **named):
+        gradients = [parameter.grad.flatten() for parameter in solver.model.parameters()]
+        norms.append(torch.cat(gradients).norm().item())
+        return step(*arguments, **named)
+
+    solver.optimiser.step = noted
+    solver.fit()
+    assert norms == pytest.approx([1e-3] * 3, rel=1e-3)
+    assert solver.run.rows()[0]["grad_norm"] > 1e-2  # reported before clipping
+
+
+def test_not_a_number_stops_with_the_batch_saved(make_solver, toy_config, toy_task):
+    task = toy_task(bad_step=4)
+    solver = make_solver(toy_config, task=task)
+    with pytest.raises(TrainingError, match=r"the loss became nan at step 5; its batch is in .*bad_batch"):
+        solver.fit()
+    tensors, facts = load_state(solver.run.path / "bad_batch.safetensors")
+    assert tensors["batch"].equal(task.batches[4])
+    assert facts["step"] == 4
+    assert all(p.isfinite().all() for p in solver.model.parameters())
+    assert load_state(solver.run.checkpoint)[1]["state"]["step"] == 3
+
+
+def test_infinite_gradient_stops_before_it_reaches_the_weights(make_solver, toy_config):
+    solver = make_solver(toy_config)
+    solver.model[0].weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match=r"the gradient norm became (nan|inf) at step 1"):
+        solver.fit()
+    assert all(p.isfinite().all() for p in solver.model.parameters())
+
+
+def test_best_of_raw_and_averages_is_kept(make_solver, toy_config, toy_task):
+    task = toy_task()
+    scores = iter([1.0, 3.0, 2.0, 2.0, 2.5, 1.0, 0.0, 0.0, 4.0])  # raw, ema_0.5, ema_0.9 in each of three epochs
+    task.scores = lambda loss: next(scores)
+    solver = make_solver(toy_config, task=task)
+    exported = []
+    plain = task.export
+
+    def noted(model, path, card):
+        exported.append({name: p.detach().clone() for name, p in model.named_parameters()})
+        plain(model, path, card)
+
+    task.export = noted
+    result = solver.fit()
+    assert [(card["weights"], card["epoch"], card["score"]) for card in task.exported] == [
+        ("ema_0.5", 1, 3.0),
+        ("ema_0.9", 3, 4.0),
+    ]
+    assert result.best == {"score": 4.0, "weights": "ema_0.9", "epoch": 3, "step": 9, "valid": {"score": 4.0}}
+    assert all(exported[1][name].equal(average) for name, average in solver.emas[1].state().items())
+    assert not exported[1]["0.weight"].equal(solver.model[0].weight)
+    assert {"fingerprint", "commit", "seed", "versions"} <= set(task.exported[0])
+
+
+def test_without_validation_the_longest_average_is_exported(make_solver, toy_config, toy_task):
+    task = toy_task()
+    task.has_valid = False
+    result = make_solver(toy_config, task=task).fit()
+    assert result.best is None
+    assert [card["weights"] for card in task.exported] == ["ema_0.9"] * 3
+
+
+def test_validation_every_other_epoch_and_always_at_the_end(make_solver, toy_config):
+    solver = make_solver(toy_config.with_values({"valid.every": 2}))
+    solver.fit()
+    assert [bool(row["valid"]) for row in solver.run.rows()] == [False, True, True]
+
+
+def test_validation_leaves_no_trace_in_training(make_solver, toy_config):
+    often, never = make_solver(toy_config, "often"), make_solver(toy_config.with_values({"valid.every": 99}), "never")
+    often.fit()
+    never.fit()
+    for a, b in zip(often.model.state_dict().values(), never.model.state_dict().values(), strict=True):
+        assert a.equal(b)
+
+
+class Clock:
+    """Time that moves by a fixed amount per step."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    perf_counter = monotonic
+
+
+def test_time_budget_ends_schedule_and_run_together(make_solver, toy_config, toy_task, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("polyres.training.solver.time", clock)
+    config = toy_config.with_values({"epochs": None, "time_budget_s": 100.0})
+
+    def run(name: str, resume: bool = False, until_s: float = float("inf")) -> list[float]:
+        task = toy_task()
+        solver = make_solver(config, name, task, resume)
+        rates = []
+
+        def tick(step: int) -> None:
+            clock.now_s += 8
+            rates.append(solver.optimiser.param_groups[0]["lr"])
+            if clock.now_s > until_s:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def validation(loss: float) -> float:
+            clock.now_s += 2
+            return -loss
+
+        task.hook, task.scores = tick, validation
+        result = solver.fit()
+        assert result.finished or until_s < 100
+        assert result.elapsed_s <= 108
+        return rates
+
+    rates = run("whole")
+    # 8 s per step, 6 s per validation every 3 steps, and the last 6 s kept for the last validation.
+    elapsed, expected = 0.0, []
+    for step in range(len(rates)):
+        expected.append(1e-2 * rate_factor((elapsed + (6 if step >= 3 else 0)) / 100, config.schedule))
+        elapsed += 8 + (6 if (step + 1) % 3 == 0 else 0)
+    assert rates == pytest.approx(expected)
+    assert len(rates) == 10
+    clock.now_s = 0.0
+    first = run("parts", until_s=40)
+    clock.now_s = 1000.0  # hours may lie between
+    assert first + run("parts", resume=True) == pytest.approx(rates)
+
+
+def test_epochs_end_a_run_before_its_time_budget(make_solver, toy_config):
+    result = make_solver(toy_config.with_values({"time_budget_s": 1e6})).fit()
+    assert result.step == 9
+
+
+def test_checkpoints_within_an_epoch(make_solver, toy_config, toy_task):
+    task = toy_task(bad_step=4)
+    solver = make_solver(toy_config.with_values({"checkpoint_every_s": 1e-9}), task=task)
+    with pytest.raises(TrainingError):
+        solver.fit()
+    assert load_state(solver.run.checkpoint)[1]["state"]["step"] == 4
+
+
+def test_checkpoint_of_another_model_is_refused(make_solver, toy_config, toy_task):
+    class Wider(toy_task):
+        def build_model(self):
+            return torch.nn.Conv1d(2, 2, 1)
+
+    make_solver(toy_config).fit()
+    with pytest.raises(TrainingError, match=r"checkpoint.safetensors does not fit the model: .*Missing key"):
+        make_solver(toy_config, task=Wider(), resume=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_missing_device(make_solver, toy_config):
+    with pytest.raises(TrainingError, match=r"device 'cuda' is not available here; use one of: auto, cpu"):
+        make_solver(toy_config.with_values({"device": "cuda"}))
+
+
+def test_bf16_trains_with_full_precision_weights(make_solver, toy_config):
+    solver = make_solver(toy_config.with_values({"precision": "bf16"}))
+    seen = []
+    solver.model[0].register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    result = solver.fit()
+    assert result.finished
+    assert set(seen) == {torch.bfloat16}
+    assert {parameter.dtype for parameter in solver.model.parameters()} == {torch.float32}
+
+
+def test_two_runs_with_one_seed_are_equal_and_with_another_differ(make_solver, toy_config):
+    a, b = make_solver(toy_config, "a"), make_solver(toy_config, "b")
+    c = make_solver(toy_config.with_values({"seed": 1}), "c")
+    for solver in (a, b, c):
+        solver.fit()
+    assert_same_run(a.run.path, b.run.path)
+    assert not a.model[0].weight.equal(c.model[0].weight)
+
+
+def test_steps_per_epoch_can_be_set(make_solver, toy_config):
+    solver = make_solver(toy_config.with_values({"steps_per_epoch": 5}))
+    assert solver.fit().step == 15
+    assert [row["step"] for row in solver.run.rows()] == [5, 10, 15]
