@@ -37,7 +37,7 @@ def test_the_last_begun_second_counts(tmp_path: Path) -> None:
 
 
 def test_active_level_ignores_quiet_seconds(tmp_path: Path) -> None:
-    file = measure(write(tmp_path / "a.wav", [0.1, 0.1, 0.0, 0.0001, 0.1, 0.0]))
+    file = measure(write(tmp_path / "a.wav", [0.1, 0.1, 0.0, 0.002, 0.1, 0.0]))
     assert file.active.tolist() == [True, True, False, False, True, False]
     assert file.active_level_db == pytest.approx(-20.0, abs=0.05)
 

@@ -84,6 +84,15 @@ def test_rate_and_speed_change_the_frequency_as_they_should(tmp_path: Path, file
     assert np.sqrt(2 * np.mean(middle**2)) == pytest.approx(0.5, rel=0.01)
 
 
+@pytest.mark.parametrize("speed", [1.0, 1.25])
+@pytest.mark.parametrize("file_rate_hz", [8000, 16_000])
+def test_parts_begin_where_asked_at_any_rate(tmp_path: Path, file_rate_hz: int, speed: float) -> None:
+    wave = np.zeros((2, 4 * file_rate_hz), np.float32)
+    wave[:, 3 * file_rate_hz] = 0.9
+    part = read_part(write(tmp_path / "a.wav", wave, file_rate_hz), 2.5, RATE_HZ, RATE_HZ, speed=speed)
+    assert np.argmax(part[0]) == pytest.approx(0.5 * RATE_HZ / speed, abs=1)
+
+
 def test_load_track_resamples_doubles_mono_and_fills_missing_stems(tmp_path: Path) -> None:
     write(tmp_path / "drums.wav", ramp(800))
     write(tmp_path / "vocals.flac", sine(1600, 200.0, 16_000)[:1], 16_000)

@@ -93,6 +93,7 @@ class AugmentConfig(Config):
 
 Augmentation = Callable[[Tensor, AugmentConfig, torch.Generator], Tensor]
 AUGMENTATIONS: Catalogue[Tensor] = Catalogue("augmentation")
+"""Functions of stems, config and generator that return new stems and leave the given ones as they are."""
 
 
 def augment_batch(stems: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
@@ -109,7 +110,6 @@ def augment_batch(stems: Tensor, config: AugmentConfig, generator: torch.Generat
     Raises:
         UnknownNameError: if the chain names an augmentation that does not exist.
     """
-    stems = stems.clone()
     for name in config.chain:
         stems = AUGMENTATIONS.build(name, stems, config, generator)
     return stems

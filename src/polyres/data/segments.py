@@ -111,7 +111,7 @@ class SegmentSampler:
             draw = plan[source]
             if draw.stem is None:
                 continue
-            item[position] = read_part(
+            part = read_part(
                 draw.stem.path,
                 draw.start_s,
                 config.segment_samples,
@@ -119,7 +119,7 @@ class SegmentSampler:
                 speed=draw.speed,
                 channels=config.audio_channels,
             )
-            item[position] *= np.float32(10.0 ** (draw.gain_db / 20.0))
+            np.multiply(part, np.float32(10.0 ** (draw.gain_db / 20.0)), out=item[position])
         return item
 
     def plan(self, rng: np.random.Generator) -> dict[str, Draw]:

@@ -138,8 +138,9 @@ def _conform(wave: np.ndarray, factor: float, length_samples: int, channels: int
     """Resample `[T, C]` by the factor and bring it to `[channels, length_samples]`."""
     if factor != 1.0:
         wave = soxr.resample(wave, factor, 1.0, quality="HQ")
-    result = np.zeros((channels, length_samples), np.float32)
     kept = min(len(wave), length_samples)
+    result = np.empty((channels, length_samples), np.float32)
+    result[:, kept:] = 0.0
     for channel in range(channels):
         result[channel, :kept] = wave[:kept, min(channel, wave.shape[1] - 1)]
     return result

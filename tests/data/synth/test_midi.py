@@ -149,6 +149,17 @@ def test_programs_are_written_in_front_of_their_notes(tmp_path: Path) -> None:
     assert all(control.channel == 0 for control in score.controls)
 
 
+def test_a_note_ends_before_its_pitch_starts_again(tmp_path: Path) -> None:
+    write_score([Note(0.0, 2.0, 0, 33, 40, 90), Note(1.0, 3.0, 0, 33, 40, 91)], (), 4.0, tmp_path / "a.mid")
+    keys = [message for message in mido.MidiFile(tmp_path / "a.mid") if message.type in ("note_on", "note_off")]
+    assert [(message.type, round(message.time, 3)) for message in keys] == [
+        ("note_on", 0.0),
+        ("note_off", 1.0),
+        ("note_on", 0.0),
+        ("note_off", 2.0),
+    ]
+
+
 def test_nothing_sounds_past_the_end(tmp_path: Path) -> None:
     write_score([Note(0.0, 9.0, 0, 33, 40, 90), Note(3.0, 4.0, 0, 33, 41, 90)], (), 2.0, tmp_path / "a.mid")
     assert [n.end_s for n in read_score(tmp_path / "a.mid").stems["bass"]] == [2.0]
