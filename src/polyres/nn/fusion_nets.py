@@ -233,16 +233,22 @@ class GatedFusion(Fusion):
         super().__init__()
         self.sources, self.count = len(shape.sources), len(shape.n_fft)
         self.hop = config.gate_hop_samples
+        self.net: nn.Sequential | None = None
+        logits = favoured_logits(config, shape.n_fft)
+        if self.count == 1:
+            return
         entries = self.sources * self.count
         first = nn.Conv1d(entries, config.gate_channels, 5, padding=2)
         last = nn.Conv1d(config.gate_channels, entries, 1)
         start_at_zero(last)
-        last.bias = nn.Parameter(favoured_logits(config, shape.n_fft).repeat(self.sources))
+        last.bias = nn.Parameter(logits.repeat(self.sources))
         self.net = nn.Sequential(first, nn.GELU(), last)
 
     def moving_weights(self, y: Tensor, active: Tensor) -> Tensor:
         """Weights at every sample, `[B, R, S, T]`, from waves `[B, R, S, C, T]`."""
         length = y.shape[-1]
+        if self.net is None:
+            return torch.ones_like(y[:, :, :, 0])
         padded = F.pad(y.square().mean(dim=3), (0, -length % self.hop))
         energy = padded.unflatten(-1, (-1, self.hop)).mean(dim=-1)
         level = torch.log10(energy + 1e-8).transpose(1, 2).flatten(1, 2)
