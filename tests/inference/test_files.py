@@ -28,11 +28,9 @@ from polyres.inference.sources import MemorySource
 FLOAT = OutputOptions("wav", "float")
 
 
-def write(
-    path: Path, wave: Tensor, rate_hz: int = 44100, depth: Any = "float", tags: dict[str, str] | None = None
-) -> Path:
+def write(path: Path, wave: Tensor, rate_hz: int = 44100, depth: Any = "float", **tags: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with AudioWriter(path, WriteSpec(rate_hz, wave.shape[0], path.suffix[1:], depth, tags or {})) as writer:
+    with AudioWriter(path, WriteSpec(rate_hz, wave.shape[0], path.suffix[1:], depth, tags)) as writer:
         writer.write(wave.numpy())
     return path
 

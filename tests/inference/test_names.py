@@ -22,4 +22,5 @@ def test_a_model_is_labelled_by_its_name_or_file(tmp_path: Path) -> None:
     assert model_label("htdemucs_ft") == "htdemucs_ft"
     assert model_label(str(tmp_path / "best.safetensors")) == "best"
     assert model_label(str(tmp_path)) == folder_name(tmp_path.name)
+    assert model_label("default") == "polyres-small"
     assert model_label("someone/model") == "someone_model"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from polyres.data.names import safe_name
+from polyres.models.registry import DEFAULT, EMBEDDED
 
 # Below the 255 bytes that file systems take, so that an ending or a number still fits.
 MAX_FOLDER_BYTES = 240
@@ -22,9 +23,11 @@ def model_label(name_or_path: str) -> str:
         name_or_path: a known name, or the path of a file or folder with weights.
 
     Returns:
-        The name itself; of a path its last part without the ending.
+        The name itself, of the default that of its model; of a path its last part without the ending.
     """
-    path = Path(name_or_path)
+    if name_or_path == DEFAULT:
+        return EMBEDDED
+    path = Path(name_or_path).expanduser()
     if path.is_file():
         return folder_name(path.stem)
     return folder_name(path.resolve().name if path.is_dir() else name_or_path)

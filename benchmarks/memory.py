@@ -1,0 +1,117 @@
+"""Peak memory of a separation against the length of the file, each length in a process of its own.
+
+    python benchmarks/memory.py                                  # 1 and 60 minutes through a model that costs nothing
+    python benchmarks/memory.py --model default --minutes 1 3    # a real model
+
+The model `cheap` gives every source a quarter of the mixture: reading, resampling, cutting, cross-fading, scratch files
+and encoding are real, only the network is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from polyres.data.writer import AudioWriter, WriteSpec
+from polyres.inference.ensemble import Ensemble, Member
+from polyres.inference.files import TrackResult, separate_track
+from polyres.inference.options import OutputOptions, SeparateOptions
+from polyres.inference.plan import plan_jobs
+
+CHEAP = "cheap"
+SOURCES = ("drums", "bass", "other", "vocals")
+SEGMENT_SAMPLES = 343_980
+CHANNELS = 2
+
+
+class Quarter(nn.Module):
+    """Every source is a quarter of the mixture."""
+
+    def forward(self, mix: Tensor) -> Tensor:
+        return (mix / len(SOURCES)).unsqueeze(1).repeat(1, len(SOURCES), 1, 1)
+
+
+def peak_mib() -> float:
+    """Largest memory this process has held, in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def write_song(path: Path, minutes: float, rate_hz: int) -> None:
+    """Write noise block by block."""
+    generator = torch.Generator().manual_seed(0)
+    left = round(minutes * 60 * rate_hz)
+    with AudioWriter(path, WriteSpec(rate_hz, CHANNELS, path.suffix[1:], 16)) as writer:
+        while left:
+            block = 0.1 * torch.randn(CHANNELS, min(left, rate_hz), generator=generator)
+            writer.write(block.numpy())
+            left -= block.shape[1]
+
+
+def separate(model: str, path: Path, out: Path) -> tuple[float, TrackResult]:
+    """Separate one file; also returns the peak before, with the model loaded."""
+    output = OutputOptions("flac", 16)
+    if model != CHEAP:
+        from polyres.inference.load import load_separator
+
+        separator = load_separator(model, device="cpu")
+        return peak_mib(), separator.separate_file(path, out, output=output)
+    member = Member(Quarter(), SEGMENT_SAMPLES, (1.0,) * len(SOURCES))
+    ensemble = Ensemble((member,), SOURCES, 44100, CHANNELS, torch.device("cpu"), "fp32")
+    job = plan_jobs([path], out, CHEAP)[0]
+    return peak_mib(), separate_track(ensemble, (CHEAP, ""), job, SeparateOptions(), output)
+
+
+def child(model: str, minutes: float, rate_hz: int, folder: Path) -> None:
+    """Measure one length and print it as JSON."""
+    torch.set_num_threads(2)
+    before, result = separate(model, folder / "song.flac", folder / "out")
+    row = {"minutes": minutes, "before_mib": before, "peak_mib": peak_mib(), "seconds": result.seconds}
+    print(json.dumps(row))
+
+
+def measure(model: str, minutes: float, rate_hz: int) -> dict[str, float]:
+    """Make a song and separate it in a fresh process."""
+    with tempfile.TemporaryDirectory() as name:
+        write_song(Path(name) / "song.flac", minutes, rate_hz)
+        command = [sys.executable, __file__, "--child", name, "--model", model]
+        command += ["--rate", str(rate_hz), "--minutes", str(minutes)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    row: dict[str, float] = json.loads(done.stdout)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 60])
+    parser.add_argument("--model", default=CHEAP)
+    parser.add_argument("--rate", type=int, default=48000, help="sample rate of the songs in Hz")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.child is not None:
+        child(chosen.model, chosen.minutes[0], chosen.rate, chosen.child)
+        return
+    began = time.perf_counter()
+    print(f"model {chosen.model}, {chosen.rate} Hz, {CHANNELS} channels, flac to 4 flac files\n")
+    print("| minutes | peak with the model loaded, MiB | peak, MiB | seconds |\n|---|---|---|---|", flush=True)
+    for minutes in chosen.minutes:
+        row = measure(chosen.model, minutes, chosen.rate)
+        print(f"| {minutes:g} | {row['before_mib']:.0f} | {row['peak_mib']:.0f} | {row['seconds']:.1f} |", flush=True)
+    print(f"\n{time.perf_counter() - began:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()

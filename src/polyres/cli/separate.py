@@ -1,0 +1,166 @@
+"""`polyres separate`: from songs to stems."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from polyres.inference.files import TrackResult
+    from polyres.inference.load import LoadedSeparator
+    from polyres.inference.options import OutputOptions, SeparateOptions
+
+EPILOG = "\n\n".join(
+    (
+        "Examples:",
+        "polyres separate song.mp3 — the stems of one song, in separated/MODEL/song/",
+        "polyres separate album/ --format flac --out stems — all audio below album/, the same tree below stems/",
+        "polyres separate song.wav --two-stems vocals --mixture-consistent — vocals, and mixture minus vocals",
+        "polyres separate *.wav --bit-depth float --json > result.json — samples as computed, results for programs",
+        "Stems have the rate, channels, length and level of the input. Where one would clip, all are turned down by "
+        "the same gain. Finished tracks are skipped. A file that cannot be used is reported and the others go on; "
+        "the exit status is then 2.",
+    )
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("separate", epilog=EPILOG)(separate)
+
+
+Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT", help="Audio or video files, and folders.")]
+Model = Annotated[str, typer.Option(help="Name (see 'polyres models'), or a weights file or folder.")]
+Out = Annotated[Path, typer.Option(help="Stems go to OUT/MODEL/TRACK/STEM.EXT.")]
+Stems = Annotated[str | None, typer.Option(metavar="A,B", help="Only these stems; only what they need is computed.")]
+TwoStems = Annotated[str | None, typer.Option(metavar="STEM", help="This stem and no_STEM, the sum of all others.")]
+Format = Annotated[str, typer.Option("--format", help="wav, flac, mp3, m4a, ogg or opus.")]
+BitDepth = Annotated[str, typer.Option(help="16, 24 or float (wav only; keeps levels above full scale).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Shifts = Annotated[
+    int, typer.Option(help="Average this many randomly shifted passes: a little better, N times slower. 0 is off.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of the shifts: same seed, same bytes.")]
+Overlap = Annotated[float, typer.Option(help="Share of a segment that the next one repeats, 0 to below 1.")]
+Batch = Annotated[
+    int | None, typer.Option(help="Segments per model call; more needs more memory.", show_default="by device")
+]
+Consistent = Annotated[bool, typer.Option("--mixture-consistent", help="Make the stems sum to the mixture exactly.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make stems again that are already there.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print results as JSON on stdout; everything else goes to stderr.")
+]
+
+
+def separate(
+    inputs: Inputs,
+    model: Model = "default",
+    out: Out = Path("separated"),
+    stems: Stems = None,
+    two_stems: TwoStems = None,
+    file_format: Format = "wav",
+    bit_depth: BitDepth = "24",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    shifts: Shifts = 0,
+    seed: Seed = 0,
+    overlap: Overlap = 0.25,
+    batch: Batch = None,
+    mixture_consistent: Consistent = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Split songs into stems, file to file, in memory that does not grow with their length."""
+    from polyres.inference.load import load_separator
+    from polyres.inference.options import OutputOptions, SeparateOptions
+
+    options = SeparateOptions(
+        stems=None if stems is None else tuple(name.strip() for name in stems.split(",") if name.strip()),
+        two_stems=two_stems,
+        shifts=shifts,
+        seed=seed,
+        overlap=overlap,
+        batch=batch,
+        mixture_consistent=mixture_consistent,
+    )
+    output = OutputOptions(file_format, bit_depth, overwrite)
+    try:
+        with _terminated_like_interrupted():
+            separator = load_separator(model, device, precision)
+            results = _run(separator, inputs, out, (options, output), as_json)
+    except KeyboardInterrupt:
+        typer.echo("error: interrupted; finished tracks are kept", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps(_summary(separator, results), indent=2))
+    if any(result.status == "failed" for result in results):
+        raise typer.Exit(2)
+
+
+def _run(
+    separator: LoadedSeparator,
+    inputs: list[Path],
+    out: Path,
+    options: tuple[SeparateOptions, OutputOptions],
+    as_json: bool,
+) -> list[TrackResult]:
+    from polyres.cli.progress import Bars
+    from polyres.inference.batch import separate_jobs
+    from polyres.inference.plan import plan_jobs
+
+    jobs = plan_jobs(inputs, out, separator.name)
+    results = []
+    with Bars(len(jobs)) as bars:
+        for result in separate_jobs(separator, jobs, *options, bars):
+            results.append(result)
+            _tell(result, to_stderr=as_json)
+    return results
+
+
+def _tell(result: TrackResult, to_stderr: bool) -> None:
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if result.status == "failed":
+        typer.echo(f"error: {result.error}", err=True)
+    elif result.status == "skipped":
+        typer.echo(f"{result.folder}: all stems are there; skipped (--overwrite makes them again)", err=to_stderr)
+    else:
+        names = " ".join(path.name for path in result.stems.values())
+        took = f"{result.audio_s:.1f} s of audio in {result.seconds:.1f} s"
+        typer.echo(f"{result.folder}: {names} ({took})", err=to_stderr)
+
+
+def _summary(separator: LoadedSeparator, results: list[TrackResult]) -> dict[str, object]:
+    return {
+        "model": separator.name,
+        "sources": list(separator.sources),
+        "device": str(separator.device),
+        "precision": separator.precision,
+        "tracks": [{"model": separator.name, **result.to_dict()} for result in results],
+    }
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let a polite request to end (SIGTERM) clean up just as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # only the main thread may set handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
