@@ -9,10 +9,15 @@ from typing import Annotated
 import typer
 
 import polyres
-from polyres.cli import synth, train
+from polyres.cli import models, separate, synth, train
 from polyres.core.errors import PolyresError
 
-REGISTER: tuple[Callable[[typer.Typer], None], ...] = (train.register, synth.register)
+REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
+    separate.register,
+    models.register,
+    train.register,
+    synth.register,
+)
 
 _USAGE_STATUS = 2
 _INTERRUPTED_STATUS = 130
