@@ -55,10 +55,10 @@ def write_media(
             video.width = video.height = 32
             video.pix_fmt = "yuv420p"
         for wave in waves:
-            layout = {1: "mono", 2: "stereo", 6: "5.1", 7: "6.1"}.get(len(wave), f"{len(wave)} channels")
+            layout = {1: "mono", 2: "stereo", 6: "5.1", 7: "6.1", 8: "7.1"}.get(len(wave), f"{len(wave)} channels")
             stream = file.add_stream(codec, rate=rate_hz, layout=layout)
             stream.codec_context.format = SAMPLE_FORMATS.get(codec, "fltp")
-            if codec not in ("flac", "pcm_s16le"):
+            if codec not in ("flac", "pcm_s16le", "wavpack"):
                 stream.codec_context.bit_rate = 128000
             stream.codec_context.open()
             streams.append((stream, layout))
@@ -78,14 +78,18 @@ def _encode(
 ) -> None:
     context = stream.codec_context
     size = context.frame_size or 1024
+    wanted = context.format.name
+    packed = wanted.removesuffix("p")
+    # PyAV cannot fill eight planes or more from an array, so frames are made packed and spread by its resampler.
+    spread = av.AudioResampler(format=wanted, layout=layout, rate=rate_hz)
     for at in range(0, wave.shape[1], size):
         part = wave[:, at : at + size]
-        if context.format.name.startswith("s16"):
+        if packed == "s16":
             part = np.round(part * 32767).astype(np.int16)
-        data = np.ascontiguousarray(part) if context.format.is_planar else np.ascontiguousarray(part.T).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(data, format=context.format.name, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part.T).reshape(1, -1), format=packed, layout=layout)
         frame.sample_rate, frame.pts, frame.time_base = rate_hz, at, Fraction(1, rate_hz)
-        file.mux(stream.encode(frame))
+        for ready in spread.resample(frame):
+            file.mux(stream.encode(ready))
     file.mux(stream.encode(None))
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 from pathlib import Path
 
 import av
@@ -106,10 +109,37 @@ def test_raw_streams_promise_no_length(tmp_path: Path):
 
 
 def test_a_playlist_fetches_nothing_from_the_network(tmp_path: Path):
-    path = tmp_path / "list.m3u8"
-    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
-    with pytest.raises(InputError, match=r"list\.m3u8 (cannot be read as audio|has no audio stream)"):
-        LibavDecoder(path)
+    calls = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(1)
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                calls.append(server.accept()[0].close())
+
+        listener = threading.Thread(target=answer)
+        listener.start()
+        path = tmp_path / "list.m3u8"
+        song = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
+        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{song}\n#EXT-X-ENDLIST\n")
+        with pytest.raises(InputError, match=r"list\.m3u8 (cannot be read as audio|has no audio stream)"):
+            LibavDecoder(path)
+        listener.join()
+    assert calls == []
+
+
+@pytest.mark.parametrize("channels", [7, 8, 10])
+def test_many_planes(tmp_path: Path, channels: int):
+    wave = sound(3000, channels)
+    path = write_media(tmp_path / "a.mkv", "wavpack", [wave])
+    assert np.abs(whole(LibavDecoder(path)) - wave).max() < 1e-6
+
+
+@pytest.mark.parametrize(("channels", "length"), [(1, 498), (2, 92)])
+def test_short_mp3_is_taken_for_nothing_else(tmp_path: Path, channels: int, length: int):
+    # Guessing by the bytes, FFmpeg finds these two to be video.
+    path = write_media(tmp_path / "a.mp3", "libmp3lame", [sound(length, channels)])
+    assert whole(LibavDecoder(path)).shape == (channels, length)
 
 
 def test_open_container_takes_names_that_look_like_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

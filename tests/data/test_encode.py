@@ -18,8 +18,11 @@ def test_guarded_file_keeps_the_first_error(tmp_path: Path, monkeypatch: pytest.
     guard.check()
 
     class Full:
+        calls = 0
+
         def write(self, _: bytes) -> int:
-            raise OSError(28, "No space left on device")
+            self.calls += 1
+            raise OSError(28, "No space left on device") if self.calls == 1 else OSError(5, "later")
 
         def close(self) -> None:
             raise OSError(5, "later")

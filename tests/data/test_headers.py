@@ -87,9 +87,10 @@ def test_unfinished_wav(tmp_path: Path):
     path = written(tmp_path / "a.wav")
     assert not headers.wav_is_unfinished(path)
     content = bytearray(path.read_bytes())
-    content[4:8] = bytes(4)
+    content[4:8] = content[40:44] = bytes(4)
     path.write_bytes(content)
     assert headers.wav_is_unfinished(path)
+    assert headers.stated_length(path, "wav") is None
 
 
 @pytest.mark.parametrize("name", ["a.ogg", "a.opus"])

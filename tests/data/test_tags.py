@@ -88,6 +88,11 @@ def test_names_of_other_programs():
     assert clean_tags(foreign) == {"albumartist": "a", "date": "1999", "track": "7", "comment": "c"}
 
 
+def test_gapless_data_is_no_comment():
+    data = " 00000000 00000210 0000086C 0000000000760804 00000000 005592F1 00000000 00000000 00000000 00000000"
+    assert clean_tags({"comment": data, "title": "12345678"}) == {"title": "12345678"}
+
+
 @pytest.mark.parametrize(("name", "codec"), [("a.wma", "wmav2"), ("a.mkv", "aac"), ("a.mp4", "aac"), ("a.avi", "aac")])
 def test_tags_of_other_containers(tmp_path: Path, name: str, codec: str):
     path = write_media(tmp_path / name, codec, [sound(5000)], tags={"title": "Lied", "artist": "Künstler", "x": "y"})

@@ -63,6 +63,9 @@ _ALIASES = {
     "description": "comment",
 }
 
+# iTunes puts volume and gapless data into comments, which players would take for those of the stem.
+_ITUNES_DATA = re.compile(r"([0-9A-Fa-f]{8,16}\s*){8,}")
+
 TAG_NAMES = tuple(_ID3_FRAMES)
 
 
@@ -92,7 +95,7 @@ def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
         plain = name.lower()
         plain = _ALIASES.get(plain, plain)
         text = value.strip(" \0\t\r\n")
-        if plain in _ID3_FRAMES and text:
+        if plain in _ID3_FRAMES and text and not _ITUNES_DATA.fullmatch(text):
             known.setdefault(plain, text)
     return {name: known[name] for name in TAG_NAMES if name in known}
 
