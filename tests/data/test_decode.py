@@ -78,6 +78,7 @@ def test_a_broken_flac_is_read_on_by_the_other_library(tmp_path: Path):
     assert decoder.damaged_parts > 0
     later = whole(decoder, 50_000)
     assert np.array_equal(later, got[:, 50_000:])
+    assert list(decoder.pieces(99_000)) == []
 
 
 def test_wav_with_a_coding_that_only_ffmpeg_knows(tmp_path: Path):

@@ -115,9 +115,10 @@ class SndfileDecoder:
         with self._opened() as file:
             if file.frames < _UNLIMITED and start_samples >= file.frames:
                 return
-            file.seek(start_samples)
             while True:
                 try:
+                    if position == start_samples:
+                        file.seek(start_samples)
                     frames = file.read(PIECE_SAMPLES, dtype="float32", always_2d=True)
                 except soundfile.SoundFileError:
                     break
