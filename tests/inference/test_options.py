@@ -15,6 +15,7 @@ from polyres.inference.options import BIT_DEPTHS, OutputOptions, SeparateOptions
     ("wrong", "message"),
     [
         ({"stems": ("drums",), "two_stems": "drums"}, "stems and two_stems exclude each other"),
+        ({"stems": "vocals"}, r"stems 'vocals' is one text; give a tuple of names, such as \('vocals',\)"),
         ({"stems": ()}, "stems is empty; name at least one stem"),
         ({"shifts": -1}, r"shifts -1 is not possible; choose 0 \(off\) or more"),
         ({"seed": -5}, "seed -5 is not possible; choose 0 or more"),

@@ -46,6 +46,8 @@ class SeparateOptions:
     def __post_init__(self) -> None:
         if self.stems is not None and self.two_stems is not None:
             raise ConfigError("stems and two_stems exclude each other; give one of them")
+        if isinstance(self.stems, str):
+            raise ConfigError(f"stems {self.stems!r} is one text; give a tuple of names, such as ({self.stems!r},)")
         if self.stems is not None and not self.stems:
             raise ConfigError("stems is empty; name at least one stem or leave it out for all")
         if self.shifts < 0:
