@@ -1,0 +1,325 @@
+"""The separator: what its parts do together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from polyres.core.errors import ConfigError, InputError, UnknownNameError
+from polyres.models.separator import Separator, SeparatorConfig
+from polyres.nn.fusion import BOTTLENECK_FUSION, OUTPUT_FUSION
+from polyres.ops.stft import istft, stft
+
+SMALL: dict[str, object] = {
+    "n_fft": [512, 1024, 2048],
+    "channels": 8,
+    "wave_branch": False,
+    "transformer": {"kind": "none", "layers": 2, "scale_init": 0.5},
+    "bottleneck": {"kind": "mean"},
+    "output": {"kind": "mean"},
+}
+
+
+def config(**values: object) -> SeparatorConfig:
+    dotted = {key.replace("__", "."): value for key, value in values.items()}
+    return SeparatorConfig.from_dict(SMALL).with_values(dotted)
+
+
+def build(seed: int = 0, **values: object) -> Separator:
+    return Separator(config(**values), seed).requires_grad_(False)
+
+
+def mixture(batch: int = 1, length: int = 3001, seed: int = 0) -> Tensor:
+    return 0.1 * torch.randn(batch, 2, length, generator=torch.Generator().manual_seed(seed))
+
+
+# -- shape of the answer ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=12)
+@given(length=st.one_of(st.integers(1, 5), st.integers(1, 5000)), wave=st.booleans())
+def test_any_length(length: int, wave: bool) -> None:
+    model = build(channels=16, wave_branch=wave, transformer__kind="linear")
+    out, waves = model(mixture(length=length), return_branches=True)
+    assert out.shape == (1, 4, 2, length)
+    assert waves.shape == (1, 3, 4, 2, length)
+    assert bool(out.isfinite().all())
+
+
+def test_other_sources_and_channels() -> None:
+    model = build(sources=["speech", "rest"], audio_channels=1, wave_branch=True)
+    assert model(mixture()[:, :1]).shape == (1, 2, 1, 3001)
+    assert (model.sources, model.audio_channels) == (("speech", "rest"), 1)
+    assert (model.sample_rate_hz, model.segment_samples) == (44100, 343980)
+
+
+@pytest.mark.parametrize("head", ["mapping", "mask"])
+def test_silence_in_gives_finite_values(head: str) -> None:
+    out = build(head=head, wave_branch=True, transformer__kind="softmax")(torch.zeros(1, 2, 3001))
+    assert bool(out.isfinite().all())
+
+
+def test_short_input_is_padded_to_the_segment_in_evaluation_only() -> None:
+    model, mix = build(pad_to_segment=True, segment_samples=4000), mixture()
+    plain = build(segment_samples=4000)
+    longer = torch.nn.functional.pad(mix, (0, 999))
+    torch.testing.assert_close(model.eval()(mix), plain(longer)[..., :3001])
+    torch.testing.assert_close(model.train()(mix), plain(mix))
+    out, waves = model.eval()(mix, return_branches=True)
+    assert out.shape[-1] == waves.shape[-1] == 3001
+
+
+# -- starting weights -------------------------------------------------------------------------------------------------
+
+
+def test_seed_decides_the_weights_and_the_global_state_stays() -> None:
+    before = torch.get_rng_state()
+    first, again, other = (build(seed, transformer__kind="softmax", wave_branch=True) for seed in (0, 0, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(5)
+    moved = build(0, transformer__kind="softmax", wave_branch=True)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+        assert torch.equal(value, moved.state_dict()[name])
+    assert not torch.equal(
+        first.state_dict()["branches.0.encoder.0.conv.weight"], other.branches[0].encoder[0].conv.weight
+    )
+
+
+@pytest.mark.parametrize("output", [kind for kind in OUTPUT_FUSION.names() if kind != "unet_notes"])
+@pytest.mark.parametrize("wave", [False, True])
+def test_masks_start_as_equal_shares_whatever_the_fusion(output: str, wave: bool) -> None:
+    """Up to the dropped Nyquist bin, which each resolution loses in its own way; an offset is shared too."""
+    mix = mixture() + 0.2
+    model = build(head="mask", output__kind=output, wave_branch=wave, transformer__kind="linear")
+    kept = torch.stack([istft(stft(mix, n, n // 4), n // 4, 3001) for n in (512, 1024, 2048)]).mean(dim=0)
+    torch.testing.assert_close(model(mix), (kept / 4)[:, None].expand(1, 4, 2, 3001), atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(kept, mix, atol=0.02, rtol=0)
+
+
+# -- one resolution ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["softmax", "none"])
+@pytest.mark.parametrize("wave", [False, True])
+def test_one_resolution_is_encoder_transformer_decoder(kind: str, wave: bool) -> None:
+    model, mix = build(n_fft=[1024], transformer__kind=kind, wave_branch=wave), mixture()
+    h, state = model.branches[0].encode(mix)
+    w, wave_state = model.wave.encode(mix) if model.wave is not None else (None, None)
+    if model.transformer is not None:
+        x, w = model.transformer(h, w)
+        h = h + (x - h)
+    wanted = model.branches[0].decode(h, state, 3001)
+    if model.wave is not None:
+        wanted = wanted + model.wave.decode(w, wave_state)
+    torch.testing.assert_close(model(mix), wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("output", ["mean", "sum", "weights", "source_weights", "band_weights", "gated"])
+@pytest.mark.parametrize("bottleneck", ["mean", "weights"])
+def test_one_resolution_has_no_fusion_to_learn(output: str, bottleneck: str) -> None:
+    model = build(n_fft=[1024], output__kind=output, bottleneck__kind=bottleneck)
+    assert not [name for name in model.state_dict() if not name.startswith("branches.0.")]
+    out, waves = model(mixture(), return_branches=True)
+    torch.testing.assert_close(out, waves[:, 0], atol=1e-6, rtol=1e-4)
+
+
+# -- exchange between resolutions -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bottleneck", BOTTLENECK_FUSION.names())
+@pytest.mark.parametrize("kind", ["none", "linear"])
+def test_a_branch_is_heard_by_all_others(bottleneck: str, kind: str) -> None:
+    model, mix = build(bottleneck__kind=bottleneck, transformer__kind=kind), mixture()
+    before = model(mix, return_branches=True)[1]
+    for index in range(3):
+        last = model.branches[index].encoder[-1]
+        handle = last.register_forward_hook(lambda module, given, out: out + torch.randn_like(out))
+        after = model(mix, return_branches=True)[1]
+        handle.remove()
+        change = (after - before).flatten(2).norm(dim=2) / before.flatten(2).norm(dim=2)
+        assert bool((change > 1e-4).all())
+
+
+def test_fused_features_replace_what_the_reference_grid_holds() -> None:
+    """Each branch gets h + to_grid(x - to_ref(h)), with x the mean of all on the grid of the reference."""
+    model, mix = build(), mixture()
+    encoded = [branch.encode(mix) for branch in model.branches]
+
+    def to(h: Tensor, like: Tensor) -> Tensor:
+        if h.shape == like.shape:
+            return h
+        return torch.nn.functional.interpolate(h, like.shape[-2:], mode="bilinear", antialias=True)
+
+    reference = encoded[2][0]
+    x = sum(to(h, reference) for h, _ in encoded) / 3
+    waves = [
+        branch.decode(h + to(x - to(h, reference), h), state, 3001)
+        for branch, (h, state) in zip(model.branches, encoded, strict=True)
+    ]
+    torch.testing.assert_close(model(mix, return_branches=True)[1], torch.stack(waves, dim=1), atol=1e-6, rtol=1e-4)
+
+
+def test_output_is_the_fusion_of_the_branches_waves() -> None:
+    model, mix = build(output__kind="source_weights", output__favour_n_fft=1024), mixture()
+    out, waves = model(mix, return_branches=True)
+    shares = torch.tensor([0.0, 1, 0]).softmax(dim=0)
+    torch.testing.assert_close(out, torch.einsum("brsct,r->bsct", waves, shares), atol=1e-6, rtol=1e-4)
+    weights = model.fusion_weights()
+    assert set(weights) == {"bottleneck", "output"}
+    torch.testing.assert_close(weights["output"], shares.expand(4, 3))
+    assert set(build(output__kind="gated").fusion_weights()) == {"bottleneck"}
+
+
+# -- switching resolutions off ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("absent", [0, 1])
+@pytest.mark.parametrize("fusion", ["mean", "weights"])
+@pytest.mark.parametrize("wave", [False, True])
+def test_knock_out_equals_a_model_built_without_the_branch(absent: int, fusion: str, wave: bool) -> None:
+    values = {"bottleneck__kind": fusion, "output__kind": fusion, "wave_branch": wave, "transformer__kind": "linear"}
+    model, mix = build(**values), mixture()
+    with torch.no_grad():
+        for stage in (model.bottleneck, model.output):
+            for value in stage.parameters():
+                value.copy_(torch.tensor([0.5, -1.0, 1.5]))
+    rest = [index for index in range(3) if index != absent]
+    smaller = build(n_fft=[model.config.n_fft[index] for index in rest], **values)
+    state = {}
+    for name, value in model.state_dict().items():
+        head, _, tail = name.partition(".")
+        if head == "branches":
+            index, _, tail = tail.partition(".")
+            if int(index) != absent:
+                state[f"branches.{rest.index(int(index))}.{tail}"] = value
+        else:
+            state[name] = value[rest] if "logits" in name else value
+    smaller.load_state_dict(state)
+    torch.testing.assert_close(model(mix, active=rest), smaller(mix), atol=1e-6, rtol=1e-4)
+
+
+def test_a_lonely_branch_keeps_its_own_features() -> None:
+    model, mix = build(), mixture()
+    for index, branch in enumerate(model.branches):
+        h, state = branch.encode(mix)
+        wanted = branch.decode(h, state, 3001)
+        torch.testing.assert_close(model(mix, active=[index]), wanted, atol=1e-6, rtol=1e-4)
+
+
+def test_order_and_repetition_of_active_do_not_matter() -> None:
+    model, mix = build(), mixture()
+    torch.testing.assert_close(model(mix, active=[2, 0, 2]), model(mix, active=(0, 2)), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("output", ["mean", "sum", "weights", "source_weights", "conv", "band_weights", "gated"])
+@pytest.mark.parametrize("kind", ["none", "softmax"])
+def test_empty_coalition_is_silence(output: str, kind: str) -> None:
+    out, waves = build(output__kind=output, transformer__kind=kind)(mixture(), active=[], return_branches=True)
+    assert not out.any()
+    assert not waves.any()
+
+
+def test_empty_coalition_leaves_the_wave_branch() -> None:
+    model, mix = build(wave_branch=True), mixture()
+    assert model.wave is not None
+    torch.testing.assert_close(model(mix, active=[]), model.wave.decode(*model.wave.encode(mix)))
+
+
+# -- state ------------------------------------------------------------------------------------------------------------
+
+
+def test_loading_is_strict() -> None:
+    model = build()
+    state = model.state_dict()
+    state.pop("branches.1.encoder.0.conv.weight")
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict(state)
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        model.load_state_dict({**model.state_dict(), "extra": torch.zeros(1)})
+
+
+def test_config_survives_yaml_with_a_delta(tmp_path: Path) -> None:
+    base = config(output__kind="source_weights", output__allowed={"bass": [2048]}, hop_length=256)
+    (tmp_path / "base.yaml").write_text(base.to_yaml(), encoding="utf-8")
+    (tmp_path / "delta.yaml").write_text("base: base.yaml\noutput: {favour_n_fft: 1024}\n", encoding="utf-8")
+    assert SeparatorConfig.from_yaml(tmp_path / "base.yaml") == base
+    delta = SeparatorConfig.from_yaml(tmp_path / "delta.yaml", ["head=mask"])
+    assert delta == base.with_values({"output.favour_n_fft": 1024, "head": "mask"})
+    assert Separator(delta).output.weights() is not None
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(2, 3001), (1, 1, 3001), (1, 3, 3001), (1, 2, 0), (1, 1, 2, 3001)])
+def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    text = (
+        rf"the mixture has shape \[{', '.join(map(str, shape))}\]; \[batch, 2 channels, 1 or more samples\] is needed"
+    )
+    with pytest.raises(InputError, match=text):
+        build()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("index", [3, -1])
+def test_unknown_resolutions_are_refused(index: int) -> None:
+    with pytest.raises(InputError, match=f"active names resolution {index}; this model has 0 to 2"):
+        build()(mixture(), active=[0, index])
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"n_fft": []}, "n_fft = .*: one or more distinct values"),
+        ({"n_fft": [1024, 1024]}, "n_fft = .*: one or more distinct values"),
+        ({"sources": ["a", "a"]}, "sources = .*: one or more distinct values"),
+        ({"sources": []}, "sources = .*: one or more distinct values"),
+        ({"n_fft": [1000]}, "n_fft 1000 has 500 bins; with 4 layers of stride 4 n_fft must be a multiple of 512"),
+        ({"n_fft": [-512]}, "n_fft -512 with hop_length -128 is not possible"),
+        ({"n_fft": [1024], "hop_length": 600}, "n_fft 1024 with hop_length 600 is not possible"),
+        ({"hop_length": 0}, "hop_length = 0 is not allowed; allowed: greater than 0"),
+        ({"hop_ratio": 0}, "hop_ratio = 0 is not allowed; allowed: greater than or equal to 2"),
+        ({"hop_ratio": 3}, "n_fft 512 with hop_length 170 is not possible"),
+        ({"channels": 0}, "channels = 0 is not allowed; allowed: greater than 0"),
+        ({"kernel_size": 2}, "kernel_size 2 must be stride 4 or more, by an even number of samples"),
+        ({"kernel_size": 7}, "kernel_size 7 must be stride 4 or more, by an even number of samples"),
+        ({"norm_starts": 1, "norm_groups": 3}, "norm_groups 3 does not divide the 8 channels of a layer with norms"),
+        ({"dconv_mode": 4}, "dconv_mode = 4 is not allowed"),
+        ({"head": "masks"}, "head = 'masks' is not allowed; allowed: 'mapping' or 'mask'"),
+        ({"transformer": {"kind": "softmax", "heads": 7}}, "token width 64 must be a multiple of 4 and of .*heads 7"),
+        (
+            {"transformer": {"kind": "linear", "bottom_channels": 6, "heads": 2}},
+            "token width 6 must be a multiple of 4",
+        ),
+        ({"output": {"kind": "unet", "learned": False}}, "output fusion 'unet' cannot use learned False"),
+        ({"bottleneck": {"kind": "mean", "favour_n_fft": 512}}, "bottleneck fusion 'mean' cannot use favour_n_fft 512"),
+        ({"chanels": 3}, "unknown key 'chanels'; did you mean 'channels'"),
+    ],
+)
+def test_impossible_configs_are_refused(values: dict[str, object], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        SeparatorConfig.from_dict({**SMALL, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"output": {"kind": "source_weight"}}, "unknown output fusion 'source_weight'; did you mean 'source_weights'"),
+        ({"bottleneck": {"kind": "weigths"}}, "unknown bottleneck fusion 'weigths'; did you mean 'weights'"),
+        ({"transformer": {"kind": "non"}}, "unknown transformer 'non'; did you mean 'none'.* known: softmax, .*, none"),
+    ],
+)
+def test_unknown_names_get_a_suggestion(values: dict[str, object], text: str) -> None:
+    with pytest.raises(UnknownNameError, match=text):
+        SeparatorConfig.from_dict({**SMALL, **values})
+
+
+@pytest.mark.parametrize("norm_starts", [0, 2, 4])
+def test_norms_may_start_at_any_layer(norm_starts: int) -> None:
+    model = build(norm_starts=norm_starts, wave_branch=True)
+    assert bool(model(mixture()).isfinite().all())
