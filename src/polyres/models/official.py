@@ -150,11 +150,12 @@ def convert(package: OfficialPackage, segment_s: float | Fraction | None = None)
     if package.klass != SUPPORTED_CLASS:
         what = OTHER_CLASSES.get(package.klass, "another architecture")
         raise WeightsError(f"{package.where} holds {package.klass} ({what}); only HTDemucs can be read")
-    arguments = named_arguments(package)
-    if segment_s is not None and segment_s <= arguments["segment"]:
-        arguments["segment"] = segment_s
     try:
-        model = Separator(config_of(arguments))
+        config = config_of(named_arguments(package))
+        shorter = config.segment_samples if segment_s is None else int(segment_s * config.sample_rate_hz)
+        if shorter < config.segment_samples:
+            config = config.with_values({"segment_samples": shorter})
+        model = Separator(config)
     except (WeightsError, ConfigError) as error:
         raise WeightsError(f"{package.where}: {error}") from error
     names = {official_name(name): name for name in model.state_dict()}
@@ -171,11 +172,11 @@ def named_arguments(package: OfficialPackage) -> dict[str, Any]:
         WeightsError: when there are too many, or no sources.
     """
     if len(package.args) > len(DEFAULTS):
-        raise WeightsError(f"{package.where} has {len(package.args)} arguments; HTDemucs has {len(DEFAULTS)}")
+        raise WeightsError(f"{len(package.args)} arguments are given; HTDemucs has {len(DEFAULTS)}")
     given = dict(zip(DEFAULTS, package.args, strict=False))
     given.update({name: value for name, value in package.kwargs.items() if name in DEFAULTS})
     if not given.get("sources"):
-        raise WeightsError(f"{package.where} names no sources; get the file again")
+        raise WeightsError("no sources are named; get the file again")
     return {**DEFAULTS, **given}
 
 
@@ -244,6 +245,9 @@ def _check_expressible(arguments: Mapping[str, Any]) -> None:
         raise WeightsError(f"channels_time = {arguments['channels_time']!r} (another width in time) is not supported")
     if arguments["bottom_channels"] and not arguments["t_layers"]:
         raise WeightsError("bottom_channels without transformer layers is not supported")
+    for name in ("kernel_size", "stride", "depth", "nfft"):
+        if type(arguments[name]) is not int or arguments[name] < 1:
+            raise WeightsError(f"{name} = {arguments[name]!r} is not a whole number of 1 or more")
     kernel, stride = arguments["kernel_size"], arguments["stride"]
     if kernel != 2 * stride or stride % 2:
         raise WeightsError(f"kernel_size {kernel} with stride {stride} is not supported; 8 with 4 is")
