@@ -268,7 +268,7 @@ def test_bags_with_the_wrong_content(content: object, text: str, officials: list
 
 def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     for name in ("x.th", "x.safetensors", "x.yaml", "no/folder"):
-        with pytest.raises(WeightsError, match="there is no weight file .*; check the path"):
+        with pytest.raises(WeightsError, match=r"there is no weight file .*; check the path"):
             load_model(tmp_path / name)
     (tmp_path / "odd.yaml").write_text("a: [")
     with pytest.raises(WeightsError, match=r"cannot read .*odd\.yaml"):
