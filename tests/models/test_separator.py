@@ -15,7 +15,9 @@ from polyres.models.separator import Separator, SeparatorConfig
 from polyres.nn.fusion import BOTTLENECK_FUSION, OUTPUT_FUSION
 from polyres.ops.stft import istft, stft
 
+# At the default starting scale the bottleneck moves the output by 1e-4 only; at this one by a twentieth.
 SMALL: dict[str, object] = {
+    "rescale": 0.5,
     "n_fft": [512, 1024, 2048],
     "channels": 8,
     "wave_branch": False,
@@ -36,6 +38,10 @@ def build(seed: int = 0, **values: object) -> Separator:
 
 def mixture(batch: int = 1, length: int = 3001, seed: int = 0) -> Tensor:
     return 0.1 * torch.randn(batch, 2, length, generator=torch.Generator().manual_seed(seed))
+
+
+def close(value: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(value, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=0)
 
 
 # -- shape of the answer ----------------------------------------------------------------------------------------------
@@ -117,7 +123,7 @@ def test_one_resolution_is_encoder_transformer_decoder(kind: str, wave: bool) ->
     wanted = model.branches[0].decode(h, state, 3001)
     if model.wave is not None:
         wanted = wanted + model.wave.decode(w, wave_state)
-    torch.testing.assert_close(model(mix), wanted, atol=1e-5, rtol=1e-4)
+    close(model(mix), wanted)
 
 
 @pytest.mark.parametrize("output", ["mean", "sum", "weights", "source_weights", "band_weights", "gated"])
@@ -126,7 +132,7 @@ def test_one_resolution_has_no_fusion_to_learn(output: str, bottleneck: str) -> 
     model = build(n_fft=[1024], output__kind=output, bottleneck__kind=bottleneck)
     assert not [name for name in model.state_dict() if not name.startswith("branches.0.")]
     out, waves = model(mixture(), return_branches=True)
-    torch.testing.assert_close(out, waves[:, 0], atol=1e-6, rtol=1e-4)
+    close(out, waves[:, 0])
 
 
 # -- exchange between resolutions -------------------------------------------------------------------------------------
@@ -143,7 +149,7 @@ def test_a_branch_is_heard_by_all_others(bottleneck: str, kind: str) -> None:
         after = model(mix, return_branches=True)[1]
         handle.remove()
         change = (after - before).flatten(2).norm(dim=2) / before.flatten(2).norm(dim=2)
-        assert bool((change > 1e-4).all())
+        assert bool((change > 1e-2).all())
 
 
 def test_fused_features_replace_what_the_reference_grid_holds() -> None:
@@ -162,14 +168,14 @@ def test_fused_features_replace_what_the_reference_grid_holds() -> None:
         branch.decode(h + to(x - to(h, reference), h), state, 3001)
         for branch, (h, state) in zip(model.branches, encoded, strict=True)
     ]
-    torch.testing.assert_close(model(mix, return_branches=True)[1], torch.stack(waves, dim=1), atol=1e-6, rtol=1e-4)
+    close(model(mix, return_branches=True)[1], torch.stack(waves, dim=1))
 
 
 def test_output_is_the_fusion_of_the_branches_waves() -> None:
     model, mix = build(output__kind="source_weights", output__favour_n_fft=1024), mixture()
     out, waves = model(mix, return_branches=True)
     shares = torch.tensor([0.0, 1, 0]).softmax(dim=0)
-    torch.testing.assert_close(out, torch.einsum("brsct,r->bsct", waves, shares), atol=1e-6, rtol=1e-4)
+    close(out, torch.einsum("brsct,r->bsct", waves, shares))
     weights = model.fusion_weights()
     assert set(weights) == {"bottleneck", "output"}
     torch.testing.assert_close(weights["output"], shares.expand(4, 3))
@@ -201,7 +207,7 @@ def test_knock_out_equals_a_model_built_without_the_branch(absent: int, fusion: 
         else:
             state[name] = value[rest] if "logits" in name else value
     smaller.load_state_dict(state)
-    torch.testing.assert_close(model(mix, active=rest), smaller(mix), atol=1e-6, rtol=1e-4)
+    close(model(mix, active=rest), smaller(mix))
 
 
 def test_a_lonely_branch_keeps_its_own_features() -> None:
@@ -209,7 +215,7 @@ def test_a_lonely_branch_keeps_its_own_features() -> None:
     for index, branch in enumerate(model.branches):
         h, state = branch.encode(mix)
         wanted = branch.decode(h, state, 3001)
-        torch.testing.assert_close(model(mix, active=[index]), wanted, atol=1e-6, rtol=1e-4)
+        close(model(mix, active=[index]), wanted)
 
 
 def test_order_and_repetition_of_active_do_not_matter() -> None:

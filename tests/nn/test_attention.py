@@ -10,7 +10,7 @@ from polyres.core.errors import ConfigError, UnknownNameError
 from polyres.nn.attention import ATTENTION, Attention, SparseConfig, sparse_keys
 
 SPARSE = SparseConfig(block=8, global_tokens=4, random_tokens=4)
-LENGTHS = [(40, 40), (40, 23), (17, 64), (5, 5), (1, 9), (9, 1), (64, 3)]
+LENGTHS = [(40, 40), (40, 23), (17, 64), (5, 5), (1, 9), (9, 1), (64, 3), (64, 1)]
 kinds = pytest.mark.parametrize("kind", ATTENTION.names())
 lengths = pytest.mark.parametrize(("queries", "keys"), LENGTHS)
 
