@@ -38,11 +38,24 @@ def test_silent_target_gives_finite_values_and_gradients(distance):
         assert estimate.grad.abs().max() < 1e3
 
 
-def test_every_signal_counts_on_its_own(distance):
+def test_every_item_counts_on_its_own(distance):
     estimate, target = noise(2, 3, 2, 3000), noise(2, 3, 2, 3000, seed=1)
-    whole = distance(estimate, target)
-    single = distance(estimate[1:, 2:], target[1:, 2:])
-    torch.testing.assert_close(whole[1, 2], single[0, 0])
+    torch.testing.assert_close(distance(estimate, target)[1], distance(estimate[1:], target[1:])[0])
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES.names() if name != "share"])
+def test_every_signal_counts_on_its_own(name):
+    distance = LOSSES.build(name, LossConfig())
+    estimate, target = noise(2, 3, 2, 3000), noise(2, 3, 2, 3000, seed=1)
+    torch.testing.assert_close(distance(estimate, target)[1, 2], distance(estimate[1:, 2:], target[1:, 2:])[0, 0])
+
+
+def test_share_measures_error_against_the_mixture():
+    distance = LOSSES.build("share", LossConfig(share_floor=0.05))
+    target = torch.tensor([1.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 1, 8)  # mixture power 4, floor 0.2
+    missed = distance(torch.zeros_like(target), target)
+    expected = 10 * math.log10(1.2 / 0.2)
+    torch.testing.assert_close(missed, torch.tensor([[expected, expected, 0.0]]), atol=1e-3, rtol=0)
 
 
 def test_gradient_step_brings_the_estimate_closer(distance):

@@ -27,6 +27,7 @@ class LossConfig(Config):
 
     terms: dict[str, float] = {"l1": 1.0}
     source_weights: tuple[float, ...] | None = None
+    share_floor: float = Field(default=0.05, gt=0)
     stft_n_fft: tuple[int, ...] = Field(default=(512, 2048, 8192), min_length=1)
 
     @field_validator("terms")
@@ -67,6 +68,21 @@ def _build_nsdr(config: LossConfig) -> Distance:
     def distance(estimate: Tensor, target: Tensor) -> Tensor:
         error = (estimate - target).square().mean(dim=(-2, -1))
         return _log_ratio_db(error, target.square().mean(dim=(-2, -1)))
+
+    return distance
+
+
+@LOSSES.register("share", "error power as a share of the mixture's, in dB, bounded below; kind to silent stems")
+def _build_share(config: LossConfig) -> Distance:
+    """Build the decibels of error power plus a fixed share of the mixture's power, over that share.
+
+    Between the squared error (loud stems rule) and nSDR (silent stems rule, which teaches silence).
+    """
+
+    def distance(estimate: Tensor, target: Tensor) -> Tensor:
+        error = (estimate - target).square().mean(dim=(-2, -1))
+        floor = config.share_floor * target.sum(dim=1, keepdim=True).square().mean(dim=(-2, -1)) + LOG_POWER_FLOOR
+        return 10 * torch.log10((error + floor) / floor)
 
     return distance
 
