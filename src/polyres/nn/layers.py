@@ -139,7 +139,7 @@ def rescale_convolutions(module: nn.Module, reference: float) -> None:
 
 
 def glu_channels(x: Tensor) -> Tensor:
-    """Gated linear unit over the channel axis: `[B, 2D, ...]` -> `[B, D, ...]`; keeps channels innermost if they are."""
+    """Gated linear unit over channels: `[B, 2D, ...]` -> `[B, D, ...]`; keeps channels innermost if they are."""
     if x.dim() == 3:
         return F.glu(x, dim=1)
     if not torch.is_grad_enabled():  # one pass over memory, but a slow gradient
