@@ -10,6 +10,7 @@ from polyres.nn.layers import (
     FrequencyEmbedding,
     LayerScale,
     ResidualDilated,
+    gated_convolution,
     glu_channels,
     optional_norm,
     rescale_convolutions,
@@ -129,3 +130,18 @@ def test_start_at_zero_silences_a_layer() -> None:
 def test_gated_unit_gates_the_first_half_by_the_second(shape: tuple[int, ...]) -> None:
     x = noise(*shape)
     torch.testing.assert_close(glu_channels(x), x[:, :3] / (1 + torch.exp(-x[:, 3:])))
+    with torch.no_grad():
+        torch.testing.assert_close(glu_channels(x), x[:, :3] / (1 + torch.exp(-x[:, 3:])))
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gated_convolution_is_convolution_norm_and_gate(normed: bool, size: int, layout: torch.memory_format) -> None:
+    flat, line = nn.Conv2d(4, 12, size, 1, size // 2), nn.Conv1d(4, 12, size, 1, size // 2)
+    norm = nn.GroupNorm(2, 12) if normed else nn.Identity()
+    for conv, x in ((flat, noise(2, 4, 5, 7).contiguous(memory_format=layout)), (line, noise(2, 4, 7))):
+        value, gate = norm(conv(x)).chunk(2, dim=1)
+        torch.testing.assert_close(gated_convolution(conv, norm, x), value * gate.sigmoid())
+        with torch.no_grad():
+            torch.testing.assert_close(gated_convolution(conv, norm, x), value * gate.sigmoid())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -162,8 +164,9 @@ def gated_convolution(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     if not isinstance(norm, nn.Identity) or x.dim() == 3:
         return glu_channels(norm(conv(x)))
     # two half convolutions leave value and gate dense in memory, which the gating is bound by
+    flat = cast(nn.Conv2d, conv)
     value, gate = (
-        F.conv2d(x, weight, bias, conv.stride, conv.padding)
-        for weight, bias in zip(conv.weight.chunk(2), conv.bias.chunk(2), strict=True)
+        F.conv2d(x, weight, bias, flat.stride, flat.padding)
+        for weight, bias in zip(flat.weight.chunk(2), flat.get_parameter("bias").chunk(2), strict=True)
     )
     return value * gate.sigmoid() if torch.is_grad_enabled() else gate.sigmoid_().mul_(value)
