@@ -203,15 +203,18 @@ def test_an_interruption_leaves_nothing(here: Path, weights: Path, number: int) 
     command = [sys.executable, "-m", "polyres", "separate", str(path), "--model", str(weights), "--device", "cpu"]
     root = Path(__file__).parents[2] / "src"
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    # A child of a background job would ignore Ctrl-C; a handler in the parent sets that right.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    signal.signal(signal.SIGINT, before)
     try:
-        for _ in range(600):
+        for _ in range(2400):
             if list((here / "separated").rglob("*.f32")) or process.poll() is not None:
                 break
             time.sleep(0.05)
         assert process.poll() is None
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130
