@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from polyres.data.datasets import StemsConfig
 from polyres.training.config import SolverConfig
 from polyres.training.run_folder import RunFolder
 from polyres.training.solver import Solver
@@ -105,3 +108,71 @@ def make_solver(tmp_path: Path):
 @pytest.fixture
 def toy_task() -> type[ToyTask]:
     return ToyTask
+
+
+RATE_HZ = 8000
+
+
+@pytest.fixture(scope="session")
+def stems_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `train` (two tracks) and `valid` (one track that has no bass)."""
+    root = tmp_path_factory.mktemp("stems")
+    rng = np.random.default_rng(0)
+    time_s = np.arange(3 * RATE_HZ) / RATE_HZ
+    for number, folder in enumerate(("train/one", "train/two", "valid/three")):
+        (root / folder).mkdir(parents=True)
+        for pitch, source in enumerate(("drums", "bass", "other", "vocals")):
+            if (folder, source) == ("valid/three", "bass"):
+                continue
+            tone = 0.2 * np.sin(2 * np.pi * 55 * 2 ** (pitch + number / 12) * time_s)
+            wave = tone[:, None] * [1.0, 0.8] + 0.01 * rng.standard_normal((len(time_s), 2))
+            soundfile.write(root / folder / f"{source}.wav", wave, RATE_HZ, subtype="FLOAT")
+    return root
+
+
+@pytest.fixture
+def stems_config(stems_dir: Path) -> StemsConfig:
+    return StemsConfig.from_dict(
+        {
+            "roots": [{"path": str(stems_dir / "train")}],
+            "sample_rate_hz": RATE_HZ,
+            "segment_samples": 4000,
+            "items_per_epoch": 4,
+        }
+    )
+
+
+RECIPE = """\
+model:
+  n_fft: [512, 1024]
+  channels: 4
+  wave_branch: false
+  head: mask
+  transformer: {kind: none}
+  sample_rate_hz: 8000
+  segment_samples: 4000
+data:
+  roots: [{path: train}]
+  sample_rate_hz: 8000
+  segment_samples: 4000
+  items_per_epoch: 4
+augment: {sample_rate_hz: 8000}
+valid: {roots: [valid], max_seconds: 2}
+batch_size: 2
+epochs: 2
+optimiser: {lr: 1.0e-3}
+ema: [0.9]
+num_workers: 0
+device: cpu
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, stems_dir: Path):
+    """A tiny recipe whose data is there; trains on one thread."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(RECIPE + f"data_dir: {stems_dir}\n", encoding="utf-8")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield path
+    torch.set_num_threads(before)

@@ -58,6 +58,8 @@ class TrainConfig(SolverConfig):
             wanted, given = getattr(self.model, key), getattr(self.data, key)
             if wanted != given:
                 raise ValueError(f"data.{key} is {given!r} but model.{key} is {wanted!r}; make them equal")
+        if self.augment.sample_rate_hz != self.model.sample_rate_hz:
+            raise ValueError("augment.sample_rate_hz and model.sample_rate_hz differ; make them equal")
         return self
 
 
