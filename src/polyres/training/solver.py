@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
-from typing import Any
+from typing import Any, Generic, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -31,7 +31,7 @@ from polyres.training.optim import OPTIMISERS, rate_factor
 from polyres.training.progress import RunDisplay
 from polyres.training.run_folder import RunFolder, versions
 from polyres.training.state import RunState, TrainResult, peak_memory_mb, row_text
-from polyres.training.task import Task
+from polyres.training.task import Model, Task
 
 BAD_BATCH_FILE = "bad_batch.safetensors"
 
@@ -40,10 +40,10 @@ class _Stopped(Exception):
     """A signal came while validating."""
 
 
-class Solver:
+class Solver(Generic[Model]):
     """Trains a task in a run folder, and can stop and go on at any step."""
 
-    def __init__(self, config: SolverConfig, task: Task, run: RunFolder, resume: bool = False) -> None:
+    def __init__(self, config: SolverConfig, task: Task[Model], run: RunFolder, resume: bool = False) -> None:
         """Build model, optimiser, averages and data.
 
         Args:
@@ -179,7 +179,8 @@ class Solver:
                 self._backward(batch)
         with self._timed("optimiser"):
             limit = config.clip_norm if config.clip_norm is not None else float("inf")
-            norm = self.fabric.clip_gradients(self._forward, self._stepper, max_norm=limit, error_if_nonfinite=False)
+            clip = self.fabric.clip_gradients
+            norm = torch.as_tensor(clip(self._forward, self._stepper, max_norm=limit, error_if_nonfinite=False))
             self._check_finite("gradient norm", norm, batch)
             self._stepper.step()
             self._stepper.zero_grad()
@@ -352,7 +353,7 @@ class Solver:
 
 def _build_fabric(config: SolverConfig) -> Fabric:
     """Return device and precision plumbing."""
-    precision = {"fp32": "32-true", "bf16": "bf16-mixed"}[config.precision]
+    precision: Literal["32-true", "bf16-mixed"] = "32-true" if config.precision == "fp32" else "bf16-mixed"
     available = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[config.device]:
         names = ", ".join(name for name, there in available.items() if there)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from polyres.training.loading import Prepare, SegmentSource
 
 Forward = Callable[[Tensor], Tensor]
+Model = TypeVar("Model", bound=nn.Module)
 
 
-class Task(Protocol):
+class Task(Protocol[Model]):
     """What is trained: builds the parts, turns batches into losses and models into scores."""
 
-    def build_model(self) -> nn.Module:
+    def build_model(self) -> Model:
         """Return the model with its first weights."""
 
     def build_source(self) -> SegmentSource:
@@ -31,8 +32,8 @@ class Task(Protocol):
     def validate(self, forward: Forward) -> dict[str, float]:
         """Return scores; the one called `score` decides which weights are best. No scores, no choice."""
 
-    def describe(self, model: nn.Module) -> dict[str, Any]:
+    def describe(self, model: Model) -> dict[str, Any]:
         """Return facts about the model worth a place in every row of the metrics."""
 
-    def export(self, model: nn.Module, path: Path, card: Mapping[str, Any]) -> None:
+    def export(self, model: Model, path: Path, card: Mapping[str, Any]) -> None:
         """Write weights that are ready to use."""
