@@ -43,7 +43,7 @@ def test_an_unknown_device_is_refused(name: str) -> None:
 
 def test_precision() -> None:
     cpu = torch.device("cpu")
-    assert resolve_precision("auto", cpu) == "fp32"
+    assert resolve_precision("fp32", cpu) == "fp32"
     with pytest.raises(UnknownNameError, match="unknown precision 'fp23'; did you mean 'fp32'"):
         resolve_precision("fp23", cpu)
     a = torch.eye(4)
@@ -51,6 +51,17 @@ def test_precision() -> None:
         assert (a @ a).dtype == torch.float32
     with autocast_for("bf16", cpu):
         assert (a @ a).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("able", "expected"), [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")]
+)
+def test_auto_precision_follows_the_instructions(
+    monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert resolve_precision("auto", torch.device("cpu")) == expected
+    assert resolve_precision("auto", torch.device("mps")) == "fp32"
 
 
 def test_a_gpu_gets_more_segments_per_call() -> None:

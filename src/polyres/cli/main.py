@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, that of the error (2 for everything a user can mend), or 130 when interrupted.
     """
+    # Huge pages for large tensors: far fewer page faults. torch reads this once, at its first tensor.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         status = build_app()(arguments, prog_name="polyres", standalone_mode=False)
     except PolyresError as error:

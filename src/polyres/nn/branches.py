@@ -204,6 +204,7 @@ class FrequencyBranch(nn.Module):
 
     def decode(self, x: Tensor, state: FrequencyState, length_samples: int) -> Tensor:
         """Bottleneck features `[B, D, F', N]` -> waves `[B, S, C, T]`."""
+        x = x.contiguous(memory_format=torch.channels_last)
         for layer, skip in zip(self.decoder, reversed(state.skips), strict=True):
             x = layer(x, skip)
         x = x.float()
