@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)
 
 
 def song(path: Path, seconds: float = 0.3, channels: int = 2, rate_hz: int = 44100, seed: int = 0) -> Path:
@@ -55,7 +59,7 @@ def files(folder: Path) -> list[str]:
 
 
 def separate(weights: Path, *arguments: str | Path) -> int:
-    return main(["separate", "--model", str(weights), "--device", "cpu", *map(str, arguments)])
+    return main(["separate", "--model", str(weights), "--device", "cpu", "--precision", "fp32", *map(str, arguments)])
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def wave() -> torch.Tensor:
 
 
 def test_what_a_separator_tells_about_itself(weights: Path) -> None:
-    separator = polyres.load_separator(weights, device="cpu")
+    separator = polyres.load_separator(weights, device="cpu", precision="fp32")
     assert isinstance(separator, LoadedSeparator)
     assert separator.name == "tiny"
     assert separator.sources == ("drums", "bass", "other", "vocals")
@@ -70,7 +70,7 @@ def test_memory_and_file_agree_to_the_bit(
 
 
 def test_one_segment_is_the_plain_forward_pass(weights: Path, wave: torch.Tensor) -> None:
-    separator = load_separator(weights, "cpu")
+    separator = load_separator(weights, "cpu", "fp32")
     piece = wave[:, :SEGMENT_SAMPLES]
     mono = piece.mean(0)
     normal = (piece - mono.mean()) / (mono.std() + 1e-8)
@@ -93,7 +93,7 @@ def test_a_bag_runs_only_what_is_needed(wave: torch.Tensor, monkeypatch: pytest.
 
 
 def test_bf16_is_close_and_float32_on_the_outside(weights: Path, wave: torch.Tensor) -> None:
-    exact = load_separator(weights, "cpu").separate(wave, 44100)
+    exact = load_separator(weights, "cpu", "fp32").separate(wave, 44100)
     rough = load_separator(weights, "cpu", "bf16").separate(wave, 44100)
     for name, stem in rough.items():
         assert stem.dtype == torch.float32
