@@ -1,0 +1,144 @@
+"""Synthesiser voices: band-limited wavetables whose brightness moves, and frequency modulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SAMPLE_RATE_HZ = 44_100
+_TABLE_SAMPLES = 2048
+_FRAMES = 24
+_LOWEST_CUTOFF_HZ = 60.0
+_HIGHEST_HZ = 18_000.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Harmonics of an oscillator: `shape` saw, square, triangle, sine, pulse or organ; `colour` bends it, 0 to 1."""
+
+    shape: str
+    colour: float = 0.5
+
+
+def harmonics(shape: Shape, count: int) -> np.ndarray:
+    """Return the amplitudes of the first harmonics.
+
+    Args:
+        shape: kind of wave.
+        count: how many harmonics.
+
+    Returns:
+        float64 `[count]`; the first one has amplitude about 1.
+    """
+    number = np.arange(1, count + 1)
+    if shape.shape == "saw":
+        return 1.0 / number
+    if shape.shape == "square":
+        return np.where(number % 2 == 1, 1.0 / number, 0.0)
+    if shape.shape == "triangle":
+        return np.where(number % 2 == 1, (-1.0) ** ((number - 1) // 2) / number**2, 0.0)
+    if shape.shape == "pulse":
+        width = 0.05 + 0.4 * shape.colour
+        return 2.0 * np.sin(np.pi * number * width) / (np.pi * number) / max(2.0 * np.sin(np.pi * width) / np.pi, 0.1)
+    if shape.shape == "organ":
+        drawbars = {1: 1.0, 2: shape.colour, 3: 0.7 * (1.0 - shape.colour), 4: 0.5, 6: 0.3 * shape.colour, 8: 0.4}
+        return np.array([drawbars.get(int(n), 0.0) for n in number])
+    return np.where(number == 1, 1.0, 0.0)
+
+
+def _low_pass_gain(frequency_hz: np.ndarray, cutoff_hz: float, resonance: float, order: int) -> np.ndarray:
+    """Return the magnitude of a resonant low-pass filter; `resonance` 0 to 1."""
+    ratio = frequency_hz / cutoff_hz
+    quality = 0.7 + 5.0 * resonance
+    second = 1.0 / np.sqrt((1.0 - ratio**2) ** 2 + (ratio / quality) ** 2)
+    return second ** (order / 2)
+
+
+def wavetable(shape: Shape, pitch_hz: float, resonance: float, order: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Compute single cycles of one pitch through a low-pass at many cutoffs.
+
+    Args:
+        shape: harmonics.
+        pitch_hz: fundamental; harmonics above 18 kHz are left out, so nothing aliases.
+        resonance: of the filter, 0 to 1.
+        order: of the filter, 2 or 4.
+
+    Returns:
+        float32 `[frames, 2048]`, and the log2 of the cutoffs `[frames]`.
+    """
+    count = int(np.clip(_HIGHEST_HZ / pitch_hz, 1, _TABLE_SAMPLES // 2 - 1))
+    amplitudes = harmonics(shape, count)
+    frequency_hz = pitch_hz * np.arange(1, count + 1)
+    cutoffs = np.linspace(np.log2(_LOWEST_CUTOFF_HZ), np.log2(_HIGHEST_HZ), _FRAMES)
+    spectra = np.zeros((_FRAMES, _TABLE_SAMPLES // 2 + 1), complex)
+    for frame, cutoff in enumerate(cutoffs):
+        gain = _low_pass_gain(frequency_hz, 2.0**cutoff, resonance, order)
+        spectra[frame, 1 : count + 1] = -0.5j * _TABLE_SAMPLES * amplitudes * gain
+    return np.fft.irfft(spectra, _TABLE_SAMPLES).astype(np.float32), cutoffs
+
+
+def play_table(tables: np.ndarray, cutoffs: np.ndarray, phase: np.ndarray, cutoff_hz: np.ndarray) -> np.ndarray:
+    """Read wavetables along a phase while the cutoff moves.
+
+    Args:
+        tables: from `wavetable`.
+        cutoffs: from `wavetable`.
+        phase: float `[T]` in cycles.
+        cutoff_hz: float `[T]`; limited to the range of the tables.
+
+    Returns:
+        float32 `[T]`.
+    """
+    place = (np.log2(cutoff_hz) - cutoffs[0]) / (cutoffs[1] - cutoffs[0])
+    place = np.clip(place, 0.0, _FRAMES - 1.001).astype(np.float32)
+    frame = place.astype(np.int32)
+    share = place - frame
+    # The tables hold at least two samples per period of the highest harmonic; nearest reading is 60 dB down.
+    index = ((phase - np.floor(phase)) * _TABLE_SAMPLES).astype(np.int32) % _TABLE_SAMPLES
+    flat = tables.reshape(-1)
+    position = frame * _TABLE_SAMPLES + index
+    low = flat[position]
+    return low + share * (flat[position + _TABLE_SAMPLES] - low)
+
+
+def frequency_modulated(phase: np.ndarray, ratio: float, index: np.ndarray) -> np.ndarray:
+    """Modulate the phase of a sine by another sine.
+
+    Args:
+        phase: float `[T]` in cycles.
+        ratio: frequency of the modulator over that of the carrier.
+        index: float `[T]`, strength in radians.
+
+    Returns:
+        float32 `[T]`.
+
+    Source: Chowning 1973, The Synthesis of Complex Audio Spectra by Means of Frequency Modulation.
+    """
+    turn = 2.0 * np.pi * phase
+    return np.sin(turn + index * np.sin(ratio * turn)).astype(np.float32)
+
+
+def envelope(
+    length_samples: int, held_samples: int, attack_s: float, decay_s: float, sustain: float, release_s: float
+) -> np.ndarray:
+    """Shape a note: linear attack, exponential decay to a level, exponential release.
+
+    Args:
+        length_samples: length of the result.
+        held_samples: where the key is let go.
+        attack_s: time to full level.
+        decay_s: time constant towards `sustain`.
+        sustain: level while the key is held, 0 to 1.
+        release_s: time constant after the key is let go.
+
+    Returns:
+        float32 `[length_samples]`, ending near zero when the length leaves five release constants.
+    """
+    time_s = np.arange(length_samples, dtype=np.float32) / SAMPLE_RATE_HZ
+    after_s = np.maximum(time_s - attack_s, 0.0)
+    held = np.minimum(time_s / max(attack_s, 1e-4), 1.0) * (sustain + (1.0 - sustain) * np.exp(-after_s / decay_s))
+    released_s = np.maximum(time_s - held_samples / SAMPLE_RATE_HZ, 0.0)
+    level_at_release = held[min(held_samples, length_samples - 1)]
+    falling = level_at_release * np.exp(-released_s / max(release_s, 1e-3))
+    return np.where(time_s * SAMPLE_RATE_HZ < held_samples, held, falling).astype(np.float32)
