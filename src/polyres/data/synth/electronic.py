@@ -21,7 +21,7 @@ from polyres.data.synth.oscillators import (
 
 _KICKS = (35, 36)
 _FAMILIES: tuple[tuple[range, str], ...] = (
-    (range(0, 16), "keys"),
+    (range(16), "keys"),
     (range(16, 24), "organ"),
     (range(24, 32), "pluck"),
     (range(32, 40), "bass"),

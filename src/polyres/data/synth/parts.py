@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -175,7 +176,7 @@ def play_vocals(rng: np.random.Generator, bar: Bar, channel: int) -> list[Note]:
     if rng.random() < 0.15:
         return []
     rhythm = [step for step in _rhythm(rng, 0.3) if step < 14]
-    kept = rhythm[:1] + [b for a, b in zip(rhythm, rhythm[1:], strict=False) if b - a > 1]
+    kept = rhythm[:1] + [b for a, b in itertools.pairwise(rhythm) if b - a > 1]
     return _melody(rng, bar, kept, channel, 53, 4, _VOCAL_RANGE)
 
 

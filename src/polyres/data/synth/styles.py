@@ -14,9 +14,9 @@ LOW_TOM, MIDDLE_TOM, HIGH_TOM, SHAKER, CONGA = 45, 47, 50, 70, 63
 class Style:
     """What songs of one kind share.
 
-    `grids` maps drum notes to bars of 16 steps: `x` always, `o` often (70 %), `.` seldom (12 %), `-` never. Several bars
-    for one drum are alternatives. `bass`, `comping` and `lead` name ways of playing that the composer knows; one of
-    each is drawn. `kick_ducks` is how often the kick pumps the other stems.
+    `grids` maps drum notes to bars of 16 steps: `x` always, `o` often (70 %), `.` seldom (12 %), `-` never. Several
+    bars for one drum are alternatives. `bass`, `comping` and `lead` name ways of playing that the composer knows; one
+    of each is drawn. `kick_ducks` is how often the kick pumps the other stems.
     """
 
     tempo_bpm: tuple[float, float]
