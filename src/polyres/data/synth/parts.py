@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def play_bass(rng: np.random.Generator, bar: Bar, way: str, kicks: Sequence[int]
         The notes.
     """
     low = bar.pitch(bar.degree, 2)
-    low -= 12 * max(0, (low - _LOWEST_BASS) // 12)
+    low = _LOWEST_BASS + (low - _LOWEST_BASS) % 12
     fifth = low + (bar.pitch(bar.degree + 4, 2) - bar.pitch(bar.degree, 2))
 
     def play(step: float, steps: float, pitch: int, level: float = 98.0) -> Note:
@@ -201,5 +201,6 @@ def _melody(
             pitch -= 12
         while pitch < limits[0]:
             pitch += 12
-        notes.append(_note(rng, bar, step, 0.92 * min(int(gap), 8), channel, program, pitch, 92.0))
+        note = _note(rng, bar, step, 0.92 * min(int(gap), 8), channel, program, pitch, 92.0)
+        notes.append(replace(note, end_s=min(note.end_s, bar.time_of(step + int(gap)))))
     return notes
