@@ -212,3 +212,14 @@ def test_unusable_signals_are_refused() -> None:
         stft(torch.zeros(2, 0), 512, 128)
     with pytest.raises(InputError, match="4 frames of hop 128 do not make 513 samples"):
         istft(torch.zeros(1, 256, 4, dtype=torch.complex64), 128, 513)
+
+
+@pytest.mark.parametrize(("frames", "size", "hop_length"), [(1, 8, 4), (5, 8, 4), (4, 12, 3)])
+def test_overlap_add_has_the_gradient_of_its_sum(frames: int, size: int, hop_length: int) -> None:
+    pieces = torch.randn(2, frames, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    pieces.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: overlap_add(x, hop_length), (pieces,))
+    expected = torch.zeros(2, (frames - 1) * hop_length + size, dtype=torch.float64)
+    for frame in range(frames):
+        expected[:, frame * hop_length : frame * hop_length + size] += pieces.detach()[:, frame]
+    torch.testing.assert_close(overlap_add(pieces, hop_length).detach(), expected)

@@ -189,9 +189,11 @@ def keep_weights(module: nn.Module, name: str, values: Tensor, learned: bool) ->
 
 def weighted_sum(y: Tensor, weights: Tensor) -> Tensor:
     """Sum over resolutions: `[B, R, S, C, T]` with weights `[S, R]` -> `[B, S, C, T]`."""
-    total = y[:, 0] * weights[:, 0, None, None]
-    for index in range(1, y.shape[1]):
-        total = torch.addcmul(total, y[:, index], weights[:, index, None, None].to(y.dtype))
+    # unbound, the branches' gradients are stacked once; indexed, each would fill a tensor of all branches with zeros
+    first, *others = y.unbind(dim=1)
+    total = first * weights[:, 0, None, None]
+    for index, wave in enumerate(others, start=1):
+        total = torch.addcmul(total, wave, weights[:, index, None, None].to(y.dtype))
     return total
 
 

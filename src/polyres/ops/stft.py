@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -131,6 +131,32 @@ def istft(spec: Tensor, hop_length: int, length_samples: int, inverse: Inverse =
     return wave.reshape(*spec.shape[:-2], length_samples)
 
 
+class _OverlapAdd(torch.autograd.Function):
+    """Overlap-add whose gradient is a view: framing, its transpose, copies nothing."""
+
+    @staticmethod
+    def forward(pieces: Tensor, hop_length: int) -> Tensor:
+        """Sum frames `[B, N, n]` at their places."""
+        batch, frames, size = pieces.shape
+        parts = size // hop_length
+        cells = pieces.reshape(batch, frames, parts, hop_length)
+        total = pieces.new_zeros(batch, frames + parts - 1, hop_length)
+        for part in range(parts):
+            total[:, part : part + frames] += cells[:, :, part]
+        return total.reshape(batch, -1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        """Keep the sizes."""
+        pieces, hop_length = inputs
+        ctx.sizes = (pieces.shape[-1], hop_length)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """Cut the gradient `[B, T]` into frames."""
+        return gradient.unfold(-1, *ctx.sizes), None
+
+
 def overlap_add(pieces: Tensor, hop_length: int) -> Tensor:
     """Sum frames at their places.
 
@@ -141,10 +167,4 @@ def overlap_add(pieces: Tensor, hop_length: int) -> Tensor:
     Returns:
         `[B, (N - 1) * hop_length + n]`.
     """
-    batch, frames, size = pieces.shape
-    parts = size // hop_length
-    cells = pieces.reshape(batch, frames, parts, hop_length)
-    total = pieces.new_zeros(batch, frames + parts - 1, hop_length)
-    for part in range(parts):
-        total[:, part : part + frames] += cells[:, :, part]
-    return total.reshape(batch, -1)
+    return cast(Tensor, _OverlapAdd.apply(pieces, hop_length))
