@@ -152,7 +152,7 @@ class _OverlapAdd(torch.autograd.Function):
         ctx.sizes = (pieces.shape[-1], hop_length)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Cut the gradient `[B, T]` into frames."""
         return gradient.unfold(-1, *ctx.sizes), None
 
@@ -167,4 +167,4 @@ def overlap_add(pieces: Tensor, hop_length: int) -> Tensor:
     Returns:
         `[B, (N - 1) * hop_length + n]`.
     """
-    return cast(Tensor, _OverlapAdd.apply(pieces, hop_length))
+    return cast(Tensor, _OverlapAdd.apply(pieces, hop_length))  # type: ignore[no-untyped-call]
