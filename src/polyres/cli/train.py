@@ -40,8 +40,10 @@ def seconds_of(text: str) -> float:
 
 
 def train(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")],
-    recipe: Annotated[Path | None, typer.Argument(help="Recipe (YAML); a resumed run knows its own.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="Recipe (YAML) or packed bundle; a resumed run knows its own.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; inside a bundle by default.")] = None,
     data: Annotated[
         str | None,
         typer.Option("--data", envvar="POLYRES_DATA", help="Folder that the recipe's roots are relative to."),
@@ -64,11 +66,28 @@ def train(
     for key, value in (("data_dir", data), ("init", init)):
         if value is not None:
             changes.append(f"{key}={quoted(value)}")
+    if recipe is not None and recipe.is_dir():
+        recipe, out, resume = _from_bundle(recipe, out, resume, changes)
+    if out is None:
+        raise TrainingError("no folder for the run; name one with --out DIR")
     if recipe is None and not resume:
         raise TrainingError("no recipe given; name a YAML file, or add --resume to go on with the run in --out")
     result = run_training(recipe, out, changes, resume)
     if result.stopped_by is not None:
         raise typer.Exit(128 + result.stopped_by)
+
+
+def _from_bundle(folder: Path, out: Path | None, resume: bool, changes: list[str]) -> tuple[Path, Path, bool]:
+    """Find recipe and run folder of a bundle, and lay its own values under those asked for.
+
+    --resume starts the run where there is none yet, so that one command may be repeated until the training is over.
+    """
+    from polyres.training.pack import open_bundle
+
+    recipe, values = open_bundle(folder)
+    changes[:0] = [f"{key}={quoted(value)}" for key, value in values.items()]
+    out = out or folder / "run"
+    return recipe, out, resume and out.exists()
 
 
 def quoted(value: str) -> str:
