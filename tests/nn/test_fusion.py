@@ -12,7 +12,7 @@ from torch import Tensor
 
 from polyres.core.catalogue import Catalogue
 from polyres.core.errors import ConfigError, UnknownNameError
-from polyres.nn import fusion_nets
+from polyres.nn import bottleneck_fusion, fusion_nets
 from polyres.nn.fusion import (
     BOTTLENECK_FUSION,
     OUTPUT_FUSION,
@@ -92,6 +92,7 @@ def test_names() -> None:
     ]
     assert all(catalogue.summary(kind) for catalogue, kind in BOTH)
     assert fusion_nets.GatedFusion is OUTPUT_FUSION.get("gated")
+    assert bottleneck_fusion.BottleneckConv is BOTTLENECK_FUSION.get("conv")
 
 
 # -- every fusion -----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from polyres.core.catalogue import unknown_name_message
 from polyres.core.config import Config
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
-from polyres.nn import fusion_nets  # noqa: F401  (registers its fusions)
+from polyres.nn import bottleneck_fusion, fusion_nets  # noqa: F401  (they register their fusions)
 from polyres.nn.attention import ATTENTION
 from polyres.nn.branches import Decoder, FrequencyBranch, UNetShape, WaveBranch, WaveState
 from polyres.nn.fusion import BOTTLENECK_FUSION, OUTPUT_FUSION, FusionConfig, FusionShape, check_settings

@@ -47,14 +47,16 @@ def sweep(time_s: np.ndarray, from_hz: float, to_hz: float, fall_s: float) -> np
 
 
 def _kick(rng: np.random.Generator) -> Hit:
-    end_hz = float(np.exp(rng.uniform(np.log(36.0), np.log(75.0))))
+    end_hz = float(np.exp(rng.uniform(np.log(30.0), np.log(75.0))))
     start_hz = end_hz * rng.uniform(2.5, 12.0)
-    fall_s, decay_s = rng.uniform(0.008, 0.05), float(np.exp(rng.uniform(np.log(0.05), np.log(0.45))))
+    # One kit in four rings like a long sub kick, which is what a bass line is most easily taken for.
+    shortest_s, longest_s = (0.4, 0.9) if rng.uniform() < 0.25 else (0.05, 0.45)
+    fall_s, decay_s = rng.uniform(0.008, 0.05), float(np.exp(rng.uniform(np.log(shortest_s), np.log(longest_s))))
     click, drive = rng.uniform(0.0, 0.5), rng.uniform(0.3, 4.0)
     click_hz = rng.uniform(1000.0, 6000.0)
 
     def hit(draw: np.random.Generator) -> np.ndarray:
-        time_s = _time_s(min(6.0 * decay_s, 1.6))
+        time_s = _time_s(min(6.0 * decay_s, 2.4))
         body = sweep(time_s, start_hz, end_hz, fall_s) * np.exp(-time_s / decay_s)
         noise = _band(draw.standard_normal(len(time_s)), None, click_hz) * np.exp(-time_s / 0.003)
         return np.asarray(np.tanh(drive * (body + click * noise)) / np.tanh(drive))
