@@ -139,3 +139,16 @@ def test_start_from_weights(task, recipe, tmp_path):
 def test_description_holds_the_fusion_weights(task):
     fusion = task.describe(task.build_model())["fusion"]
     assert fusion["output"] == [[0.5, 0.5]] * 4
+
+
+def test_gradient_norms_by_resolution_add_up_to_the_whole(task):
+    model = task.build_model()
+    assert task.gradient_norms(model) == {}
+    stems = torch.randn(1, 4, 2, 4000, generator=torch.Generator().manual_seed(0))
+    task.losses(model, stems)[0].backward()
+    norms = task.gradient_norms(model)
+    assert set(norms) == {"branch@512", "branch@1024", "bottleneck", "output"}
+    of_1024 = [p.grad.flatten() for p in model.branches[1].parameters() if p.grad is not None]
+    assert norms["branch@1024"] == pytest.approx(torch.cat(of_1024).norm().item(), rel=1e-5)
+    whole = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()
+    assert sum(norm**2 for norm in norms.values()) ** 0.5 == pytest.approx(whole, rel=1e-5)

@@ -162,6 +162,20 @@ class SeparationTask:
         """Return the fusion weights."""
         return {"fusion": {name: weights.tolist() for name, weights in model.fusion_weights().items()}}
 
+    def gradient_norms(self, model: Separator) -> dict[str, float]:
+        """Return the L2 norms of the gradients of every branch (`branch@4096`) and of all else that is learned."""
+        parts: dict[str, list[Tensor]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                part, place, *_ = name.split(".")
+                key = f"branch@{model.config.n_fft[int(place)]}" if part == "branches" else part
+                parts.setdefault(key, []).append(parameter.grad.detach())
+        if not parts:
+            return {}
+        # One transfer from the device for all parts.
+        norms = torch.stack([torch.stack(torch._foreach_norm(grads)).norm() for grads in parts.values()])
+        return dict(zip(parts, norms.tolist(), strict=True))
+
     def export(self, model: Separator, path: Path, card: Mapping[str, Any]) -> None:
         """Write weights that `polyres separate --model` reads."""
         save_separator(model, path, card, dtype="fp32")

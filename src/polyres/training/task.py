@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from polyres.training.loading import Prepare, SegmentSource
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[..., Any]
+"""Runs the model; whatever is passed goes to the model's own `forward` unchanged."""
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -34,6 +35,9 @@ class Task(Protocol[Model]):
 
     def describe(self, model: Model) -> dict[str, Any]:
         """Return facts about the model worth a place in every row of the metrics."""
+
+    def gradient_norms(self, model: Model) -> dict[str, float]:
+        """Return the L2 norms of the gradients that the model's parameters hold now, by part of the model."""
 
     def export(self, model: Model, path: Path, card: Mapping[str, Any]) -> None:
         """Write weights that are ready to use."""
