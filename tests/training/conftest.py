@@ -78,9 +78,24 @@ class ToyTask:
     def describe(self, model: nn.Module) -> dict[str, Any]:
         return {"bias": model[3].bias.tolist()}
 
+    def gradient_norms(self, model: nn.Module) -> dict[str, float]:
+        return {name: parameter.grad.norm().item() for name, parameter in model.named_parameters()}
+
     def export(self, model: nn.Module, path: Path, card: Mapping[str, Any]) -> None:
         self.exported.append(dict(card))
         save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, path)
+
+
+class PlainTask(ToyTask):
+    """No dropout, no statistics over the batch, no random preparation."""
+
+    def build_model(self) -> nn.Module:
+        model = super().build_model()
+        model[1], model[2] = nn.Identity(), nn.Identity()
+        return model
+
+    def build_prepare(self) -> Callable[[Tensor, torch.Generator], Tensor]:
+        return lambda batch, generator: batch
 
 
 @pytest.fixture
@@ -108,6 +123,11 @@ def make_solver(tmp_path: Path):
 @pytest.fixture
 def toy_task() -> type[ToyTask]:
     return ToyTask
+
+
+@pytest.fixture
+def plain_task() -> type[PlainTask]:
+    return PlainTask
 
 
 RATE_HZ = 8000

@@ -10,7 +10,7 @@ from torch import nn
 
 from polyres.core.errors import ConfigError, UnknownNameError
 from polyres.training.config import OptimiserConfig, ScheduleConfig, SolverConfig
-from polyres.training.optim import OPTIMISERS, SCHEDULES, rate_factor
+from polyres.training.optim import OPTIMISERS, SCHEDULES, build_optimiser, rate_factor
 
 
 @pytest.mark.parametrize("name", SCHEDULES.names())
@@ -39,27 +39,37 @@ def test_constant_stays():
     assert rate_factor(0.9, ScheduleConfig()) == 1
 
 
+class Lone(nn.Module):
+    """One vector."""
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(values))
+
+
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name", OPTIMISERS.names())
-def test_optimisers_take_their_settings_and_approach_a_minimum(name: str):
-    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
-    optimiser = OPTIMISERS.build(name, [weight], OptimiserConfig(name=name, lr=0.05, betas=(0.8, 0.9)))
-    assert optimiser.defaults["lr"] == 0.05
-    assert optimiser.defaults["betas"] == (0.8, 0.9)
+def test_optimisers_take_their_settings_and_approach_a_minimum(name: str, fused: bool):
+    model = Lone([1.0, -2.0])
+    optimiser = build_optimiser(model, OptimiserConfig(name=name, lr=0.05, betas=(0.8, 0.9)), fused)
+    (group,) = optimiser.param_groups
+    assert group["lr"] == 0.05
+    assert group["betas"] == (0.8, 0.9)
     for _ in range(200):
         optimiser.zero_grad()
-        (weight - 3).square().sum().backward()
+        (model.weight - 3).square().sum().backward()
         optimiser.step()
-    torch.testing.assert_close(weight.detach(), torch.tensor([3.0, 3.0]), atol=0.05, rtol=0)
+    torch.testing.assert_close(model.weight.detach(), torch.tensor([3.0, 3.0]), atol=0.05, rtol=0)
 
 
 def test_weight_decay_is_decoupled_in_adamw_alone():
     moved = {}
     for name in ("adam", "adamw"):
-        weight = nn.Parameter(torch.tensor([10.0]))
-        optimiser = OPTIMISERS.build(name, [weight], OptimiserConfig(name=name, lr=0.1, weight_decay=0.5))
-        weight.grad = torch.tensor([1.0])
+        model = Lone([10.0])
+        optimiser = build_optimiser(model, OptimiserConfig(name=name, lr=0.1, weight_decay=0.5))
+        model.weight.grad = torch.tensor([1.0])
         optimiser.step()
-        moved[name] = 10 - weight.item()
+        moved[name] = 10 - model.weight.item()
     assert moved["adam"] == pytest.approx(0.1, rel=1e-5)
     assert moved["adamw"] == pytest.approx(0.1 + 0.1 * 0.5 * 10, rel=1e-5)
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
+import warnings
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from safetensors.torch import load_file
 
 from polyres.core.errors import TrainingError
@@ -33,7 +37,7 @@ def assert_same_run(a, b):
 
 
 def without_times(rows):
-    times = ("ms_per_step", "elapsed_s", "validation_s", "memory_mb")
+    times = ("ms_per_step", "waiting_share", "elapsed_s", "validation_s", "memory_mb")
     return [{key: value for key, value in row.items() if key not in times} for row in rows]
 
 
@@ -193,20 +197,9 @@ def test_runs_outside_the_main_thread(make_solver, toy_config):
     assert results[0].finished
 
 
-def test_accumulating_two_batches_equals_one_of_double_size(make_solver, toy_config, toy_task):
-    class Plain(toy_task):
-        """No dropout, no statistics over the batch, no random preparation."""
-
-        def build_model(self):
-            model = super().build_model()
-            model[1], model[2] = torch.nn.Identity(), torch.nn.Identity()
-            return model
-
-        def build_prepare(self):
-            return lambda batch, generator: batch
-
-    small = make_solver(toy_config.with_values({"batch_size": 2, "accumulate": 2}), "small", Plain())
-    large = make_solver(toy_config, "large", Plain())
+def test_accumulating_two_batches_equals_one_of_double_size(make_solver, toy_config, plain_task):
+    small = make_solver(toy_config.with_values({"batch_size": 2, "accumulate": 2}), "small", plain_task())
+    large = make_solver(toy_config, "large", plain_task())
     small.fit()
     large.fit()
     for a, b in zip(small.model.parameters(), large.model.parameters(), strict=True):
@@ -368,7 +361,9 @@ def test_checkpoint_of_another_model_is_refused(make_solver, toy_config, toy_tas
             return torch.nn.Conv1d(2, 2, 1)
 
     make_solver(toy_config).fit()
-    with pytest.raises(TrainingError, match=r"checkpoint.safetensors does not fit the model: .*Missing key"):
+    with pytest.raises(
+        TrainingError, match=r"checkpoint.safetensors does not fit the model: weight is missing there; resume"
+    ):
         make_solver(toy_config, task=Wider(), resume=True)
 
 
@@ -386,6 +381,147 @@ def test_bf16_trains_with_full_precision_weights(make_solver, toy_config):
     assert result.finished
     assert set(seen) == {torch.bfloat16}
     assert {parameter.dtype for parameter in solver.model.parameters()} == {torch.float32}
+
+
+def with_scaler(monkeypatch, start: float, growth_interval: int = 2000):
+    """Let solvers train in fp16 with gradient scaling on the CPU, which recipes are refused."""
+
+    def build(config):
+        scaler = torch.amp.GradScaler("cpu", init_scale=start, growth_interval=growth_interval)
+        return Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+
+    monkeypatch.setattr("polyres.training.solver.build_fabric", build)
+
+
+def test_fp16_scales_gradients_and_reports_them_unscaled(make_solver, toy_config, monkeypatch):
+    config = toy_config.with_values({"gradient_norms_every": 1, "epochs": 1})
+    plain = make_solver(config, "plain")
+    plain.fit()
+    with_scaler(monkeypatch, 2.0**12)
+    scaled = make_solver(config.with_values({"precision": "fp16"}), "scaled")
+    dtypes = set()
+    scaled.model[0].register_forward_hook(lambda module, args, out: dtypes.add(out.dtype))
+    scaled.fit()
+    assert dtypes == {torch.float16}
+    (a,), (b,) = plain.run.rows(), scaled.run.rows()
+    assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=0.02)
+    assert b["grad_norms"] == pytest.approx(a["grad_norms"], rel=0.1, abs=1e-3)
+    for p, q in zip(plain.model.parameters(), scaled.model.parameters(), strict=True):
+        torch.testing.assert_close(p, q, atol=5e-3, rtol=0.05)
+
+
+def test_fp16_skips_steps_that_overflow_and_takes_a_smaller_factor(make_solver, toy_config, monkeypatch):
+    with_scaler(monkeypatch, 2.0**30)
+    solver = make_solver(toy_config.with_values({"precision": "fp16", "epochs": 10}))
+    before = {name: p.detach().clone() for name, p in solver.model.named_parameters()}
+    after_one = {}
+    solver.task.hook = lambda step: after_one.update(
+        {name: p.detach().clone() for name, p in solver.model.named_parameters()} if step == 1 else {}
+    )
+    assert solver.fit().finished
+    assert all(before[name].equal(after_one[name]) for name in before)
+    assert solver.run.rows()[0]["skipped_steps"] == 3
+    assert "skipped_steps" not in solver.run.rows()[-1]
+    assert 1 <= solver._scaler.get_scale() < 2.0**30
+
+
+def test_fp16_goes_on_with_the_factor_it_had(make_solver, toy_config, toy_task, monkeypatch):
+    with_scaler(monkeypatch, 2.0**14, growth_interval=3)
+    config = toy_config.with_values({"precision": "fp16"})
+    whole = make_solver(config, "whole")
+    whole.fit()
+    make_solver(config, "parts", toy_task(hook=stop_at(4))).fit()
+    with_scaler(monkeypatch, 8.0, growth_interval=3)
+    second = make_solver(config, "parts", resume=True)
+    second.fit()
+    assert_same_run(whole.run.path, second.run.path)
+    assert whole._scaler.state_dict() == second._scaler.state_dict()
+    assert whole._scaler.get_scale() > 2.0**14
+
+
+def test_fp16_that_overflows_at_any_factor_stops(make_solver, toy_config, monkeypatch):
+    with_scaler(monkeypatch, 0.5)
+    solver = make_solver(toy_config.with_values({"precision": "fp16"}))
+    solver.model[0].weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match=r"the gradient norm became (nan|inf) at step 1"):
+        solver.fit()
+
+
+def test_gradient_norms_by_part_are_means_over_every_few_steps(make_solver, toy_config):
+    config = toy_config.with_values({"gradient_norms_every": 2, "clip_norm": 1e-3, "epochs": 1, "steps_per_epoch": 5})
+    solver = make_solver(config)
+    seen = []
+    plain = solver.task.gradient_norms
+
+    def noted(model):
+        seen.append(plain(model))
+        return seen[-1]
+
+    solver.task.gradient_norms = noted
+    solver.fit()
+    assert len(seen) == 3  # steps 1, 3 and 5
+    norms = solver.run.rows()[0]["grad_norms"]
+    assert norms == pytest.approx({name: sum(norms[name] for norms in seen) / 3 for name in seen[0]})
+    assert sum(norm**2 for norm in seen[0].values()) ** 0.5 > 1e-2  # before clipping
+    never = make_solver(config.with_values({"gradient_norms_every": 0}), "never")
+    never.fit()
+    assert never.run.rows()[0]["grad_norms"] == {}
+
+
+def test_forward_hands_extra_inputs_to_the_model(make_solver, toy_config, toy_task):
+    class Doubling(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, mix, active=None, both=False):
+            return (self.weight * mix, active) if both else self.weight * mix
+
+    class Asking(toy_task):
+        def build_model(self):
+            return Doubling()
+
+        def losses(self, forward, batch):
+            assert forward(batch, [1], True)[1] == [1]
+            return super().losses(forward, batch)
+
+        def validate(self, forward):
+            answer, active = forward(self.valid, None, True)
+            assert active is None
+            return super().validate(lambda mix: answer)
+
+        def describe(self, model):
+            return {}
+
+    assert make_solver(toy_config, task=Asking()).fit().finished
+
+
+def test_a_compiler_that_does_not_work_is_named_at_the_start(make_solver, toy_config, monkeypatch):
+    def broken(function):
+        raise RuntimeError("no C++ compiler\nfound")
+
+    monkeypatch.setattr("polyres.training.devices.torch.compile", broken)
+    with pytest.raises(
+        TrainingError, match=r"compile: true does not work here \(no C\+\+ compiler found\); set compile"
+    ):
+        make_solver(toy_config.with_values({"compile": True}))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+def test_compiled_model_trains_like_the_plain_one(make_solver, toy_config, plain_task):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of the compiler are its own
+        configs = [toy_config.with_values({"compile": on}) for on in (False, True)]
+        solvers = [make_solver(config, str(config.compile), plain_task()) for config in configs]
+        for solver in solvers:
+            solver.fit()
+    plain, compiled = (dict(solver.model.named_parameters()) for solver in solvers)
+    assert plain.keys() == compiled.keys()
+    for name, parameter in plain.items():
+        torch.testing.assert_close(parameter, compiled[name], atol=1e-4, rtol=1e-3)
+    names = [set(load_state(solver.run.checkpoint)[0]) for solver in solvers]
+    assert names[0] == names[1]
 
 
 def test_two_runs_with_one_seed_are_equal_and_with_another_differ(make_solver, toy_config):

@@ -39,6 +39,8 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, An
         mode = partial.stat().st_mode
         save_file(copies, partial, header)
         partial.chmod(mode)  # safetensors makes private files, whatever the umask
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())  # a disk may say only now that it is full
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
@@ -85,7 +87,12 @@ def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return an optimiser's state as tensors named `INDEX/KEY`."""
     state = optimiser.state_dict()["state"]
-    return {f"{index}/{key}": torch.as_tensor(value) for index, entry in state.items() for key, value in entry.items()}
+    return {
+        f"{index}/{key}": torch.as_tensor(value)
+        for index, entry in state.items()
+        for key, value in entry.items()
+        if value is not None
+    }
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -94,9 +101,21 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     Args:
         optimiser: built for the same parameters.
         tensors: its state.
+
+    Raises:
+        TrainingError: if the state is that of other parameters.
     """
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        index, key = name.split("/")
+        index, _, key = name.partition("/")
+        if not index.isdecimal() or int(index) >= len(parameters):
+            raise TrainingError(f"there is no parameter for the saved {name!r}; resume with the recipe of that run")
+        shape = parameters[int(index)].shape
+        if tensor.ndim > 0 and tensor.shape != shape:
+            raise TrainingError(
+                f"the saved {name!r} has the shape {tuple(tensor.shape)} and its parameter {tuple(shape)}; "
+                "resume with the recipe of that run"
+            )
         state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -67,11 +67,13 @@ class SolverConfig(Config):
     clip_norm: float | None = Field(default=5.0, gt=0)
     ema: tuple[float, ...] = ()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
     threads: int | None = Field(default=None, ge=1)
     num_workers: int = Field(default=1, ge=0)
     checkpoint_every_s: float = Field(default=300.0, gt=0)
     log_every_s: float = Field(default=30.0, gt=0)
+    gradient_norms_every: int = Field(default=10, ge=0)
     valid: ValidConfig = ValidConfig()
 
     @field_validator("ema")

@@ -73,11 +73,16 @@ class Ema:
             num_steps: how many steps they have seen.
 
         Raises:
-            TrainingError: if the names are not those of this model.
+            TrainingError: if the names or shapes are not those of this model.
         """
         if set(tensors) != set(self._names):
             odd = sorted(set(tensors) ^ set(self._names))[0]
             raise TrainingError(f"the saved {self.name} does not fit the model (first difference: {odd})")
         for name, average in zip(self._names, self._averages, strict=True):
+            if tensors[name].shape != average.shape:
+                raise TrainingError(
+                    f"the saved {self.name} does not fit the model ({name} has the shape {tuple(tensors[name].shape)} "
+                    f"there and {tuple(average.shape)} here)"
+                )
             average.copy_(tensors[name])
         self.num_steps = num_steps

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,15 +19,31 @@ SCHEDULES: Catalogue[float] = Catalogue("schedule")
 
 
 @OPTIMISERS.register("adam", "Adam; weight decay is added to the gradient")
-def _adam(parameters: Iterable[nn.Parameter], config: OptimiserConfig) -> torch.optim.Optimizer:
-    """Build Adam with its fused kernel."""
-    return torch.optim.Adam(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+def _adam(model: nn.Module, config: OptimiserConfig, fused: bool) -> torch.optim.Optimizer:
+    """Build Adam."""
+    decay = config.weight_decay
+    return torch.optim.Adam(model.parameters(), lr=config.lr, betas=config.betas, weight_decay=decay, fused=fused)
 
 
 @OPTIMISERS.register("adamw", "Adam with decoupled weight decay")
-def _adamw(parameters: Iterable[nn.Parameter], config: OptimiserConfig) -> torch.optim.Optimizer:
-    """Build AdamW with its fused kernel."""
-    return torch.optim.AdamW(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+def _adamw(model: nn.Module, config: OptimiserConfig, fused: bool) -> torch.optim.Optimizer:
+    """Build AdamW."""
+    decay = config.weight_decay
+    return torch.optim.AdamW(model.parameters(), lr=config.lr, betas=config.betas, weight_decay=decay, fused=fused)
+
+
+def build_optimiser(model: nn.Module, config: OptimiserConfig, fused: bool = True) -> torch.optim.Optimizer:
+    """Build the optimiser of a model's parameters.
+
+    Args:
+        model: what is trained.
+        config: names the optimiser and its settings.
+        fused: use the kernels that do a whole step at once, where there are such.
+
+    Returns:
+        The optimiser, with the full rates.
+    """
+    return OPTIMISERS.build(config.name, model, config, fused)
 
 
 @SCHEDULES.register("constant", "warm-up, then the full rate")

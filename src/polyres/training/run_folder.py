@@ -26,6 +26,7 @@ MAY_CHANGE = frozenset(
         "data_dir",
         "device",
         "epochs",
+        "gradient_norms_every",
         "log_every_s",
         "num_workers",
         "threads",

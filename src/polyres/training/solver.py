@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
-from types import FrameType
-from typing import Any, Generic, Literal
+from typing import Any, Generic
 
 import torch
-from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 
 from polyres.core.errors import TrainingError
-from polyres.training.checkpoint import (
-    load_optimiser,
-    load_state,
-    optimiser_tensors,
-    save_state,
-    under_prefix,
-    with_prefix,
-)
+from polyres.training.checkpoint import save_state
 from polyres.training.config import SolverConfig
+from polyres.training.devices import build_fabric, check_compiler
 from polyres.training.ema import Ema
+from polyres.training.epochs import add, epoch_figures, timed
 from polyres.training.loading import StepBatches, StepSampler, endless_batches, seed_of
-from polyres.training.optim import OPTIMISERS, rate_factor
+from polyres.training.optim import build_optimiser, rate_factor
 from polyres.training.progress import RunDisplay
 from polyres.training.run_folder import RunFolder, versions
+from polyres.training.saving import Parts, restore_run, save_run
+from polyres.training.signals import StopRequest
 from polyres.training.state import RunState, TrainResult, peak_memory_mb, row_text
 from polyres.training.task import Model, Task
 
@@ -56,19 +48,26 @@ class Solver(Generic[Model]):
             TrainingError: if the checkpoint does not fit, or the device is not there.
         """
         self.config, self.task, self.run = config, task, run
-        self.fabric = _build_fabric(config)
+        self.fabric = build_fabric(config)
         self.model = task.build_model()
-        self.optimiser = OPTIMISERS.build(config.optimiser.name, self.model.parameters(), config.optimiser)
+        # The fused kernels unscale gradients by themselves, which leaves nothing to clip before.
+        self.optimiser = build_optimiser(self.model, config.optimiser, fused=config.precision != "fp16")
+        if config.compile:
+            check_compiler(self.fabric.device)
+        module: Any = torch.compile(self.model) if config.compile else self.model
         # Fabric's wrapper keeps its own view of the groups, so only stepping and clipping go through it.
-        self._forward, self._stepper = self.fabric.setup(self.model, self.optimiser)
+        self._forward, self._stepper = self.fabric.setup(module, self.optimiser)
+        precision = self.fabric.strategy.precision
+        self._scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
         self.emas = [Ema(self.model, decay) for decay in config.ema]
+        self._parts = Parts(self.model, self.optimiser, self.emas, precision)
         self.state = RunState()
         if resume:
             self._load()
         self.source = task.build_source()
         self.steps_per_epoch = config.steps_per_epoch or -(-len(self.source) // (config.batch_size * config.accumulate))
         self._batches: Iterator[Tensor] = iter(())
-        self._stop_signal: int | None = None
+        self._stop = StopRequest()
         self._tick_s = self._saved_s = time.monotonic()
 
     @property
@@ -100,17 +99,6 @@ class Solver(Generic[Model]):
         self.state.elapsed_s += now - self._tick_s
         self._tick_s = now
 
-    def _add(self, name: str, value: float) -> None:
-        """Add to a sum over the steps of this epoch."""
-        self.state.sums[name] = self.state.sums.get(name, 0.0) + value
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        """Add the seconds that a block takes to the epoch's sums."""
-        start = time.perf_counter()
-        yield
-        self._add(f"seconds/{name}", time.perf_counter() - start)
-
     def fit(self) -> TrainResult:
         """Train until the end of the run or a signal; either way the state is saved.
 
@@ -130,21 +118,21 @@ class Solver(Generic[Model]):
             batches = StepBatches(self.source, self.task.build_prepare(), config.seed)
             pin = self.fabric.device.type == "cuda"
             self._batches = endless_batches(batches, sampler, config.num_workers, pin)
-        with RunDisplay(config.log_every_s) as display, self._signals_noted():
+        with RunDisplay(config.log_every_s) as display, self._stop:
             try:
                 self._loop(display)
             except _Stopped:
                 self._save()
             finally:
                 self._batches = iter(())  # ends the worker processes
-        stopped_by = self._stop_signal
+        stopped_by = self._stop.number
         state = self.state
         return TrainResult(stopped_by is None, stopped_by, state.step, self.epoch, state.elapsed_s, state.best)
 
     def _loop(self, display: RunDisplay) -> None:
         """Take steps and close epochs until the run is over; leave by `_Stopped` on a signal."""
         while True:
-            if self._stop_signal is not None:
+            if self._stop.number is not None:
                 raise _Stopped
             over = self._over()
             if self.state.step > self.state.closed_step and (over or self.state.step % self.steps_per_epoch == 0):
@@ -173,40 +161,56 @@ class Solver(Generic[Model]):
         for group in self.optimiser.param_groups:
             group["lr"] = self.state.lr
         for part in range(config.accumulate):
-            with self._timed("data"):
+            with timed(self.state.sums, "data"):
                 batch = self.fabric.to_device(next(self._batches))
             with self.fabric.no_backward_sync(self._forward, enabled=part + 1 < config.accumulate):
                 self._backward(batch)
-        with self._timed("optimiser"):
-            limit = config.clip_norm if config.clip_norm is not None else float("inf")
-            clip = self.fabric.clip_gradients
-            norm = torch.as_tensor(clip(self._forward, self._stepper, max_norm=limit, error_if_nonfinite=False))
-            self._check_finite("gradient norm", norm, batch)
+        with timed(self.state.sums, "optimiser"):
+            self._clip(batch)
             self._stepper.step()
             self._stepper.zero_grad()
-        with self._timed("ema"):
+        with timed(self.state.sums, "ema"):
             for ema in self.emas:
                 ema.update()
-        self._add("grad_norm", norm.item())
-        self._add("steps", 1)
+        add(self.state.sums, "steps", 1)
         self.state.step += 1
         self._count_time()
+
+    def _clip(self, batch: Tensor) -> None:
+        """Clip the gradients to the norm, and add their norms before that to the sums."""
+        config, sums = self.config, self.state.sums
+        scale = self._scaler.get_scale() if self._scaler is not None else 1.0
+        norms: dict[str, float] = {}
+        if config.gradient_norms_every and self.state.step % config.gradient_norms_every == 0:
+            norms = self.task.gradient_norms(self.model)
+        limit = config.clip_norm if config.clip_norm is not None else float("inf")
+        clip = self.fabric.clip_gradients
+        norm = torch.as_tensor(clip(self._forward, self._stepper, max_norm=limit, error_if_nonfinite=False))
+        if self._scaler is not None and scale >= 1 and not torch.isfinite(norm):
+            # The factor was too large: the scaler leaves this step out and takes a smaller one.
+            add(sums, "skipped", 1)
+            return
+        self._check_finite("gradient norm", norm, batch)
+        add(sums, "grad_norm", norm.item())
+        for name, value in norms.items():
+            add(sums, f"grad_norms/{name}", value / scale)
+        add(sums, "grad_norms_steps", bool(norms))
 
     def _backward(self, batch: Tensor) -> None:
         """Add the gradients of one batch, and its losses to the sums."""
         share = 1 / self.config.accumulate
 
-        def forward(mix: Tensor) -> Tensor:
-            with self._timed("forward"):
-                return self._forward(mix)
+        def forward(mix: Tensor, *extra: Any) -> Any:
+            with timed(self.state.sums, "forward"):
+                return self._forward(mix, *extra)
 
-        with self._timed("forward_and_loss"):
+        with timed(self.state.sums, "forward_and_loss"):
             loss, terms = self.task.losses(forward, batch)
         self._check_finite("loss", loss, batch)
-        with self._timed("backward"):
+        with timed(self.state.sums, "backward"):
             self.fabric.backward(loss * share)
         for name, value in {"total": loss, **terms}.items():
-            self._add(f"loss/{name}", value.detach().item() * share)
+            add(self.state.sums, f"loss/{name}", value.detach().item() * share)
 
     def _check_finite(self, what: str, value: Tensor, batch: Tensor) -> None:
         """Stop with the batch kept aside if a number is NaN or infinite."""
@@ -251,10 +255,10 @@ class Solver(Generic[Model]):
     def _validate(self) -> dict[str, float]:
         """Score the weights that are in the model now."""
 
-        def forward(mix: Tensor) -> Tensor:
-            if self._stop_signal is not None:
+        def forward(mix: Tensor, *extra: Any) -> Any:
+            if self._stop.number is not None:
                 raise _Stopped
-            return self._forward(self.fabric.to_device(mix))
+            return self._forward(self.fabric.to_device(mix), *extra)
 
         self.model.eval()
         return self.task.validate(forward)
@@ -286,76 +290,25 @@ class Solver(Generic[Model]):
 
     def _row(self, scores: Mapping[str, Mapping[str, float]], validation_s: float) -> dict[str, Any]:
         """Sum up the epoch."""
-        sums = dict(self.state.sums)
-        steps = max(sums.pop("steps", 0.0), 1.0)
-        seconds = {key.removeprefix("seconds/"): value for key, value in sums.items() if key.startswith("seconds/")}
-        seconds["loss"] = seconds.pop("forward_and_loss", 0.0) - seconds.get("forward", 0.0)
         return {
             "epoch": self.epoch,
             "step": self.state.step,
             "progress": round(self.progress(), 6),
             "lr": self.state.lr,
-            "loss": {k.removeprefix("loss/"): v / steps for k, v in sums.items() if k.startswith("loss/")},
-            "grad_norm": sums.get("grad_norm", 0.0) / steps,
+            **epoch_figures(self.state.sums),
             "valid": {name: dict(values) for name, values in scores.items()},
-            "ms_per_step": {key: round(1000 * value / steps, 2) for key, value in seconds.items()},
             "validation_s": round(validation_s, 3),
             "memory_mb": peak_memory_mb(self.fabric.device),
             **self.task.describe(self.model),
         }
 
-    @contextmanager
-    def _signals_noted(self) -> Iterator[None]:
-        """Turn SIGTERM and Ctrl-C into a request to stop after the step; a second one stops at once."""
-
-        def note(number: int, frame: FrameType | None) -> None:
-            if self._stop_signal is not None:
-                raise KeyboardInterrupt
-            self._stop_signal = number
-
-        self._stop_signal = None
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _save(self) -> None:
         """Write the checkpoint."""
-        tensors = with_prefix("model", self.model.state_dict())
-        tensors |= with_prefix("optimiser", optimiser_tensors(self.optimiser))
-        for ema in self.emas:
-            tensors |= with_prefix(ema.name, ema.state())
-        save_state(self.run.checkpoint, tensors, {"state": asdict(self.state), "run": self.run.identity})
+        save_run(self.run.checkpoint, self._parts, self.state, self.run.identity)
         self._saved_s = time.monotonic()
 
     def _load(self) -> None:
         """Go on from the checkpoint, or from the start where the run was stopped before its first one."""
-        if not self.run.checkpoint.exists():
-            self.run.forget_after(0)
-            return
-        tensors, facts = load_state(self.run.checkpoint)
-        self.state = RunState(**facts["state"])
-        try:
-            self.model.load_state_dict(under_prefix("model", tensors))
-            load_optimiser(self.optimiser, under_prefix("optimiser", tensors))
-        except (RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise TrainingError(f"{self.run.checkpoint} does not fit the model: {reason}") from error
-        for ema in self.emas:
-            ema.load(under_prefix(ema.name, tensors), self.state.step)
+        if self.run.checkpoint.exists():
+            self.state = restore_run(self.run.checkpoint, self._parts)
         self.run.forget_after(self.state.closed_step)
-
-
-def _build_fabric(config: SolverConfig) -> Fabric:
-    """Return device and precision plumbing."""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true" if config.precision == "fp32" else "bf16-mixed"
-    available = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[config.device]:
-        names = ", ".join(name for name, there in available.items() if there)
-        raise TrainingError(f"device {config.device!r} is not available here; use one of: {names}")
-    return Fabric(accelerator=config.device, devices=1, precision=precision)
