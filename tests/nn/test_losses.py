@@ -67,6 +67,15 @@ def test_gradient_step_brings_the_estimate_closer(distance):
     assert after < before
 
 
+def test_scale_invariant_closed_form():
+    along, across = torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, 1, 4)
+    along[..., :2], across[..., 2:] = 1.0, 1.0
+    distance = LOSSES.build("si_sdr", LossConfig())
+    for gain in (0.5, 3.0):
+        value = distance(gain * (along + 0.1 * across), along).item()
+        assert value == pytest.approx(10 * math.log10(0.01), abs=5e-2)
+
+
 def test_closed_forms():
     target = torch.zeros(1, 2, 2, 100)
     estimate = torch.stack([torch.full((2, 100), 0.5), torch.full((2, 100), -2.0)])[None]
@@ -131,6 +140,62 @@ def test_weighted_sum_over_terms_and_sources():
     assert total.item() == terms["l1"].item() == pytest.approx((3 * 1 + 1 * 3) / 4)
 
 
+def test_one_source_weight_gives_the_sum_and_many_the_mean():
+    target, estimate = noise(2, 4, 2, 500), noise(2, 4, 2, 500, seed=1)
+    shown = {}
+    gradients = {}
+    for weights in (None, (1.0,), (7.0,), (1.0, 1.0, 1.0, 1.0), (2.0, 2.0, 2.0, 2.0)):
+        given = estimate.clone().requires_grad_()
+        total, _ = WeightedLoss(LossConfig(source_weights=weights), 4)(given, target)
+        shown[weights] = total.item()
+        (gradients[weights],) = torch.autograd.grad(total, given)
+    by_source = (estimate - target).abs().mean(dim=(0, 2, 3))
+    assert shown[(1.0,)] == shown[(7.0,)] == pytest.approx(by_source.sum().item(), rel=1e-6)
+    mean = pytest.approx(by_source.mean().item(), rel=1e-6)
+    assert shown[None] == shown[(1.0,) * 4] == shown[(2.0,) * 4] == mean
+    torch.testing.assert_close(gradients[(1.0,)], 4 * gradients[(1.0,) * 4])
+
+
+@pytest.mark.parametrize(("optimiser", "same"), [("Adam", True), ("SGD", False)])
+def test_the_path_of_adam_does_not_depend_on_sum_or_mean(optimiser: str, same: bool):
+    target, mix = noise(2, 4, 2, 200), noise(2, 1, 2, 200, seed=1)
+    paths = []
+    for weights in ((1.0,), (1.0, 1.0, 1.0, 1.0)):
+        loss = WeightedLoss(LossConfig(terms={"mse": 1.0}, source_weights=weights), 4)
+        gains = torch.full((4, 1, 1), 0.25, requires_grad=True)
+        steps = getattr(torch.optim, optimiser)([gains], lr=0.01)
+        path = []
+        for _ in range(20):
+            steps.zero_grad()
+            loss(mix * gains, target)[0].backward()
+            steps.step()
+            path.append(gains.detach().clone())
+        paths.append(torch.stack(path))
+    assert torch.allclose(*paths, atol=1e-6, rtol=0) == same
+    assert (paths[0][-1] - 0.25).abs().max() > 0.01
+
+
+def test_branches_count_as_their_mean_and_are_told_apart():
+    target, waves = noise(2, 2, 1, 300), noise(2, 3, 2, 1, 300, seed=1)
+    loss = WeightedLoss(LossConfig(terms={"l1": 2.0, "mse": 1.0}, source_weights=(3.0, 1.0)), 2)
+    total, terms = loss.branches(waves, target, torch.full((3, 2), 1 / 3), (512, 1024, 2048))
+    alone = [loss(wave, target) for wave in waves.unbind(dim=1)]
+    assert total.item() == pytest.approx(sum(value.item() for value, _ in alone) / 3, rel=1e-6)
+    assert set(terms) == {f"{name}@{n_fft}" for name in ("l1", "mse") for n_fft in (512, 1024, 2048)}
+    assert terms["mse@1024"].item() == pytest.approx(alone[1][1]["mse"].item(), rel=1e-6)
+
+
+def test_a_source_counts_only_where_it_has_a_share():
+    target, waves = torch.zeros(1, 2, 1, 10), torch.ones(1, 2, 2, 1, 10)
+    waves[:, 1, 0] = 5.0  # the second resolution's first source
+    loss = WeightedLoss(LossConfig(), 2)
+    total, terms = loss.branches(waves, target, torch.tensor([[1.0, 0.5], [0.0, 0.5]]), "ab")
+    assert total.item() == pytest.approx(1.0)
+    assert (terms["l1@a"] + terms["l1@b"]).item() / 2 == pytest.approx(1.0)
+    waves[:, 1, 1] = 3.0
+    assert loss.branches(waves, target, torch.tensor([[1.0, 0.5], [0.0, 0.5]]), "ab")[0].item() == pytest.approx(1.5)
+
+
 def test_weight_zero_leaves_a_default_term_out():
     config = LossConfig.from_dict({"terms": {"l1": 0.0, "mse": 1.0}})
     _, terms = WeightedLoss(config, 1)(torch.ones(1, 1, 1, 4), torch.zeros(1, 1, 1, 4))
@@ -148,7 +213,9 @@ def test_wrong_configs():
         LossConfig(terms={"sisdr": 1.0})
     with pytest.raises(ConfigError, match=r"terms = .* at least one term needs a weight above 0"):
         LossConfig(terms={"l1": 0.0})
-    with pytest.raises(ConfigError, match=r"source_weights is \[1.0, 2.0\]; give 4 numbers"):
+    with pytest.raises(ConfigError, match=r"source_weights is \[1.0, 2.0\]; give 4 numbers, .* or one number for all"):
         WeightedLoss(LossConfig(source_weights=(1.0, 2.0)), 4)
     with pytest.raises(ConfigError, match=r"source_weights is \[-1.0, 2.0\]"):
         WeightedLoss(LossConfig(source_weights=(-1.0, 2.0)), 2)
+    with pytest.raises(ConfigError, match=r"source_weights is \[0.0\]"):
+        WeightedLoss(LossConfig(source_weights=(0.0,)), 2)

@@ -7,7 +7,6 @@ import torch
 
 from polyres.core.errors import ConfigError, TrainingError, UnknownNameError
 from polyres.metrics.separation import nsdr
-from polyres.models.separator import Separator
 from polyres.models.variants import variant
 from polyres.models.weights import load_separator_weights
 from polyres.training.loading import seeded_generator
@@ -121,19 +120,6 @@ def test_export_is_exact_and_loads_as_a_separator(task, tmp_path):
     loaded = load_separator_weights(tmp_path / "best.safetensors")
     assert loaded.config == model.config
     assert all(tensor.equal(loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
-
-
-def test_start_from_weights(task, recipe, tmp_path):
-    model = Separator(task.config.model, seed=123)
-    path = tmp_path / "start.safetensors"
-    task.export(model, path, {})
-    started = SeparationTask(TrainConfig.from_yaml(recipe, [f"init={path}"])).build_model()
-    assert all(tensor.equal(started.state_dict()[name]) for name, tensor in model.state_dict().items())
-    wider = TrainConfig.from_yaml(recipe, [f"init={path}", "model.channels=8"])
-    with pytest.raises(
-        TrainingError, match=r"start.safetensors do not fit the recipe's model; give weights of the same"
-    ):
-        SeparationTask(wider).build_model()
 
 
 def test_description_holds_the_fusion_weights(task):

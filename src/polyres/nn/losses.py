@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from pydantic import Field, field_validator
@@ -23,10 +23,25 @@ MAGNITUDE_FLOOR = 1e-4
 
 
 class LossConfig(Config):
-    """Which distances are summed, and how much each counts; a weight of 0 leaves a term out."""
+    """Which distances are summed, and how much each counts; a weight of 0 leaves a term out.
+
+    Distances are weighted over the sources and divided by the sum of the weights as they are written: `[1, 1, 1, 1]`
+    (and none at all) gives the mean over four sources, one number alone counts for every source and gives their sum.
+    Sum and mean differ in what is shown and in the scale of the gradient, by the number of sources; Adam's steps do
+    not depend on that scale (up to its eps), but clipping, weight decay in the gradient and plain SGD do.
+
+    Args:
+        terms: weight of every distance by name.
+        source_weights: one number per source, or one for all.
+        branch_weight: deep supervision: how much the same sum counts for every resolution's own estimate, as the mean
+            over the resolutions.
+        share_floor: of `share`: the part of the mixture's power below which errors stop to count.
+        stft_n_fft: of `stft`: window lengths in samples.
+    """
 
     terms: dict[str, float] = {"l1": 1.0}
     source_weights: tuple[float, ...] | None = None
+    branch_weight: float = Field(default=0.0, ge=0)
     share_floor: float = Field(default=0.05, gt=0)
     stft_n_fft: tuple[int, ...] = Field(default=(512, 2048, 8192), min_length=1)
 
@@ -162,23 +177,25 @@ class WeightedLoss(nn.Module):
         """Build the distances.
 
         Args:
-            config: names and weights; one source weight per source, or none for equal ones.
+            config: names and weights.
             num_sources: how many stems there are.
 
         Raises:
             ConfigError: if the number of source weights is wrong or none is above 0.
         """
         super().__init__()
-        weights = config.source_weights or (1.0,) * num_sources
-        if len(weights) != num_sources or min(weights) < 0 or sum(weights) <= 0:
+        given = config.source_weights or (1.0,) * num_sources
+        if len(given) not in (1, num_sources) or min(given) < 0 or sum(given) <= 0:
             raise ConfigError(
-                f"loss.source_weights is {list(weights)}; give {num_sources} numbers, none below 0 and one above"
+                f"loss.source_weights is {list(given)}; give {num_sources} numbers, none below 0 and one above, "
+                "or one number for all"
             )
         self.terms = {name: weight for name, weight in config.terms.items() if weight != 0}
         self.distances: dict[str, Distance] = {name: LOSSES.build(name, config) for name in self.terms}
         # Modules are registered so that their buffers follow the device.
         self.parts = nn.ModuleList(d for d in self.distances.values() if isinstance(d, nn.Module))
-        self.register_buffer("source_weights", torch.tensor(weights) / sum(weights), persistent=False)
+        weights = (torch.tensor(given) / sum(given)).expand(num_sources)
+        self.register_buffer("source_weights", weights.clone(), persistent=False)
 
     def forward(self, estimate: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare stems.
@@ -189,12 +206,40 @@ class WeightedLoss(nn.Module):
 
         Returns:
             The weighted sum to minimise, and every term on its own before weighting (detached); all of them are
-            means over the batch and weighted means over the sources.
+            means over the batch, and sums over the sources times the source weights.
         """
+        return self._total(estimate, target, self.get_buffer("source_weights"))
+
+    def branches(
+        self, waves: Tensor, target: Tensor, shares: Tensor, names: Sequence[object]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compare the estimates of single resolutions with the stems.
+
+        Args:
+            waves: every resolution's own estimate `[B, R, S, C, T]`.
+            target: true stems `[B, S, C, T]`.
+            shares: how much each resolution counts per source `[R, S]`; 1/R everywhere gives the mean over resolutions.
+            names: of the R resolutions, for the terms.
+
+        Returns:
+            The sum to minimise, and the terms of every resolution, such as `l1@4096` (detached), whose mean over the
+            resolutions is their part of the sum before weighting.
+        """
+        total = waves.new_zeros(())
+        values: dict[str, Tensor] = {}
+        for wave, share, name in zip(waves.unbind(dim=1), shares, names, strict=True):
+            weights = self.get_buffer("source_weights") * share.to(waves.device) * len(shares)
+            part, terms = self._total(wave, target, weights)
+            total = total + part / len(shares)
+            values |= {f"{term}@{name}": value for term, value in terms.items()}
+        return total, values
+
+    def _total(self, estimate: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum and the terms for given weights `[S]`."""
         total = estimate.new_zeros(())
         values: dict[str, Tensor] = {}
         for name, weight in self.terms.items():
-            value = (self.distances[name](estimate, target).mean(dim=0) * self.get_buffer("source_weights")).sum()
+            value = (self.distances[name](estimate, target).mean(dim=0) * weights).sum()
             values[name] = value.detach()
             total = total + weight * value
         return total, values

@@ -17,10 +17,13 @@ from polyres.data.augment import AugmentConfig, augment_batch
 from polyres.data.datasets import StemsConfig, StemsDataset, list_tracks, load_track
 from polyres.models.separator import Separator, SeparatorConfig
 from polyres.models.variants import variant as named_variant
-from polyres.models.weights import load_separator_weights, save_separator
+from polyres.models.weights import save_separator
 from polyres.nn.losses import LossConfig, WeightedLoss
 from polyres.training.config import SolverConfig
+from polyres.training.distil import DistilConfig, Teacher
 from polyres.training.loading import Prepare
+from polyres.training.start import start_from
+from polyres.training.supervision import branch_shares
 from polyres.training.task import Forward
 from polyres.training.validation import Cutting, most_active_excerpt, score_tracks
 
@@ -29,8 +32,8 @@ class TrainConfig(SolverConfig):
     """A recipe: which separator is trained, on what, and how.
 
     `variant` names a row of the table of separators; `model` then says only what differs from it. Roots of data are
-    relative to `data_dir`, which is usually set on the command line. `init` names weights to start from. The seed of
-    the run takes the place of that of the data.
+    relative to `data_dir`, which is usually set on the command line. `init` names weights to start from: a weight
+    file, a run folder (its best) or a model known by name. The seed of the run takes the place of that of the data.
     """
 
     variant: str | None = None
@@ -39,6 +42,7 @@ class TrainConfig(SolverConfig):
     data: StemsConfig
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
+    distil: DistilConfig | None = None
     init: str | None = None
 
     @model_validator(mode="before")
@@ -60,6 +64,8 @@ class TrainConfig(SolverConfig):
                 raise ValueError(f"data.{key} is {given!r} but model.{key} is {wanted!r}; make them equal")
         if self.augment.sample_rate_hz != self.model.sample_rate_hz:
             raise ValueError("augment.sample_rate_hz and model.sample_rate_hz differ; make them equal")
+        if self.loss.branch_weight:
+            branch_shares(self.model)
         return self
 
 
@@ -100,7 +106,7 @@ class SeparationTask:
             config: the recipe.
 
         Raises:
-            TrainingError: if a root of the data is not there.
+            TrainingError: if a root of the data or the teacher is not there, or the teacher does not suit.
         """
         self.config = config
         paths = resolve_roots(tuple(root.path for root in config.data.roots), config.data_dir)
@@ -108,19 +114,17 @@ class SeparationTask:
         self._data = config.data.with_values({"roots": roots, "seed": config.seed})
         self._valid_roots = resolve_roots(config.valid.roots, config.data_dir)
         self._loss = WeightedLoss(config.loss, len(config.model.sources))
+        self._shares = branch_shares(config.model) if config.loss.branch_weight else None
+        self._teacher: Teacher | None = None
+        if config.distil is not None and config.distil.weight:
+            self._teacher = Teacher(config.distil, config.model, config.loss, config.precision)
         self._tracks: dict[str, Tensor] | None = None
 
     def build_model(self) -> Separator:
         """Return the separator, with the weights of `init` if there are any."""
         model = Separator(self.config.model, seed=self.config.seed)
         if self.config.init is not None:
-            source = load_separator_weights(self.config.init)
-            try:
-                model.load_state_dict(source.state_dict())
-            except RuntimeError as error:
-                raise TrainingError(
-                    f"the weights {self.config.init} do not fit the recipe's model; give weights of the same model"
-                ) from error
+            start_from(model, self.config.init)
         return model
 
     def build_source(self) -> StemsDataset:
@@ -132,9 +136,20 @@ class SeparationTask:
         return partial(augmented, self.config.augment)
 
     def losses(self, forward: Forward, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compare the separated mixture with its stems `[B, S, C, T]`."""
-        total, terms = self._loss.to(batch.device)(forward(batch.sum(dim=1)), batch)
-        return total, terms
+        """Compare the separated mixture with its stems `[B, S, C, T]`, and with the teacher's."""
+        mix, loss = batch.sum(dim=1), self._loss.to(batch.device)
+        if self._shares is None:
+            estimate = forward(mix)
+            total, terms = loss(estimate, batch)
+        else:
+            estimate, waves = forward(mix, None, True)
+            total, terms = loss(estimate, batch)
+            part, of_branches = loss.branches(waves, batch, self._shares, self.config.model.n_fft)
+            total, terms = total + self.config.loss.branch_weight * part, terms | of_branches
+        if self._teacher is None or self.config.distil is None:
+            return total, terms
+        taught, weight = self._teacher.distance(mix, estimate), self.config.distil.weight
+        return (1 - weight) * total + weight * taught, {**terms, "distil": taught.detach()}
 
     def validate(self, forward: Forward) -> dict[str, float]:
         """Return nSDR on the validation tracks: mean, and per source."""
