@@ -65,7 +65,7 @@ class Config(BaseModel, metaclass=_ConfigMeta):
             value = filled.get(name)
             default = field.default
             if isinstance(value, Mapping) and isinstance(default, Config) and type(default) is field.annotation:
-                filled[name] = merge(default.to_dict(), value)
+                filled[name] = default.complete(value)
         return filled
 
     @classmethod
@@ -123,6 +123,17 @@ class Config(BaseModel, metaclass=_ConfigMeta):
         for key, value in changes.items():
             values = assign(values, key.split("."), value.to_dict() if isinstance(value, Config) else value)
         return type(self).from_dict(values)
+
+    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Lay given values over this config's own.
+
+        Args:
+            given: nested mappings that say only what differs.
+
+        Returns:
+            Plain values for a config of the same class; one that has presets may start from the preset instead.
+        """
+        return merge(self.to_dict(), given)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values, defaults included, as JSON would hold them."""
