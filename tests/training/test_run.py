@@ -35,11 +35,14 @@ def test_a_run_leaves_everything_and_its_weights_score_as_said(recipe, tmp_path,
     scores = score_tracks(
         lambda mix: model(mix).detach(), {"t": most_active_excerpt(stems, 16000, 8000)}, model.sources, Cutting(4000)
     )
-    assert scores == pytest.approx(result.best["valid"], abs=1e-4)
+    best = result.best["valid"]
+    assert scores == pytest.approx({name: best[name] for name in scores}, abs=1e-4)
+    assert {f"{source}@{n_fft}" for source in ("drums", "other", "vocals") for n_fft in (512, 1024)} <= set(best)
     printed = capsys.readouterr()
     assert printed.out == ""
     for words in ("parameters, n_fft 512 1024, head mask", "2 per epoch, until 2 epochs; at step 0", "best nSDR"):
         assert words in printed.err
+    assert "@512" not in printed.err
 
 
 def test_one_seed_gives_the_same_weights_twice(recipe, tmp_path):

@@ -20,8 +20,10 @@ def task(recipe):
     return SeparationTask(TrainConfig.from_yaml(recipe))
 
 
-def equal_shares(mix: torch.Tensor) -> torch.Tensor:
-    return mix[:, None].repeat(1, 4, 1, 1) / 4
+def equal_shares(mix: torch.Tensor, active: None = None, return_branches: bool = False):
+    """A quarter of the mixture for everyone; its two resolutions give half and nothing of that."""
+    estimate = mix[:, None].repeat(1, 4, 1, 1) / 4
+    return (estimate, torch.stack([0.5 * estimate, 0 * estimate], dim=1)) if return_branches else estimate
 
 
 def test_variant_is_the_base_of_the_model():
@@ -93,10 +95,35 @@ def test_validation_scores_the_excerpt_and_skips_the_missing_stem(task, stems_di
     whole = load_track(stems_dir / "valid" / "three", sources, 8000, 2)
     excerpt = whole[..., 4000:20000]  # the central two of three seconds, cut at a full second: 0, 1
     values = nsdr(whole[..., :16000], equal_shares(whole[..., :16000].sum(0)[None])[0])
-    assert set(scores) == {"score", "drums", "other", "vocals"}
+    present = ("drums", "other", "vocals")
+    assert set(scores) == {"score", *present, *(f"{source}@{n_fft}" for source in present for n_fft in (512, 1024))}
+    assert scores["drums@1024"] == pytest.approx(0, abs=1e-9)
+    assert 0 < scores["drums@512"] != pytest.approx(scores["drums"], abs=0.01)
     assert excerpt.shape[-1] == 16000
     assert scores["drums"] == pytest.approx(values[0].item(), abs=0.05)
     assert scores["score"] == pytest.approx((scores["drums"] + scores["other"] + scores["vocals"]) / 3)
+
+
+@pytest.mark.parametrize("change", ["valid.branches=false", "model.n_fft=[512]"])
+def test_validation_asks_for_no_resolutions_where_they_are_not_wanted_or_the_same(recipe, change: str):
+    task = SeparationTask(TrainConfig.from_yaml(recipe, [change]))
+    assert set(task.validate(lambda mix: equal_shares(mix))) == {"score", "drums", "other", "vocals"}
+
+
+def test_scores_of_resolutions_are_those_of_the_model_itself(task, stems_dir):
+    from polyres.data.datasets import load_track
+
+    model = task.build_model().eval()
+    with torch.no_grad():
+        for parameter in model.branches[1].parameters():
+            parameter.mul_(1.2).add_(0.01)
+        scores = task.validate(model)
+        stems = load_track(stems_dir / "valid" / "three", model.sources, 8000, 2)[..., :16000]
+        pieces = [model(piece.sum(0)[None], return_branches=True)[1][0] for piece in stems.split(4000, dim=-1)]
+    alone = nsdr(stems.expand(2, -1, -1, -1), torch.cat(pieces, dim=-1))
+    for r, n_fft in enumerate((512, 1024)):
+        assert scores[f"vocals@{n_fft}"] == pytest.approx(alone[r, 3].item(), abs=1e-3)
+    assert scores["vocals@512"] != pytest.approx(scores["vocals@1024"], abs=0.01)
 
 
 def test_no_validation_roots_give_no_scores(recipe):

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyres.metrics.separation import nsdr
-from polyres.training.validation import Cutting, most_active_excerpt, score_tracks, separate_in_segments
+from polyres.training.validation import (
+    Cutting,
+    finished_pieces,
+    most_active_excerpt,
+    score_tracks,
+    separate_in_segments,
+)
 
 SOURCES = ("a", "b")
 
@@ -30,6 +36,16 @@ def test_what_needs_no_context_is_independent_of_the_cutting(length: int, size: 
     mix = noise(2, length)
     stems = separate_in_segments(split, mix, Cutting(size, overlap, batch_size))
     torch.testing.assert_close(stems, split(mix[None])[0], atol=1e-5, rtol=1e-5)
+
+
+@given(length=st.integers(1, 300), size=st.integers(1, 100), overlap=st.sampled_from([0.0, 0.3, 0.9]))
+def test_pieces_stand_side_by_side_and_are_no_longer_than_a_segment(length: int, size: int, overlap: float):
+    end = 0
+    for start, piece in finished_pieces(split, noise(2, length), Cutting(size, overlap)):
+        assert start == end
+        assert 1 <= piece.shape[-1] <= size
+        end = start + piece.shape[-1]
+    assert end == length
 
 
 def test_segments_without_overlap_stand_side_by_side_in_batches():
@@ -63,6 +79,30 @@ def test_scores_by_hand():
     assert scores["a"] == pytest.approx((one[0] + two[0]).item() / 2)
     assert scores["b"] == pytest.approx(one[1].item())
     assert scores["score"] == pytest.approx((one.mean() + two[0]).item() / 2)
+
+
+def split_with_branches(mix: torch.Tensor, active: None, return_branches: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two "stems", and two resolutions that each give something else."""
+    assert active is None
+    assert return_branches is True
+    return split(mix), torch.stack([split(0.5 * mix), split(mix.flip(1))], dim=1)
+
+
+@pytest.mark.parametrize("cutting", [Cutting(100), Cutting(120, 0.25, 3)])
+def test_scores_of_single_resolutions_by_hand(cutting: Cutting):
+    tracks = {"one": noise(2, 2, 500), "two": noise(2, 2, 700, seed=1)}
+    tracks["two"][1] = 0
+    scores = score_tracks(split_with_branches, tracks, SOURCES, cutting, (512, 1024))
+    assert list(scores) == ["score", "a", "b", "a@512", "b@512", "a@1024", "b@1024"]
+    alone = {
+        name: torch.stack([nsdr(stems, split_with_branches(stems.sum(0)[None], None, True)[1][0, r]) for r in (0, 1)])
+        for name, stems in tracks.items()
+    }
+    for r, n_fft in enumerate((512, 1024)):
+        assert scores[f"a@{n_fft}"] == pytest.approx((alone["one"][r, 0] + alone["two"][r, 0]).item() / 2, abs=1e-4)
+        assert scores[f"b@{n_fft}"] == pytest.approx(alone["one"][r, 1].item(), abs=1e-4)
+    plain = score_tracks(split, tracks, SOURCES, cutting)
+    assert {name: scores[name] for name in plain} == pytest.approx(plain)
 
 
 def test_silent_tracks_and_no_tracks_have_no_score():

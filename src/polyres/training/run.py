@@ -71,7 +71,8 @@ def _closing(out: Path, result: TrainResult) -> str:
     """Word how it went."""
     best = "no validation"
     if result.best is not None:
-        scores = "  ".join(f"{name} {value:.2f}" for name, value in result.best["valid"].items() if name != "score")
+        shown = {name: value for name, value in result.best["valid"].items() if name != "score" and "@" not in name}
+        scores = "  ".join(f"{name} {value:.2f}" for name, value in shown.items())
         where = f"{result.best['weights']}, epoch {result.best['epoch']}"
         best = f"best nSDR {result.best['score']:.2f} dB ({where}): {scores}"
     if result.stopped_by is not None:

@@ -19,13 +19,23 @@ from polyres.models.separator import Separator, SeparatorConfig
 from polyres.models.variants import variant as named_variant
 from polyres.models.weights import save_separator
 from polyres.nn.losses import LossConfig, WeightedLoss
-from polyres.training.config import SolverConfig
+from polyres.training.config import SolverConfig, ValidConfig
 from polyres.training.distil import DistilConfig, Teacher
 from polyres.training.loading import Prepare
 from polyres.training.start import start_from
 from polyres.training.supervision import branch_shares
 from polyres.training.task import Forward
 from polyres.training.validation import Cutting, most_active_excerpt, score_tracks
+
+
+class TrackValidConfig(ValidConfig):
+    """On what, how and how often a separator is validated.
+
+    Args:
+        branches: also score every resolution's own estimate, from the same forward pass.
+    """
+
+    branches: bool = True
 
 
 class TrainConfig(SolverConfig):
@@ -44,6 +54,7 @@ class TrainConfig(SolverConfig):
     loss: LossConfig = LossConfig()
     distil: DistilConfig | None = None
     init: str | None = None
+    valid: TrackValidConfig = TrackValidConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -152,13 +163,15 @@ class SeparationTask:
         return (1 - weight) * total + weight * taught, {**terms, "distil": taught.detach()}
 
     def validate(self, forward: Forward) -> dict[str, float]:
-        """Return nSDR on the validation tracks: mean, and per source."""
+        """Return nSDR on the validation tracks: mean, per source, and per source of every resolution alone."""
         valid, model = self.config.valid, self.config.model
         if self._tracks is None:
             self._tracks = self._load_tracks()
         size = round(valid.segment_s * model.sample_rate_hz) if valid.segment_s else model.segment_samples
         cutting = Cutting(size, valid.overlap, valid.batch_size)
-        return score_tracks(forward, self._tracks, model.sources, cutting)
+        # A single branch alone would score as the whole does.
+        alone = valid.branches and (len(model.n_fft) > 1 or model.wave_branch)
+        return score_tracks(forward, self._tracks, model.sources, cutting, model.n_fft if alone else ())
 
     def _load_tracks(self) -> dict[str, Tensor]:
         """Read the validation tracks, or their excerpts."""

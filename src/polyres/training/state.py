@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from polyres.training.schedules import Plateau
+
 
 @dataclass
 class RunState:
@@ -23,6 +25,8 @@ class RunState:
     lr: float = 0.0
     """The rate of the last step."""
     best: dict[str, Any] | None = None
+    plateau: Plateau = field(default_factory=Plateau)
+    """What a schedule that goes by validation has seen."""
     sums: dict[str, float] = field(default_factory=dict)
     """Sums over the steps since the last row."""
 
@@ -40,10 +44,11 @@ class TrainResult:
 
 
 def row_text(row: Mapping[str, Any]) -> str:
-    """Word an epoch in one line."""
+    """Word an epoch in one line; scores of single resolutions (`drums@4096`) are left to the files."""
     parts = [f"epoch {row['epoch']}", f"step {row['step']}", f"loss {row['loss']['total']:.5f}", f"lr {row['lr']:.2e}"]
     for weights, scores in row["valid"].items():
-        parts.append(f"{weights} " + " ".join(f"{name} {value:.2f}" for name, value in scores.items()))
+        shown = {name: value for name, value in scores.items() if "@" not in name}
+        parts.append(f"{weights} " + " ".join(f"{name} {value:.2f}" for name, value in shown.items()))
     return "  ".join(parts)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from polyres.metrics.separation import nsdr
+from polyres.metrics.separation import ENERGY_FLOOR
 
 SILENT_PEAK = 1e-4
 """A stem that never gets louder than this (-80 dBFS) counts as absent."""
@@ -26,6 +27,36 @@ class Cutting:
     batch_size: int = 4
 
 
+def finished_pieces(forward: Callable[[Tensor], Tensor], mix: Tensor, cutting: Cutting) -> Iterator[tuple[int, Tensor]]:
+    """Separate a track of any length piece by piece, in memory that does not grow with its length.
+
+    Args:
+        forward: maps mixtures `[B, C, T]` to estimates `[B, ..., T]`.
+        mix: the whole mixture `[C, T]`.
+        cutting: segment length, overlap, batch size; overlapping segments are cross-faded with a triangle.
+
+    Yields:
+        Where a piece begins, in samples, and the piece `[..., n]`; they stand side by side and cover the track.
+    """
+    size, length = cutting.segment_samples, mix.shape[-1]
+    stride = max(round(size * (1 - cutting.overlap)), 1)
+    starts = list(range(0, max(length - (size - stride), 1), stride))
+    padded = torch.nn.functional.pad(mix, (0, starts[-1] + size - length))
+    ramp = torch.arange(1, size + 1, dtype=mix.dtype)
+    fade = torch.minimum(ramp, ramp.flip(0)) if stride < size else torch.ones(size, dtype=mix.dtype)
+    total, weight = torch.zeros(1), torch.zeros(size, dtype=mix.dtype)
+    for first in range(0, len(starts), cutting.batch_size):
+        group = starts[first : first + cutting.batch_size]
+        estimates = forward(torch.stack([padded[:, start : start + size] for start in group])).float().cpu()
+        for start, estimate in zip(group, estimates, strict=True):
+            total, weight = total + estimate * fade, weight + fade
+            # Later segments begin a stride further, so nothing is added to what lies before.
+            done = stride if start != starts[-1] else length - start
+            yield start, total[..., :done] / weight[:done]
+            total = torch.nn.functional.pad(total[..., done:], (0, done))
+            weight = torch.nn.functional.pad(weight[done:], (0, done))
+
+
 def separate_in_segments(forward: Callable[[Tensor], Tensor], mix: Tensor, cutting: Cutting) -> Tensor:
     """Separate a track of any length; overlapping segments are cross-faded with a triangle.
 
@@ -37,23 +68,7 @@ def separate_in_segments(forward: Callable[[Tensor], Tensor], mix: Tensor, cutti
     Returns:
         The stems `[S, C, T]`.
     """
-    size, length = cutting.segment_samples, mix.shape[-1]
-    stride = max(round(size * (1 - cutting.overlap)), 1)
-    starts = list(range(0, max(length - (size - stride), 1), stride))
-    padded = torch.nn.functional.pad(mix, (0, starts[-1] + size - length))
-    ramp = torch.arange(1, size + 1, dtype=mix.dtype)
-    fade = torch.minimum(ramp, ramp.flip(0)) if stride < size else torch.ones(size, dtype=mix.dtype)
-    total = torch.zeros(1)
-    weight = torch.zeros(padded.shape[-1], dtype=mix.dtype)
-    for first in range(0, len(starts), cutting.batch_size):
-        group = starts[first : first + cutting.batch_size]
-        stems = forward(torch.stack([padded[:, start : start + size] for start in group])).float().cpu()
-        if first == 0:
-            total = torch.zeros(*stems.shape[1:3], padded.shape[-1], dtype=mix.dtype)
-        for start, piece in zip(group, stems, strict=True):
-            total[..., start : start + size] += piece * fade
-            weight[start : start + size] += fade
-    return (total / weight)[..., :length]
+    return torch.cat([piece for _, piece in finished_pieces(forward, mix, cutting)], dim=-1)
 
 
 def most_active_excerpt(stems: Tensor, length_samples: int, sample_rate_hz: int) -> Tensor:
@@ -85,30 +100,57 @@ def most_active_excerpt(stems: Tensor, length_samples: int, sample_rate_hz: int)
 
 
 def score_tracks(
-    forward: Callable[[Tensor], Tensor], tracks: Mapping[str, Tensor], sources: Sequence[str], cutting: Cutting
+    forward: Callable[..., Any],
+    tracks: Mapping[str, Tensor],
+    sources: Sequence[str],
+    cutting: Cutting,
+    resolutions: Sequence[int] = (),
 ) -> dict[str, float]:
     """Score a separator on tracks.
 
     Args:
-        forward: maps mixtures `[B, C, T]` to stems `[B, S, C, T]`.
+        forward: maps mixtures `[B, C, T]` to stems `[B, S, C, T]`; where resolutions are asked for, it is called with
+            `(mix, None, True)` and also returns every resolution's own estimate `[B, R, S, C, T]`.
         tracks: true stems `[S, C, T]` by name; their sum is the mixture.
         sources: names of the stems.
         cutting: how tracks are cut.
+        resolutions: names of the R resolutions whose own estimates are scored too; none by default.
 
     Returns:
-        `score`: mean over the tracks of the mean nSDR over the stems a track has, in dB; and under the name of each
-        source its mean over the tracks that have it.
+        `score`: mean over the tracks of the mean nSDR over the stems a track has, in dB; under the name of each
+        source its mean over the tracks that have it; and the same for every resolution alone, as `drums@4096`.
     """
-    by_source: dict[str, list[float]] = {source: [] for source in sources}
+
+    def estimates(mix: Tensor) -> Tensor:
+        """Put the estimate before those of the resolutions: `[B, 1 + R, S, C, T]`."""
+        if not resolutions:
+            return torch.as_tensor(forward(mix))[:, None]
+        whole, alone = forward(mix, None, True)
+        return torch.cat([whole[:, None], alone], dim=1)
+
+    by_name: dict[str, list[float]] = {}
     means: list[float] = []
     for stems in tracks.values():
-        values = nsdr(stems, separate_in_segments(forward, stems.sum(dim=0), cutting))
-        there = stems.abs().amax(dim=(1, 2)) >= SILENT_PEAK
-        for source, value, present in zip(sources, values.tolist(), there.tolist(), strict=True):
-            if present:
-                by_source[source].append(value)
-        if there.any():
-            means.append(values[there].mean().item())
+        there = (stems.abs().amax(dim=(1, 2)) >= SILENT_PEAK).tolist()
+        values = _nsdr_of_estimates(estimates, stems, cutting).tolist()
+        for ending, row in zip(["", *(f"@{name}" for name in resolutions)], values, strict=True):
+            for source, value, present in zip(sources, row, there, strict=True):
+                if present:
+                    by_name.setdefault(source + ending, []).append(value)
+        if any(there):
+            means.append(sum(value for value, present in zip(values[0], there, strict=True) if present) / sum(there))
     if not means:
         return {}
-    return {"score": sum(means) / len(means), **{s: sum(v) / len(v) for s, v in by_source.items() if v}}
+    names = [source + ending for ending in ["", *(f"@{name}" for name in resolutions)] for source in sources]
+    scores = {name: sum(by_name[name]) / len(by_name[name]) for name in names if name in by_name}
+    return {"score": sum(means) / len(means), **scores}
+
+
+def _nsdr_of_estimates(forward: Callable[[Tensor], Tensor], stems: Tensor, cutting: Cutting) -> Tensor:
+    """Return the nSDR `[K, S]` in dB of K estimates of the stems `[S, C, T]`, summed up piece by piece."""
+    error: Tensor | float = 0.0
+    for start, piece in finished_pieces(forward, stems.sum(dim=0), cutting):
+        target = stems[..., start : start + piece.shape[-1]]
+        error = error + (target - piece).double().square().sum(dim=(-2, -1))
+    signal = stems.double().square().sum(dim=(-2, -1))
+    return 10 * torch.log10((signal + ENERGY_FLOOR) / (error + ENERGY_FLOOR))
