@@ -1,12 +1,25 @@
-"""Studio effects for made stems: tilt, echo, reverberation, placing mono voices in stereo."""
+"""Studio effects for made stems: equaliser, compressor, saturation, width, echo, rooms, placing in stereo."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
 import numpy as np
+from scipy.signal import butter, lfilter, oaconvolve, sosfilt
+
+_TILT_TAPS = 2049
+_CONTROL_SAMPLES = 16
 
 
-def _fft_size(length: int) -> int:
-    return 1 << max(1, (length - 1).bit_length())
+@lru_cache(maxsize=64)
+def _tilt_filter(sample_rate_hz: int, tilt_db: float) -> np.ndarray:
+    """Return the taps of a filter without delay whose gain is a straight line over octaves, float32 `[2049]`."""
+    frequency_hz = np.maximum(np.fft.rfftfreq(_TILT_TAPS - 1, 1.0 / sample_rate_hz), 1.0)
+    gain = 10.0 ** (tilt_db * np.clip(np.log2(frequency_hz / 1000.0), -3.0, 3.0) / 20.0)
+    taps = np.roll(np.fft.irfft(gain), _TILT_TAPS // 2)
+    return (np.append(taps, taps[0]) * np.hanning(_TILT_TAPS)).astype(np.float32)
 
 
 def tilt_eq(wave: np.ndarray, sample_rate_hz: int, tilt_db: float, low_cut_hz: float = 0.0) -> np.ndarray:
@@ -21,14 +34,179 @@ def tilt_eq(wave: np.ndarray, sample_rate_hz: int, tilt_db: float, low_cut_hz: f
     Returns:
         float32 `[..., T]`.
     """
-    length = wave.shape[-1]
-    size = _fft_size(length + sample_rate_hz // 10)
-    frequency_hz = np.maximum(np.fft.rfftfreq(size, 1.0 / sample_rate_hz), 1.0)
-    gain = 10.0 ** (tilt_db * np.clip(np.log2(frequency_hz / 1000.0), -3.0, 3.0) / 20.0)
+    shaped = np.asarray(wave, np.float32)
+    if tilt_db:
+        taps = _tilt_filter(sample_rate_hz, tilt_db).reshape((1,) * (shaped.ndim - 1) + (-1,))
+        shaped = oaconvolve(shaped, taps, mode="full", axes=-1)[..., _TILT_TAPS // 2 :][..., : wave.shape[-1]]
     if low_cut_hz > 0.0:
-        gain = gain / np.sqrt(1.0 + (low_cut_hz / frequency_hz) ** 4)
-    shaped = np.fft.irfft(np.fft.rfft(wave, size) * gain, size)
-    return shaped[..., :length].astype(np.float32)
+        shaped = sosfilt(butter(2, low_cut_hz, "highpass", fs=sample_rate_hz, output="sos"), shaped)
+    return shaped.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band of an equaliser; `kind` is low_shelf, peak or high_shelf, `width` the quality factor Q."""
+
+    kind: str
+    frequency_hz: float
+    gain_db: float
+    width: float = 0.707
+
+
+def band_filter(band: Band, sample_rate_hz: int) -> np.ndarray:
+    """Return the second-order section of one band.
+
+    Args:
+        band: what it does.
+        sample_rate_hz: rate of the sound.
+
+    Returns:
+        float64 `[6]`, as scipy's `sosfilt` takes it.
+
+    Source: Bristow-Johnson, Audio EQ Cookbook.
+    """
+    root = 10.0 ** (band.gain_db / 40.0)
+    turn = 2.0 * np.pi * min(band.frequency_hz, 0.49 * sample_rate_hz) / sample_rate_hz
+    cosine, slope = np.cos(turn), np.sin(turn) / (2.0 * band.width)
+    if band.kind == "peak":
+        above = [1.0 + slope * root, -2.0 * cosine, 1.0 - slope * root]
+        below = [1.0 + slope / root, -2.0 * cosine, 1.0 - slope / root]
+    else:
+        # A high shelf is a low shelf seen from the other end of the spectrum.
+        sign = 1.0 if band.kind == "low_shelf" else -1.0
+        side = 2.0 * np.sqrt(root) * slope
+        plus, minus, mirrored = root + 1.0, root - 1.0, sign * cosine
+        above = [
+            root * (plus - minus * mirrored + side),
+            sign * 2.0 * root * (minus - plus * mirrored),
+            root * (plus - minus * mirrored - side),
+        ]
+        below = [
+            plus + minus * mirrored + side,
+            sign * -2.0 * (minus + plus * mirrored),
+            plus + minus * mirrored - side,
+        ]
+    return np.array([*above, *below]) / below[0]
+
+
+def equalise(wave: np.ndarray, sample_rate_hz: int, bands: Sequence[Band]) -> np.ndarray:
+    """Send a sound through an equaliser.
+
+    Args:
+        wave: float `[..., T]`.
+        sample_rate_hz: its rate.
+        bands: shelves and peaks; none leaves the sound as it is.
+
+    Returns:
+        float32 `[..., T]`.
+    """
+    if not bands:
+        return wave.astype(np.float32)
+    sections = np.stack([band_filter(band, sample_rate_hz) for band in bands])
+    return sosfilt(sections, wave).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Compressor:
+    """Above `threshold_db` a sound grows by 1 dB where it would have grown by `ratio`; times are those of a desk."""
+
+    threshold_db: float
+    ratio: float
+    attack_s: float = 0.005
+    release_db_per_s: float = 60.0
+
+
+def compress(wave: np.ndarray, sample_rate_hz: int, settings: Compressor) -> np.ndarray:
+    """Press the loud parts of a sound down, all channels alike.
+
+    Args:
+        wave: float `[C, T]`.
+        sample_rate_hz: its rate.
+        settings: threshold in dB relative to full scale, ratio, attack and release.
+
+    Returns:
+        float32 `[C, T]`, without make-up gain.
+    """
+    peaks = block_peaks(wave, _CONTROL_SAMPLES)
+    over_db = 20.0 * np.log10(np.maximum(peaks, 1e-7)) - settings.threshold_db
+    block_s = _CONTROL_SAMPLES / sample_rate_hz
+    # The level falls in a straight line after each peak: a running maximum in coordinates that fall with it.
+    fall_db = settings.release_db_per_s * block_s * np.arange(len(over_db))
+    held_db = np.maximum.accumulate(over_db + fall_db) - fall_db
+    wanted_db = np.maximum(held_db, 0.0) * (1.0 / settings.ratio - 1.0)
+    share = 1.0 - np.exp(-block_s / max(settings.attack_s, 1e-5))
+    gain_db = lfilter([share], [1.0, share - 1.0], wanted_db)
+    return wave.astype(np.float32) * ramped(10.0 ** (gain_db / 20.0), _CONTROL_SAMPLES, wave.shape[-1])
+
+
+def block_peaks(wave: np.ndarray, block_samples: int) -> np.ndarray:
+    """Return the highest magnitude of every block over all channels.
+
+    Args:
+        wave: float `[C, T]`.
+        block_samples: length of a block; the last one may be shorter.
+
+    Returns:
+        float `[ceil(T / block_samples)]`.
+    """
+    length = wave.shape[-1]
+    blocks = -(-length // block_samples)
+    level = np.zeros(blocks * block_samples, np.float32)
+    np.abs(wave).max(axis=0, out=level[:length])
+    return level.reshape(blocks, block_samples).max(axis=1)
+
+
+def ramped(gains: np.ndarray, block_samples: int, length: int) -> np.ndarray:
+    """Turn one gain per block into one per sample; straight lines from each block's start to the next one's.
+
+    Args:
+        gains: float `[blocks]`, block k starting at sample k * block_samples.
+        block_samples: length of a block.
+        length: samples wanted, at most blocks * block_samples.
+
+    Returns:
+        float32 `[length]`.
+    """
+    steps = np.diff(gains, append=gains[-1:]).astype(np.float32)
+    share = np.arange(block_samples, dtype=np.float32) / block_samples
+    return (gains.astype(np.float32)[:, None] + steps[:, None] * share).reshape(-1)[:length]
+
+
+def saturate(wave: np.ndarray, drive: float, bias: float = 0.0) -> np.ndarray:
+    """Bend a sound like an overdriven amplifier; its RMS stays.
+
+    Args:
+        wave: float `[..., T]`.
+        drive: how far a peak of three times the RMS goes into the bend; 0 leaves the sound as it is.
+        bias: moves the bend off centre, which adds even harmonics; 0 to about 0.5.
+
+    Returns:
+        float32 `[..., T]`.
+
+    """
+    power = float(np.mean(np.square(wave, dtype=np.float32)))
+    if drive <= 0.0 or power <= 0.0:
+        return wave.astype(np.float32)
+    bent = np.tanh(np.float32(drive / (3.0 * np.sqrt(power))) * wave + np.float32(bias)) - np.float32(np.tanh(bias))
+    if bias:
+        bent -= bent.mean(axis=-1, keepdims=True)
+    return (bent * np.float32(np.sqrt(power / max(float(np.mean(np.square(bent))), 1e-20)))).astype(np.float32)
+
+
+def widen(wave: np.ndarray, width: float) -> np.ndarray:
+    """Scale what differs between the two sides; the power stays.
+
+    Args:
+        wave: float `[2, T]`.
+        width: 0 makes both sides equal, 1 changes nothing, above 1 widens.
+
+    Returns:
+        float32 `[2, T]`.
+    """
+    middle, side = 0.5 * (wave[0] + wave[1]), np.float32(0.5 * width) * (wave[0] - wave[1])
+    moved = np.stack([middle + side, middle - side])
+    before, after = (float(np.mean(np.square(w, dtype=np.float32))) for w in (wave, moved))
+    return (moved * np.float32(np.sqrt(before / after) if after > 0.0 else 1.0)).astype(np.float32)
 
 
 def place(wave: np.ndarray, pan: float) -> np.ndarray:
@@ -76,12 +254,10 @@ def reverberate(
     Returns:
         float32 `[2, T]`; what would sound after T is cut.
     """
-    length = wave.shape[1]
     time_s = np.arange(max(1, round(decay_s * sample_rate_hz))) / sample_rate_hz
     room = rng.standard_normal((2, len(time_s))) * 10.0 ** (-3.0 * time_s / decay_s)
     room = 0.5 * (room + np.roll(room, 1, axis=1))  # rooms swallow the treble first
     room[:, : int(0.012 * sample_rate_hz)] = 0.0
     room *= np.sqrt(level) / np.maximum(np.sqrt((room**2).sum(axis=1, keepdims=True)), 1e-9)
-    size = _fft_size(length + len(time_s))
-    wet = np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(room, size), size)[:, :length]
-    return (wave + wet).astype(np.float32)
+    dry = wave.astype(np.float32)
+    return dry + oaconvolve(dry, room.astype(np.float32), axes=1)[:, : wave.shape[1]]

@@ -16,6 +16,7 @@ from polyres.data.synth.oscillators import (
     envelope,
     frequency_modulated,
     play_table,
+    table_path,
     wavetable,
 )
 
@@ -120,6 +121,14 @@ def draw_patch(program: int, rng: np.random.Generator) -> Patch:
     )
 
 
+def _turns(pitch_hz: float, time_s: np.ndarray, vibrato_cents: float) -> np.ndarray:
+    """Return how many cycles a note has gone through, float64 `[T]`; a vibrato sets in late."""
+    if not vibrato_cents:
+        return np.arange(1, len(time_s) + 1) * (pitch_hz / SAMPLE_RATE_HZ)
+    bend = vibrato_cents * np.sin(2.0 * np.pi * 5.4 * time_s) * np.minimum(time_s / 0.4, 1.0)
+    return np.cumsum(pitch_hz * 2.0 ** (bend / 1200.0), dtype=np.float64) / SAMPLE_RATE_HZ
+
+
 def _play_note(patch: Patch, pitch: int, held_s: float, rng: np.random.Generator) -> np.ndarray:
     """Return one note at full velocity, float32 `[2, T]`."""
     pitch_hz = 440.0 * 2.0 ** ((pitch - 69) / 12.0)
@@ -133,16 +142,14 @@ def _play_note(patch: Patch, pitch: int, held_s: float, rng: np.random.Generator
     # The filter follows the keys half-way, as on most synthesisers.
     cutoff_hz = (sweep * (pitch_hz / 220.0) ** 0.5).astype(np.float32)
     tables, cutoffs = wavetable(patch.shape, pitch_hz, patch.resonance, patch.order)
-    bend = patch.vibrato_cents * np.sin(2.0 * np.pi * 5.4 * time_s) * np.minimum(time_s / 0.4, 1.0)
+    path = table_path(cutoffs, cutoff_hz)
+    turns = _turns(pitch_hz, time_s, patch.vibrato_cents)
+    index = patch.fm_index * (0.2 + 0.8 * np.exp(-time_s / patch.sweep_s)) if patch.fm_index else None
     wave = np.zeros((2, length), np.float32)
     for voice in range(patch.voices):
         place = 0.0 if patch.voices == 1 else 2.0 * voice / (patch.voices - 1) - 1.0
-        speed = pitch_hz * 2.0 ** ((place * patch.detune_cents + bend) / 1200.0)
-        phase = np.cumsum(np.broadcast_to(speed, length), dtype=np.float64) / SAMPLE_RATE_HZ + rng.random()
-        sound = play_table(tables, cutoffs, phase, cutoff_hz)
-        if patch.fm_index:
-            index = patch.fm_index * (0.2 + 0.8 * np.exp(-time_s / patch.sweep_s))
-            sound = frequency_modulated(phase, patch.fm_ratio, index)
+        phase = turns * 2.0 ** (place * patch.detune_cents / 1200.0) + rng.random()
+        sound = play_table(tables, path, phase) if index is None else frequency_modulated(phase, patch.fm_ratio, index)
         angle = (np.clip(patch.pan + patch.spread * place, -1.0, 1.0) + 1.0) * np.pi / 4.0
         wave += np.sqrt(2.0) * np.array([[np.cos(angle)], [np.sin(angle)]], np.float32) * sound
     wave /= np.sqrt(patch.voices)
@@ -162,7 +169,7 @@ def _play_patch(patch: Patch, notes: Sequence[Note], rng: np.random.Generator, l
         kept = min(sound.shape[1], length_samples - start)
         wave[:, start : start + kept] += np.float32((note.velocity / 127.0) ** 1.3) * sound[:, :kept]
     if patch.drive:
-        peak = float(np.quantile(np.abs(wave), 0.995)) + 1e-6
+        peak = float(np.quantile(np.abs(wave[:, ::8]), 0.995)) + 1e-6
         wave = np.asarray(np.tanh(patch.drive * wave / peak) * (peak / np.tanh(patch.drive)), np.float32)
     if patch.low_cut_hz:
         wave = tilt_eq(wave, SAMPLE_RATE_HZ, patch.tilt_db, patch.low_cut_hz)

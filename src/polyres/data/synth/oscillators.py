@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def harmonics(shape: Shape, count: int) -> np.ndarray:
     return np.where(number == 1, 1.0, 0.0)
 
 
-def _low_pass_gain(frequency_hz: np.ndarray, cutoff_hz: float, resonance: float, order: int) -> np.ndarray:
+def _low_pass_gain(frequency_hz: np.ndarray, cutoff_hz: np.ndarray, resonance: float, order: int) -> np.ndarray:
     """Return the magnitude of a resonant low-pass filter; `resonance` 0 to 1."""
     ratio = frequency_hz / cutoff_hz
     quality = 0.7 + 5.0 * resonance
@@ -55,6 +56,7 @@ def _low_pass_gain(frequency_hz: np.ndarray, cutoff_hz: float, resonance: float,
     return second ** (order / 2)
 
 
+@lru_cache(maxsize=96)
 def wavetable(shape: Shape, pitch_hz: float, resonance: float, order: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Compute single cycles of one pitch through a low-pass at many cutoffs.
 
@@ -68,36 +70,47 @@ def wavetable(shape: Shape, pitch_hz: float, resonance: float, order: int = 2) -
         float32 `[frames, 2048]`, and the log2 of the cutoffs `[frames]`.
     """
     count = int(np.clip(_HIGHEST_HZ / pitch_hz, 1, _TABLE_SAMPLES // 2 - 1))
-    amplitudes = harmonics(shape, count)
     frequency_hz = pitch_hz * np.arange(1, count + 1)
     cutoffs = np.linspace(np.log2(_LOWEST_CUTOFF_HZ), np.log2(_HIGHEST_HZ), _FRAMES)
     spectra = np.zeros((_FRAMES, _TABLE_SAMPLES // 2 + 1), complex)
-    for frame, cutoff in enumerate(cutoffs):
-        gain = _low_pass_gain(frequency_hz, 2.0**cutoff, resonance, order)
-        spectra[frame, 1 : count + 1] = -0.5j * _TABLE_SAMPLES * amplitudes * gain
-    return np.fft.irfft(spectra, _TABLE_SAMPLES).astype(np.float32), cutoffs
+    gain = _low_pass_gain(frequency_hz, 2.0 ** cutoffs[:, None], resonance, order)
+    spectra[:, 1 : count + 1] = -0.5j * _TABLE_SAMPLES * harmonics(shape, count) * gain
+    tables = np.fft.irfft(spectra, _TABLE_SAMPLES).astype(np.float32)
+    tables.flags.writeable = cutoffs.flags.writeable = False  # they are shared between notes
+    return tables, cutoffs
 
 
-def play_table(tables: np.ndarray, cutoffs: np.ndarray, phase: np.ndarray, cutoff_hz: np.ndarray) -> np.ndarray:
-    """Read wavetables along a phase while the cutoff moves.
+def table_path(cutoffs: np.ndarray, cutoff_hz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Say which tables a moving cutoff reads.
 
     Args:
-        tables: from `wavetable`.
         cutoffs: from `wavetable`.
-        phase: float `[T]` in cycles.
         cutoff_hz: float `[T]`; limited to the range of the tables.
 
     Returns:
-        float32 `[T]`.
+        int32 `[T]`, where the darker table begins, and float32 `[T]`, the share of the brighter one, below 1.
     """
     place = (np.log2(cutoff_hz) - cutoffs[0]) / (cutoffs[1] - cutoffs[0])
     place = np.clip(place, 0.0, _FRAMES - 1.001).astype(np.float32)
     frame = place.astype(np.int32)
-    share = place - frame
+    return frame * _TABLE_SAMPLES, place - frame
+
+
+def play_table(tables: np.ndarray, path: tuple[np.ndarray, np.ndarray], phase: np.ndarray) -> np.ndarray:
+    """Read wavetables along a phase while the cutoff moves.
+
+    Args:
+        tables: from `wavetable`.
+        path: from `table_path`.
+        phase: float `[T]` in cycles.
+
+    Returns:
+        float32 `[T]`.
+    """
+    start, share = path
     # The tables hold at least two samples per period of the highest harmonic; nearest reading is 60 dB down.
-    index = ((phase - np.floor(phase)) * _TABLE_SAMPLES).astype(np.int32) % _TABLE_SAMPLES
+    position = start + ((phase - np.floor(phase)) * _TABLE_SAMPLES).astype(np.int32) % _TABLE_SAMPLES
     flat = tables.reshape(-1)
-    position = frame * _TABLE_SAMPLES + index
     low = flat[position]
     return low + share * (flat[position + _TABLE_SAMPLES] - low)
 
