@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from polyres.core.errors import TrainingError
 from polyres.training.checkpoint import load_state
-from polyres.training.optim import rate_factor
+from polyres.training.schedules import Place, rate_factor
 
 STEPS_PER_EPOCH = 3  # 10 items in batches of 4
 
@@ -78,7 +79,9 @@ def test_rate_follows_the_absolute_progress(make_solver, toy_config):
     solver.task.hook = lambda step: rates.append(solver.optimiser.param_groups[0]["lr"])
     solver.fit()
     total = 3 * STEPS_PER_EPOCH
-    expected = [toy_config.optimiser.lr * rate_factor(step / total, toy_config.schedule) for step in range(total)]
+    expected = [
+        toy_config.optimiser.lr * rate_factor(Place(step / total), toy_config.schedule) for step in range(total)
+    ]
     assert rates == expected
 
 
@@ -88,8 +91,97 @@ def test_schedule_by_epoch_keeps_the_rate_within_one(make_solver, toy_config):
     solver.task.hook = lambda step: rates.append(solver.optimiser.param_groups[0]["lr"])
     result = solver.fit()
     assert result.step == 9
-    expected = [toy_config.optimiser.lr * rate_factor(epoch / 3, toy_config.schedule) for epoch in range(3)]
+    expected = [toy_config.optimiser.lr * rate_factor(Place(epoch / 3), toy_config.schedule) for epoch in range(3)]
     assert rates == [rate for rate in expected for _ in range(STEPS_PER_EPOCH)]
+
+
+def rates_of(solver) -> list[float]:
+    """Return a list that fills with the rate of every step of the first group."""
+    rates = []
+    before = solver.task.hook
+
+    def note(step: int) -> None:
+        rates.append(solver.optimiser.param_groups[0]["lr"])
+        if before is not None:
+            before(step)
+
+    solver.task.hook = note
+    return rates
+
+
+def test_cosine_by_absolute_epoch_goes_on_along_the_same_curve(make_solver, toy_config, toy_task):
+    config = toy_config.with_values({"schedule": {"name": "cosine_epochs", "warmup_epochs": 2}, "epochs": 6})
+    whole = make_solver(config, "whole")
+    expected = rates_of(whole)
+    whole.fit()
+    by_epoch = [0.5, 1.0] + [0.5 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(4)]
+    assert expected == pytest.approx([1e-2 * factor for factor in by_epoch for _ in range(STEPS_PER_EPOCH)])
+    first = make_solver(config, "parts", toy_task(hook=stop_at(7)))
+    rates = rates_of(first)
+    first.fit()
+    second = make_solver(config, "parts", resume=True)
+    more = rates_of(second)
+    second.fit()
+    assert rates + more == expected
+    assert_same_run(whole.run.path, second.run.path)
+
+
+def test_groups_have_rates_of_their_own_and_go_on(make_solver, toy_config, toy_task):
+    groups = [{"match": r"^0\.", "lr": 1e-3, "weight_decay": 0.1}]
+    config = toy_config.with_values({"optimiser.groups": groups, "optimiser.decay_norms": False})
+    whole = make_solver(config, "whole")
+    slow = rates_of(whole)
+    whole.fit()
+    plain = make_solver(toy_config, "plain")
+    fast = rates_of(plain)
+    plain.fit()
+    assert slow == pytest.approx([rate / 10 for rate in fast])
+    row = whole.run.rows()[-1]
+    assert row["lr_groups"] == pytest.approx({r"^0\.": row["lr"] / 10, "rest": row["lr"]})
+    make_solver(config, "parts", toy_task(hook=stop_at(4))).fit()
+    second = make_solver(config, "parts", resume=True)
+    second.fit()
+    assert_same_run(whole.run.path, second.run.path)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_other_optimisers_go_on_too(make_solver, toy_config, toy_task, name):
+    config = toy_config.with_values({"optimiser.name": name})
+    whole = make_solver(config, "whole")
+    whole.fit()
+    make_solver(config, "parts", toy_task(hook=stop_at(4))).fit()
+    second = make_solver(config, "parts", resume=True)
+    second.fit()
+    assert_same_run(whole.run.path, second.run.path)
+
+
+def test_plateau_lowers_the_rate_when_the_score_stops_rising_and_goes_on(make_solver, toy_config, toy_task):
+    schedule = {"name": "plateau", "patience": 1, "factor": 0.1, "warmup": 0.0}
+    config = toy_config.with_values({"schedule": schedule, "valid.roots": ["any"], "epochs": 7, "ema": []})
+    scores = [1.0, 2.0, 2.0, 1.5, 3.0, 2.0, 2.0]
+
+    def scored(task):
+        task.scores = lambda loss: scores[-(-task.step // STEPS_PER_EPOCH) - 1]
+        return task
+
+    whole = make_solver(config, "whole", scored(toy_task()))
+    expected = rates_of(whole)
+    whole.fit()
+    # The second validation without a better one is the fourth.
+    assert expected == pytest.approx([1e-2] * 12 + [1e-3] * 9)
+    for step in (10, 13):
+        name = f"parts{step}"
+        first = make_solver(config, name, scored(toy_task(hook=stop_at(step))))
+        rates = rates_of(first)
+        first.fit()
+        task = scored(toy_task())
+        task.step = step + 1
+        second = make_solver(config, name, task, resume=True)
+        more = rates_of(second)
+        second.fit()
+        assert rates + more == expected
+        assert_same_run(whole.run.path, second.run.path)
+        assert whole.state.plateau == second.state.plateau
 
 
 @pytest.mark.parametrize("step", [0, 2, 4, 8])
@@ -332,7 +424,7 @@ def test_time_budget_ends_schedule_and_run_together(make_solver, toy_config, toy
     # 8 s per step, 6 s per validation every 3 steps, and the last 6 s kept for the last validation.
     elapsed, expected = 0.0, []
     for step in range(len(rates)):
-        expected.append(1e-2 * rate_factor((elapsed + (6 if step >= 3 else 0)) / 100, config.schedule))
+        expected.append(1e-2 * rate_factor(Place((elapsed + (6 if step >= 3 else 0)) / 100), config.schedule))
         elapsed += 8 + (6 if (step + 1) % 3 == 0 else 0)
     assert rates == pytest.approx(expected)
     assert len(rates) == 10

@@ -1,35 +1,180 @@
-"""Optimisers and learning-rate schedules by name."""
+"""Optimisers by name, and the groups of parameters that have a rate or a decay of their own."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from polyres.core.catalogue import Catalogue
+from polyres.core.errors import TrainingError
 
 if TYPE_CHECKING:
-    from polyres.training.config import OptimiserConfig, ScheduleConfig
+    from polyres.training.config import OptimiserConfig
+
+Group = dict[str, Any]
+"""A parameter group as torch has it; `initial_lr` is its full rate, `name` what it was matched by."""
 
 OPTIMISERS: Catalogue[torch.optim.Optimizer] = Catalogue("optimiser")
-SCHEDULES: Catalogue[float] = Catalogue("schedule")
-"""Every entry maps (progress through the whole run 0…1, ScheduleConfig) to a factor on the learning rate."""
+"""Every entry maps (model, groups, OptimiserConfig, fused) to an optimiser of these groups."""
 
 
 @OPTIMISERS.register("adam", "Adam; weight decay is added to the gradient")
-def _adam(model: nn.Module, config: OptimiserConfig, fused: bool) -> torch.optim.Optimizer:
+def _adam(model: nn.Module, groups: list[Group], config: OptimiserConfig, fused: bool) -> torch.optim.Optimizer:
     """Build Adam."""
-    decay = config.weight_decay
-    return torch.optim.Adam(model.parameters(), lr=config.lr, betas=config.betas, weight_decay=decay, fused=fused)
+    return torch.optim.Adam(groups, lr=config.lr, betas=config.betas, fused=fused)
 
 
 @OPTIMISERS.register("adamw", "Adam with decoupled weight decay")
-def _adamw(model: nn.Module, config: OptimiserConfig, fused: bool) -> torch.optim.Optimizer:
+def _adamw(model: nn.Module, groups: list[Group], config: OptimiserConfig, fused: bool) -> torch.optim.Optimizer:
     """Build AdamW."""
-    decay = config.weight_decay
-    return torch.optim.AdamW(model.parameters(), lr=config.lr, betas=config.betas, weight_decay=decay, fused=fused)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+
+
+@OPTIMISERS.register("sgd", "stochastic gradient descent with momentum (0.9 if not given)")
+def _sgd(model: nn.Module, groups: list[Group], config: OptimiserConfig, fused: bool) -> torch.optim.Optimizer:
+    """Build SGD."""
+    momentum = 0.9 if config.momentum is None else config.momentum
+    return torch.optim.SGD(groups, lr=config.lr, momentum=momentum, fused=fused)
+
+
+@OPTIMISERS.register("muon", "Muon (momentum 0.95 if not given) for the matrices of linear layers, AdamW for the rest")
+def _muon(model: nn.Module, groups: list[Group], config: OptimiserConfig, fused: bool) -> torch.optim.Optimizer:
+    """Build Muon with AdamW, after finding out whether there is anything for it to do."""
+    if not hasattr(torch.optim, "Muon"):
+        raise TrainingError(f"optimiser 'muon' needs torch 2.9 or newer and this is {torch.__version__}; use adamw")
+    matrices = linear_matrices(model)
+    if not matrices:
+        raise TrainingError("optimiser 'muon' moves matrices of linear layers and the model has none; use adamw")
+    return MuonWithAdamW(groups, matrices, config, fused)
+
+
+def linear_matrices(model: nn.Module) -> set[nn.Parameter]:
+    """Return the matrices that map features to features: weights of linear layers and input projections of attention.
+
+    Tables that are looked up, fusion weights and convolutions are not among them.
+    """
+    found: set[nn.Parameter] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            linear = isinstance(module, nn.Linear) and name == "weight"
+            if parameter.ndim == 2 and (linear or name == "in_proj_weight"):
+                found.add(parameter)
+    return found
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon for some matrices and AdamW for all other parameters, with one state and one list of groups.
+
+    Muon's step has the size that AdamW's would have, so that one rate and one decay suit both.
+
+    Source: Jordan et al. 2024, Muon: an optimizer for hidden layers; Liu et al. 2025, arXiv:2502.16982 (the size).
+    """
+
+    def __init__(self, groups: list[Group], matrices: set[nn.Parameter], config: OptimiserConfig, fused: bool) -> None:
+        """Divide every group in two.
+
+        Args:
+            groups: of all parameters.
+            matrices: the parameters for Muon.
+            config: rate, momentum, betas.
+            fused: use AdamW's kernel that does a whole step at once.
+        """
+        for_muon = _divided(groups, lambda parameter: parameter in matrices)
+        for_adamw = _divided(groups, lambda parameter: parameter not in matrices)
+        momentum = 0.95 if config.momentum is None else config.momentum
+        muon = torch.optim.Muon(for_muon, lr=config.lr, momentum=momentum, adjust_lr_fn="match_rms_adamw")
+        self._inner: list[torch.optim.Optimizer] = [muon]
+        if for_adamw:
+            self._inner.append(torch.optim.AdamW(for_adamw, lr=config.lr, betas=config.betas, fused=fused))
+        super().__init__([group for inner in self._inner for group in inner.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Give both the groups and the state of the whole."""
+        start = 0
+        for inner in self._inner:
+            end = start + len(inner.param_groups)
+            inner.param_groups, inner.state = self.param_groups[start:end], self.state
+            start = end
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state.
+
+        Args:
+            state_dict: as `state_dict` returned it.
+        """
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Move all parameters by their gradients.
+
+        Args:
+            closure: called first if given, to compute the gradients.
+        """
+        if closure is not None:
+            with torch.enable_grad():
+                closure()
+        for inner in self._inner:
+            inner.step()
+
+
+def _divided(groups: list[Group], belongs: Callable[[nn.Parameter], bool]) -> list[Group]:
+    """Return the groups with only the parameters that belong; those left empty are dropped."""
+    divided = [{**group, "params": [p for p in group["params"] if belongs(p)]} for group in groups]
+    return [group for group in divided if group["params"]]
+
+
+def parameter_groups(model: nn.Module, config: OptimiserConfig) -> list[Group]:
+    """Sort a model's parameters into groups with a rate and a decay each.
+
+    A parameter belongs to the first group of the config that its name matches, else to the rest. Without
+    `decay_norms`, parameters of one axis (biases, gains of norms, scales of layers) go without decay wherever they are.
+
+    Args:
+        model: its parameters are named as in its state.
+        config: the groups, and the rate and decay of the rest.
+
+    Returns:
+        Groups that are not empty, those of the config first.
+
+    Raises:
+        TrainingError: if a group gets no parameter.
+    """
+    left = dict(model.named_parameters())
+    groups: list[Group] = []
+    for number, group in enumerate(config.groups):
+        taken = [name for name in left if re.search(group.match, name)]
+        if not taken:
+            parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in left))
+            raise TrainingError(
+                f"optimiser.groups.{number}.match is {group.match!r}, which is in no name of a parameter that is "
+                f"left; names start with: {parts or '(none is left)'}"
+            )
+        lr = config.lr if group.lr is None else group.lr
+        decay = config.weight_decay if group.weight_decay is None else group.weight_decay
+        groups += _by_decay(group.match, [left.pop(name) for name in taken], lr, (decay, config.decay_norms))
+    return groups + _by_decay("rest", list(left.values()), config.lr, (config.weight_decay, config.decay_norms))
+
+
+def _by_decay(name: str, parameters: list[nn.Parameter], lr: float, decay: tuple[float, bool]) -> list[Group]:
+    """Make a group, or two where parameters of one axis go without decay."""
+    weight_decay, everywhere = decay
+    shared = {"lr": lr, "initial_lr": lr, "name": name}
+    if everywhere:
+        groups = [{**shared, "params": parameters, "weight_decay": weight_decay}]
+    else:
+        decayed = [parameter for parameter in parameters if parameter.ndim > 1]
+        others = [parameter for parameter in parameters if parameter.ndim <= 1]
+        groups = [
+            {**shared, "params": decayed, "weight_decay": weight_decay},
+            {**shared, "params": others, "weight_decay": 0.0},
+        ]
+    return [group for group in groups if group["params"]]
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig, fused: bool = True) -> torch.optim.Optimizer:
@@ -42,37 +187,24 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig, fused: bool = Tru
 
     Returns:
         The optimiser, with the full rates.
+
+    Raises:
+        TrainingError: if a group gets no parameter, or the optimiser does not suit the model.
     """
-    return OPTIMISERS.build(config.name, model, config, fused)
+    return OPTIMISERS.build(config.name, model, parameter_groups(model, config), config, fused)
 
 
-@SCHEDULES.register("constant", "warm-up, then the full rate")
-def _constant(progress: float, config: ScheduleConfig) -> float:
-    """Return the warm-up ramp, then 1."""
-    if progress < config.warmup:
-        return progress / config.warmup
-    return 1.0
-
-
-@SCHEDULES.register("cosine", "warm-up, then half a cosine down to final_ratio")
-def _cosine(progress: float, config: ScheduleConfig) -> float:
-    """Return the warm-up ramp, then half a cosine that ends at the final ratio when the run does."""
-    if progress < config.warmup:
-        return progress / config.warmup
-    after = (min(progress, 1.0) - config.warmup) / (1.0 - config.warmup)
-    return config.final_ratio + (1.0 - config.final_ratio) * 0.5 * (1.0 + math.cos(math.pi * after))
-
-
-def rate_factor(progress: float, config: ScheduleConfig) -> float:
-    """Say by how much the learning rate is multiplied at a point of the run.
-
-    It depends on the absolute progress only, so a resumed run follows the same curve.
+def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Set the rate of every group.
 
     Args:
-        progress: share of the run that is over, 0 to 1.
-        config: the schedule.
-
-    Returns:
-        The factor, 0 to 1.
+        optimiser: built by `build_optimiser`.
+        factor: on the full rate of each group.
     """
-    return SCHEDULES.build(config.name, progress, config)
+    for group in optimiser.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+def rates(optimiser: torch.optim.Optimizer) -> dict[str, float]:
+    """Return the rates by what the groups were matched by."""
+    return {group["name"]: group["lr"] for group in optimiser.param_groups}

@@ -21,6 +21,7 @@ from polyres.training.checkpoint import (
     with_prefix,
 )
 from polyres.training.ema import Ema
+from polyres.training.schedules import Plateau
 from polyres.training.state import RunState
 
 
@@ -85,13 +86,20 @@ def restore_run(path: Path, parts: Parts) -> RunState:
 
 def _state(path: Path, saved: Any) -> RunState:
     """Read where the run stood."""
-    known = {field.name for field in fields(RunState)}
-    unknown = sorted(set(saved) - known) if isinstance(saved, Mapping) else ["state"]
+    unknown = ["state"]
+    if isinstance(saved, Mapping):
+        plateau = saved.get("plateau", {})
+        unknown = sorted(set(saved) - _names(RunState)) + sorted(set(plateau) - _names(Plateau))
     if unknown:
         raise TrainingError(
             f"{path} has an entry {unknown[0]!r} that this version does not know; resume with the version that wrote it"
         )
-    return RunState(**saved)
+    return RunState(**{**saved, "plateau": Plateau(**saved.get("plateau", {}))})
+
+
+def _names(kind: type) -> set[str]:
+    """Return the names of a dataclass's fields."""
+    return {field.name for field in fields(kind)}
 
 
 def _check_model(path: Path, saved: Mapping[str, Tensor], model: nn.Module) -> None:

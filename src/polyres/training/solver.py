@@ -17,10 +17,11 @@ from polyres.training.devices import build_fabric, check_compiler
 from polyres.training.ema import Ema
 from polyres.training.epochs import add, epoch_figures, timed
 from polyres.training.loading import StepBatches, StepSampler, endless_batches, seed_of
-from polyres.training.optim import build_optimiser, rate_factor
+from polyres.training.optim import build_optimiser, rates, set_rates
 from polyres.training.progress import RunDisplay
 from polyres.training.run_folder import RunFolder, versions
 from polyres.training.saving import Parts, restore_run, save_run
+from polyres.training.schedules import Place, rate_factor
 from polyres.training.signals import StopRequest
 from polyres.training.state import RunState, TrainResult, peak_memory_mb, row_text
 from polyres.training.task import Model, Task
@@ -87,6 +88,11 @@ class Solver(Generic[Model]):
             # The last validation needs its time too; its cost is known from the one before.
             shares.append((self.state.elapsed_s + self.state.validation_s) / self.config.time_budget_s)
         return min(max(shares), 1.0)
+
+    def _place(self) -> Place:
+        """Return the place in the run that the learning rate goes by."""
+        epoch = self.state.step // self.steps_per_epoch
+        return Place(self.progress(), epoch, self.config.epochs, self.state.plateau.reductions)
 
     def _over(self) -> bool:
         """Say whether the run has reached its end."""
@@ -157,9 +163,9 @@ class Solver(Generic[Model]):
         self.model.train()
         # Dropout can only draw from the global generator: seeded by the step, it needs no state to be saved.
         torch.manual_seed(seed_of(config.seed, "model", self.state.step))
-        self.state.lr = config.optimiser.lr * rate_factor(self.progress(), config.schedule)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.state.lr
+        factor = rate_factor(self._place(), config.schedule)
+        self.state.lr = config.optimiser.lr * factor
+        set_rates(self.optimiser, factor)
         for part in range(config.accumulate):
             with timed(self.state.sums, "data"):
                 batch = self.fabric.to_device(next(self._batches))
@@ -233,6 +239,8 @@ class Solver(Generic[Model]):
             scores = self._validate_all()
         seconds = time.perf_counter() - start
         row = self._row(scores, seconds)
+        if scores:
+            state.plateau.take(max(values["score"] for values in scores.values()), self.config.schedule.patience)
         if validate:
             self._keep_best(scores)
         state.closed_step, state.sums = state.step, {}
@@ -295,6 +303,7 @@ class Solver(Generic[Model]):
             "step": self.state.step,
             "progress": round(self.progress(), 6),
             "lr": self.state.lr,
+            **({"lr_groups": rates(self.optimiser)} if self.config.optimiser.groups else {}),
             **epoch_figures(self.state.sums),
             "valid": {name: dict(values) for name, values in scores.items()},
             "validation_s": round(validation_s, 3),
