@@ -100,7 +100,7 @@ def test_compression_follows_its_static_curve(threshold_db: float, ratio: float)
     pressed = compress(wave, RATE_HZ, Compressor(threshold_db, ratio, 0.002, 30.0))
     expected_db = threshold_db * (1.0 - 1.0 / ratio)
     for side in range(2):
-        gain_db = level_db(pressed[side, 4000:]) - level_db(wave[side, 4000:])
+        gain_db = level_db(pressed[side]) - level_db(wave[side])
         assert gain_db == pytest.approx(expected_db, abs=0.1)
 
 

@@ -135,7 +135,8 @@ def compress(wave: np.ndarray, sample_rate_hz: int, settings: Compressor) -> np.
     held_db = np.maximum.accumulate(over_db + fall_db) - fall_db
     wanted_db = np.maximum(held_db, 0.0) * (1.0 / settings.ratio - 1.0)
     share = 1.0 - np.exp(-block_s / max(settings.attack_s, 1e-5))
-    gain_db = lfilter([share], [1.0, share - 1.0], wanted_db)
+    start = (1.0 - share) * wanted_db[:1]  # as if the sound had begun long before
+    gain_db = lfilter([share], [1.0, share - 1.0], wanted_db, zi=start)[0]
     return wave.astype(np.float32) * ramped(10.0 ** (gain_db / 20.0), _CONTROL_SAMPLES, wave.shape[-1])
 
 
@@ -182,7 +183,6 @@ def saturate(wave: np.ndarray, drive: float, bias: float = 0.0) -> np.ndarray:
 
     Returns:
         float32 `[..., T]`.
-
     """
     power = float(np.mean(np.square(wave, dtype=np.float32)))
     if drive <= 0.0 or power <= 0.0:
