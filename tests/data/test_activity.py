@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from polyres.core.errors import InputError
 from polyres.data import activity
-from polyres.data.activity import INDEX_NAME, StemFile, index_files, measure
+from polyres.data.activity import FORMAT, INDEX_NAME, StemFile, content_stamp, index_stems, level_db
+from polyres.data.track_files import Part
 
 RATE_HZ = 2000
 
@@ -22,6 +23,15 @@ def write(path: Path, seconds_amplitudes: list[float], rate_hz: int = RATE_HZ) -
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.repeat(seconds_amplitudes, rate_hz).astype(np.float32), rate_hz, subtype="FLOAT")
     return path
+
+
+def measure(path: Path) -> StemFile:
+    return activity.measure((Part(path),))
+
+
+def index_files(root: Path, paths: list[Path]) -> dict[Path, StemFile]:
+    found = index_stems(root, [(Part(path),) for path in paths])
+    return {stem.path: stem for stem in found.values()}
 
 
 def test_levels_are_the_rms_of_every_second(tmp_path: Path) -> None:
@@ -44,7 +54,7 @@ def test_active_level_ignores_quiet_seconds(tmp_path: Path) -> None:
 
 @given(st.lists(st.floats(-119.0, 0.0), min_size=1, max_size=30))
 def test_active_level_lies_between_the_loudest_and_30_db_below(levels_db: list[float]) -> None:
-    file = StemFile(Path("a.wav"), RATE_HZ, len(levels_db) * RATE_HZ, np.array(levels_db))
+    file = StemFile((Part(Path("a.wav")),), RATE_HZ, len(levels_db) * RATE_HZ, np.array(levels_db))
     if file.active.any():
         assert max(levels_db) - 30.1 <= file.active_level_db <= max(levels_db) + 1e-6
     else:
@@ -52,15 +62,22 @@ def test_active_level_lies_between_the_loudest_and_30_db_below(levels_db: list[f
         assert file.active_level_db == -120.0
 
 
-def test_index_reads_a_file_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "song" / "a.wav", [0.1, 0.1])
-    reads = []
+def count_measurements(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The first file of every stem that is measured from now on."""
+    reads: list[Path] = []
+    original = activity.measure
 
-    def counting(path: Path) -> StemFile:
-        reads.append(path)
-        return measure(path)
+    def counting(parts: tuple[Part, ...]) -> StemFile:
+        reads.append(parts[0].path)
+        return original(parts)
 
     monkeypatch.setattr(activity, "measure", counting)
+    return reads
+
+
+def test_index_reads_a_file_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "song" / "a.wav", [0.1, 0.1])
+    reads = count_measurements(monkeypatch)
     first = index_files(tmp_path, [path])[path]
     second = index_files(tmp_path, [path])[path]
     assert reads == [path]
@@ -93,7 +110,7 @@ def test_read_only_roots_are_indexed_in_the_cache(tmp_path: Path, monkeypatch: p
     index_files(root, [path])
     assert len(list((cache / "polyres" / "index").glob("*.json"))) == 1
     assert [p.name for p in root.iterdir() if ".part" in p.name] == []
-    monkeypatch.setattr(activity, "measure", lambda path: pytest.fail("measured again"))
+    monkeypatch.setattr(activity, "measure", lambda parts: pytest.fail("measured again"))
     index_files(root, [path])
 
 
@@ -101,3 +118,88 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_text("no audio")
     with pytest.raises(InputError, match=r"a\.wav cannot be read as audio"):
         measure(tmp_path / "a.wav")
+
+
+def test_a_changed_file_is_measured_again_even_with_its_old_size_and_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.wav", [0.0, 0.1] * 20)
+    date = path.stat()
+    index_files(tmp_path, [path])
+    reads = count_measurements(monkeypatch)
+    for seconds in ([0.0, 0.2] * 20, [0.0] * 20 + [0.1] * 20):  # the first second stays: the head tells nothing
+        write(path, seconds)
+        os.utime(path, ns=(date.st_atime_ns, date.st_mtime_ns))
+        assert path.stat().st_size == date.st_size
+        assert index_files(tmp_path, [path])[path].levels_db.tolist() == measure(path).levels_db.tolist()
+    assert reads.count(path) == 4  # twice by the index, twice by this test
+
+
+def test_a_copy_with_another_date_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.wav", [0.1, 0.2])
+    stamp = content_stamp(path)
+    index_files(tmp_path, [path])
+    reads = count_measurements(monkeypatch)
+    os.utime(path, ns=(1, 1))
+    index_files(tmp_path, [path])
+    assert reads == []
+    assert content_stamp(path) == stamp
+
+
+def test_an_index_of_an_older_format_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.wav", [0.1])
+    index_files(tmp_path, [path])
+    content = json.loads((tmp_path / INDEX_NAME).read_text())
+    assert content["format"] == FORMAT == 2
+    content["format"] = 1
+    (tmp_path / INDEX_NAME).write_text(json.dumps(content))
+    reads = count_measurements(monkeypatch)
+    index_files(tmp_path, [path])
+    assert reads == [path]
+    assert json.loads((tmp_path / INDEX_NAME).read_text())["format"] == 2
+
+
+def test_what_was_measured_before_an_error_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = write(tmp_path / "a.wav", [0.1])
+    (tmp_path / "b.wav").write_text("no audio")
+    with pytest.raises(InputError, match=r"b\.wav cannot be read as audio"):
+        index_files(tmp_path, [good, tmp_path / "b.wav"])
+    reads = count_measurements(monkeypatch)
+    index_files(tmp_path, [good])
+    assert reads == []
+
+
+def test_a_stem_of_several_files_is_measured_as_their_sum(tmp_path: Path) -> None:
+    paths = [write(tmp_path / "a.wav", [0.1, 0.1, 0.0]), write(tmp_path / "b.wav", [0.3, -0.1])]
+    parts = tuple(Part(path) for path in paths)
+    lines: list[str] = []
+    (stem,) = index_stems(tmp_path, [parts], lines.append).values()
+    assert lines == ["measuring a.wav|b.wav"]
+    assert stem.levels_db == pytest.approx([-8.0, -120.0, -120.0], abs=0.06)
+    assert (stem.length_s, stem.part_lengths_s) == (3.0, (3.0, 2.0))
+    (again,) = index_stems(tmp_path, [parts], lines.append).values()
+    assert len(lines) == 1
+    assert (again.parts, again.part_lengths_s, again.loudness_lufs) == (parts, (3.0, 2.0), stem.loudness_lufs)
+    assert again.levels_db.tolist() == stem.levels_db.tolist()
+
+
+def test_loudness_is_kept_with_the_levels(tmp_path: Path) -> None:
+    rate_hz = 48_000
+    wave = 10 ** (-20 / 20) * np.sin(2 * np.pi * 1000 * np.arange(3 * rate_hz) / rate_hz)
+    soundfile.write(tmp_path / "a.wav", np.stack([wave, wave], 1), rate_hz, subtype="FLOAT")
+    stem = index_files(tmp_path, [tmp_path / "a.wav"])[tmp_path / "a.wav"]
+    assert stem.loudness_lufs == pytest.approx(-20.0, abs=0.1)
+    assert stem.levels_db == pytest.approx([-23.0] * 3, abs=0.1)
+
+
+def test_a_short_file_and_a_missing_file_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", [0.1, 0.1])
+    path.write_bytes(path.read_bytes()[:-4000])
+    with pytest.raises(InputError, match=r"a\.wav ends early: 1\.50 s of 2\.00 s could be read; copy the file again"):
+        measure(path)
+    with pytest.raises(InputError, match=r"gone\.wav cannot be opened \(No such file or directory\); restore it"):
+        index_files(tmp_path, [tmp_path / "gone.wav"])
+
+
+def test_the_level_has_a_floor() -> None:
+    assert level_db(np.zeros((2, 10), np.float32)) == -120.0

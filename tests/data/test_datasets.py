@@ -85,7 +85,9 @@ def test_whole_tracks_come_in_order_and_can_be_cut(root: Path) -> None:
 
 
 def test_no_tracks_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no tracks in roots = .*; each track is a folder of stem files"):
+    with pytest.raises(ConfigError, match=r"roots = \[\] is not allowed; name at least one folder"):
+        TracksDataset(TracksConfig(roots=()))
+    with pytest.raises(InputError, match=r"no tracks in '.*'; each track is a folder with some of drums\.wav"):
         TracksDataset(TracksConfig(roots=(str(tmp_path),)))
     with pytest.raises(InputError, match="no folder"):
         TracksDataset(TracksConfig(roots=(str(tmp_path / "nowhere"),)))

@@ -1,33 +1,64 @@
-"""Activity: how loud each second of each stem file is, measured once and kept beside the tracks."""
+"""Activity: how loud each second of each stem is, measured once and kept beside the tracks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from polyres.data.audio import AudioReader
+from polyres.core.errors import InputError
+from polyres.data.loudness import SILENCE_LUFS, LoudnessMeter
+from polyres.data.names import shown
+from polyres.data.parts import StemReader, refuse_warnings
+from polyres.data.track_files import Part, Parts
 
 INDEX_NAME = ".polyres_index.json"
 FLOOR_DB = -120.0
-_FORMAT = 1
+FORMAT = 2
 _ACTIVE_RANGE_DB = 30.0
 _ACTIVE_FLOOR_DB = -60.0
+_HASH_WINDOWS = 8
+_HASH_BYTES = 1 << 14
+_SAVE_EVERY = 100
+
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class StemFile:
-    """One stem file with its RMS level in dBFS for every full or begun second."""
+    """One stem with its RMS level in dBFS for every full or begun second.
 
-    path: Path
+    Attributes:
+        parts: The files whose sum it is.
+        sample_rate_hz: Sample rate of the first.
+        length_samples: Length of the sum at that rate.
+        levels_db: RMS level of each second in dBFS.
+        loudness_lufs: Integrated loudness; -120 for silence.
+        part_lengths_s: Length of each part in seconds; that of the stem where nothing is given.
+    """
+
+    parts: Parts
     sample_rate_hz: int
     length_samples: int
     levels_db: np.ndarray
+    loudness_lufs: float = SILENCE_LUFS
+    part_lengths_s: tuple[float, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        """Fill in the lengths of the parts."""
+        if not self.part_lengths_s:
+            object.__setattr__(self, "part_lengths_s", (self.length_s,) * len(self.parts))
+
+    @property
+    def path(self) -> Path:
+        """The first file."""
+        return self.parts[0].path
 
     @property
     def length_s(self) -> float:
@@ -51,58 +82,140 @@ class StemFile:
         return float(10.0 * np.log10(np.mean(10.0 ** (levels_db / 10.0))))
 
 
-def measure(path: Path) -> StemFile:
-    """Read a file once, second by second, and note its levels.
+def measure(parts: Sequence[Part]) -> StemFile:
+    """Read a stem once, second by second, and note its levels.
+
+    Args:
+        parts: the files whose sum it is.
+
+    Returns:
+        The stem.
 
     Raises:
-        InputError: if the file cannot be read, is empty or holds NaN or infinite samples.
+        InputError: if a file is missing, cannot be read, is shorter than it says, is empty or holds NaN or infinite
+            samples.
     """
     levels_db = []
     length_samples = 0
-    with AudioReader(path) as reader:
-        rate_hz = reader.info.sample_rate_hz
-        for block in reader.blocks(rate_hz):
-            samples = block.reshape(-1)
-            power = float(np.dot(samples, samples)) / len(samples)
-            levels_db.append(max(FLOOR_DB, 10.0 * np.log10(max(power, 1e-12))))
-            length_samples += block.shape[1]
-    return StemFile(path, rate_hz, length_samples, np.round(np.asarray(levels_db), 1))
+    reader = StemReader(parts)
+    meter = LoudnessMeter(reader.sample_rate_hz, reader.channels)
+    for block in reader.blocks(reader.sample_rate_hz):
+        levels_db.append(level_db(block))
+        length_samples += block.shape[1]
+        meter.push(block)
+    refuse_warnings(reader.warnings)
+    lengths_s = zip(reader.lengths_samples, reader.sample_rates_hz, strict=True)
+    return StemFile(
+        tuple(parts),
+        reader.sample_rate_hz,
+        length_samples,
+        np.round(np.asarray(levels_db), 1),
+        round(meter.integrated_lufs(), 2),
+        tuple(samples / rate_hz for samples, rate_hz in lengths_s),
+    )
 
 
-def index_files(root: Path, paths: Iterable[Path]) -> dict[Path, StemFile]:
-    """Measure stem files, reading only those that are new or changed since the last time.
+def level_db(block: np.ndarray) -> float:
+    """RMS level of a block `[C, n]`, n >= 1, in dBFS; at least -120."""
+    samples = block.reshape(-1)
+    power = float(np.dot(samples, samples)) / len(samples)
+    return max(FLOOR_DB, 10.0 * float(np.log10(max(power, 1e-12))))
+
+
+def content_stamp(path: Path) -> str:
+    """Return what changes with the content of a file: a hash of its size and of windows from its head to its tail.
+
+    Args:
+        path: the file.
+
+    Returns:
+        32 hexadecimal digits. A copy has the same ones.
+
+    Raises:
+        InputError: if the file is missing or cannot be opened.
+    """
+    try:
+        size = path.stat().st_size
+        digest = hashlib.sha256(str(size).encode())
+        with path.open("rb") as file:
+            for window in range(_HASH_WINDOWS):
+                file.seek(max(size - _HASH_BYTES, 0) * window // (_HASH_WINDOWS - 1))
+                digest.update(file.read(_HASH_BYTES))
+    except OSError as error:
+        raise InputError(f"{shown(path)} cannot be opened ({error.strerror}); restore it or take it away") from error
+    return digest.hexdigest()[:32]
+
+
+def index_stems(root: Path, stems: Iterable[Parts], report: Report | None = None) -> dict[Parts, StemFile]:
+    """Measure stems, reading only those that are new or changed since the last time.
 
     The index is kept as `.polyres_index.json` in the root, or in the user's cache folder when the root is read-only.
+    What was measured before an error is kept too.
 
     Args:
         root: folder that holds all files.
-        paths: files to measure.
+        stems: the parts of each stem.
+        report: receives one line per stem that is measured.
 
     Returns:
-        Path to measurement, in the given order.
+        Parts to measurement, in the given order.
 
     Raises:
-        InputError: if a file cannot be read.
+        InputError: if a file is missing or cannot be read.
     """
     known = _load_index(root)
-    entries: dict[str, dict[str, object]] = {}
-    files: dict[Path, StemFile] = {}
-    changed = False
-    for path in paths:
-        name = path.relative_to(root).as_posix()
-        status = path.stat()
-        stamp = [status.st_size, status.st_mtime_ns]
-        entry = known.get(name)
-        if entry is None or entry["stamp"] != stamp:
-            file = measure(path)
-            entry = {"stamp": stamp, "rate_hz": file.sample_rate_hz, "length_samples": file.length_samples}
-            entry["levels_db"] = file.levels_db.tolist()
-            changed = True
-        entries[name] = entry
-        files[path] = StemFile(path, entry["rate_hz"], entry["length_samples"], np.asarray(entry["levels_db"], float))
-    if changed:
-        _save_index(root, {**known, **entries})
+    entries: dict[str, dict[str, Any]] = {}
+    files: dict[Parts, StemFile] = {}
+    stamps: dict[Path, str] = {}
+    unsaved = 0
+    try:
+        for parts in stems:
+            for part in parts:
+                if part.path not in stamps:
+                    stamps[part.path] = content_stamp(part.path)
+            key = "|".join(_key(root, part) for part in parts)
+            stamp = [stamps[part.path] for part in parts]
+            entry = known.get(key)
+            if entry is None or entry["stamp"] != stamp:
+                if report is not None:
+                    report(f"measuring {key}")
+                entry = {"stamp": stamp, **_entry(measure(parts))}
+                unsaved += 1
+            entries[key] = entry
+            files[parts] = _from_entry(parts, entry)
+            if unsaved >= _SAVE_EVERY:
+                _save_index(root, {**known, **entries})
+                unsaved = 0
+    finally:
+        if unsaved:
+            _save_index(root, {**known, **entries})
     return files
+
+
+def _key(root: Path, part: Part) -> str:
+    name = part.path.relative_to(root).as_posix()
+    return name if part.stream is None else f"{name}#{part.stream}"
+
+
+def _entry(stem: StemFile) -> dict[str, Any]:
+    return {
+        "rate_hz": stem.sample_rate_hz,
+        "length_samples": stem.length_samples,
+        "loudness_lufs": stem.loudness_lufs,
+        "lengths_s": list(stem.part_lengths_s),
+        "levels_db": stem.levels_db.tolist(),
+    }
+
+
+def _from_entry(parts: Parts, entry: dict[str, Any]) -> StemFile:
+    return StemFile(
+        parts,
+        entry["rate_hz"],
+        entry["length_samples"],
+        np.asarray(entry["levels_db"], float),
+        entry["loudness_lufs"],
+        tuple(entry["lengths_s"]),
+    )
 
 
 def _index_places(root: Path) -> tuple[Path, Path]:
@@ -111,19 +224,20 @@ def _index_places(root: Path) -> tuple[Path, Path]:
     return root / INDEX_NAME, cache / "polyres" / "index" / f"{digest}.json"
 
 
-def _load_index(root: Path) -> dict:
+def _load_index(root: Path) -> dict[str, dict[str, Any]]:
     for place in _index_places(root):
         try:
             content = json.loads(place.read_text())
         except (OSError, ValueError):
             continue
-        if isinstance(content, dict) and content.get("format") == _FORMAT:
-            return content["files"]
+        if isinstance(content, dict) and content.get("format") == FORMAT:
+            files: dict[str, dict[str, Any]] = content["files"]
+            return files
     return {}
 
 
-def _save_index(root: Path, entries: dict) -> None:
-    text = json.dumps({"format": _FORMAT, "files": entries})
+def _save_index(root: Path, entries: dict[str, dict[str, Any]]) -> None:
+    text = json.dumps({"format": FORMAT, "files": entries})
     for place in _index_places(root):
         temporary = place.with_name(f"{place.name}.part{os.getpid()}")
         try:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from polyres.core.catalogue import Catalogue
 from polyres.core.config import Config
 from polyres.core.errors import ConfigError
+from polyres.data.layouts import LAYOUTS, check_split, find_tracks
 from polyres.data.segments import SegmentSampler, StemsConfig
-from polyres.data.tracks import SOURCES, list_tracks, load_track
+from polyres.data.track_files import TrackFiles
+from polyres.data.tracks import SOURCES, list_tracks, load_layout_track, load_mixture, load_track
 
 __all__ = [
     "DATASETS",
+    "LAYOUTS",
     "StemsConfig",
     "StemsDataset",
     "TracksConfig",
     "TracksDataset",
+    "find_tracks",
     "list_tracks",
+    "load_layout_track",
+    "load_mixture",
     "load_track",
 ]
 
@@ -43,6 +49,11 @@ class StemsDataset(Dataset[Tensor]):
         self.sampler = SegmentSampler(config)
         self.epoch = 0
 
+    @property
+    def warnings(self) -> list[str]:
+        """One line for each track with stems that are padded."""
+        return self.sampler.warnings
+
     def set_epoch(self, epoch: int) -> None:
         """Choose which epoch's items come next, 0 upwards."""
         self.epoch = epoch
@@ -58,16 +69,24 @@ class StemsDataset(Dataset[Tensor]):
 
 
 class TracksConfig(Config):
-    """Whole tracks, one after another."""
+    """Whole tracks, one after another; `layout` and `split` hold for all roots."""
 
     roots: tuple[str, ...]
+    layout: str = "stems"
+    split: Literal["all", "train", "valid", "test"] = "all"
     sources: tuple[str, ...] = SOURCES
     sample_rate_hz: int = Field(44_100, gt=0)
     audio_channels: int = Field(2, gt=0)
     max_length_s: float | None = Field(None, gt=0)
 
+    @model_validator(mode="after")
+    def _layout_has_split(self) -> TracksConfig:
+        """Refuse unknown layouts and splits that a layout does not have."""
+        check_split(self.layout, self.split)
+        return self
 
-@DATASETS.register("tracks", "whole tracks in alphabetical order")
+
+@DATASETS.register("tracks", "whole tracks in the order of their layout")
 class TracksDataset(Dataset[Tensor]):
     """Whole tracks as stems; the mixture is their sum."""
 
@@ -75,27 +94,53 @@ class TracksDataset(Dataset[Tensor]):
         """Find the tracks.
 
         Raises:
-            InputError: if a root is not a folder.
-            ConfigError: if no root has a track.
+            InputError: if a root is not a folder or has no track.
+            ConfigError: if there are no roots.
         """
+        if not config.roots:
+            raise ConfigError("roots = [] is not allowed; name at least one folder of tracks")
         self.config = config
-        self.folders: list[Path] = [track for root in config.roots for track in list_tracks(root, config.sources)]
-        if not self.folders:
-            raise ConfigError(f"no tracks in roots = {list(config.roots)}; each track is a folder of stem files")
+        self.tracks: list[TrackFiles] = [
+            track for root in config.roots for track in find_tracks(root, config.layout, config.split, config.sources)
+        ]
+        self.warnings: list[str] = []
 
     @property
     def names(self) -> list[str]:
-        """Folder name of every track."""
-        return [folder.name for folder in self.folders]
+        """Name of every track."""
+        return [track.name for track in self.tracks]
 
     def __len__(self) -> int:
         """Return the number of tracks."""
-        return len(self.folders)
+        return len(self.tracks)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Return float32 stems `[S, C, T]` of one whole track, cut at the config's longest length."""
+        """Return float32 stems `[S, C, T]` of one whole track, cut at the config's longest length.
+
+        A line about stems that had to be padded is added to `warnings`, once per track.
+        """
+        return self._cut(
+            load_layout_track(
+                self.tracks[index],
+                self.config.sources,
+                self.config.sample_rate_hz,
+                self.config.audio_channels,
+                self._warn,
+            )
+        )
+
+    def mixture(self, index: int) -> Tensor | None:
+        """Return the mixture `[C, T]` that a track brings along, cut alike; None where it has none."""
         config = self.config
-        stems = load_track(self.folders[index], config.sources, config.sample_rate_hz, config.audio_channels)
+        mixture = load_mixture(self.tracks[index], config.sample_rate_hz, config.audio_channels)
+        return None if mixture is None else self._cut(mixture)
+
+    def _cut(self, wave: Tensor) -> Tensor:
+        config = self.config
         if config.max_length_s is None:
-            return stems
-        return stems[..., : round(config.max_length_s * config.sample_rate_hz)]
+            return wave
+        return wave[..., : round(config.max_length_s * config.sample_rate_hz)]
+
+    def _warn(self, line: str) -> None:
+        if line not in self.warnings:
+            self.warnings.append(line)

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from polyres.core.config import Config
 from polyres.core.errors import ConfigError
 from polyres.data.activity import FLOOR_DB, StemFile
-from polyres.data.tracks import SOURCES, Track, index_tracks, read_part
+from polyres.data.layouts import check_split
+from polyres.data.tracks import SOURCES, Track, index_tracks, read_stem
 
 
 class RootConfig(Config):
-    """One folder of tracks and its share of the draws."""
+    """One folder of tracks and its share of the draws.
+
+    `layout` says how the tracks lie in the folder (`polyres.data.layouts.LAYOUTS`), `split` which of them count.
+    """
 
     path: str
     weight: float = Field(1.0, ge=0)
     source_weights: dict[str, float] = {}
+    layout: str = "stems"
+    split: Literal["all", "train", "valid", "test"] = "all"
+
+    @model_validator(mode="after")
+    def _layout_has_split(self) -> RootConfig:
+        """Refuse unknown layouts and splits that a layout does not have."""
+        check_split(self.layout, self.split)
+        return self
 
     def weight_of(self, source: str) -> float:
         """Return the share of this root when a stem of the source is drawn on its own."""
@@ -91,7 +103,9 @@ class SegmentSampler:
         if not config.roots:
             raise ConfigError("roots = [] is not allowed; name at least one folder of tracks")
         self.config = config
-        self.tracks: list[list[Track]] = [_audible(index_tracks(root.path, config.sources)) for root in config.roots]
+        self.tracks: list[list[Track]] = [
+            _audible(index_tracks(root.path, config.sources, root.layout, root.split)) for root in config.roots
+        ]
         self._with_source: dict[str, list[list[Track]]] = {}
         for source in config.sources:
             having = [[track for track in tracks if source in track.stems] for tracks in self.tracks]
@@ -100,6 +114,11 @@ class SegmentSampler:
                 raise ConfigError(f"no track has the source '{source}'; add a root with {source} or drop the source")
             self._with_source[source] = having
         self._coherent = [[track for track in tracks if len(track.stems) > 1] for tracks in self.tracks]
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line for each track with stems that are padded."""
+        return [line for tracks in self.tracks for track in tracks for line in track.warnings]
 
     def draw(self, epoch: int, index: int) -> np.ndarray:
         """Return float32 stems `[S, C, T]` of one item."""
@@ -111,8 +130,8 @@ class SegmentSampler:
             draw = plan[source]
             if draw.stem is None:
                 continue
-            part = read_part(
-                draw.stem.path,
+            part = read_stem(
+                draw.stem,
                 draw.start_s,
                 config.segment_samples,
                 config.sample_rate_hz,
@@ -205,5 +224,5 @@ def _audible(tracks: list[Track]) -> list[Track]:
     for track in tracks:
         stems = {source: stem for source, stem in track.stems.items() if stem.active_level_db > FLOOR_DB}
         if stems:
-            kept.append(Track(track.folder, stems))
+            kept.append(replace(track, stems=stems))
     return kept

@@ -1,0 +1,234 @@
+"""MUSDB18: its folders of WAV files (HQ), its stem files (`.stem.mp4`), and its splits."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+from typing import ClassVar
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from polyres.core.errors import InputError
+from polyres.data.blocks import rechunk, skip_samples
+from polyres.data.decode import frame_to_wave, open_container
+from polyres.data.names import shown
+from polyres.data.track_files import Layout, Part, TrackFiles, missing_file, mixture_of, stem_paths
+
+Wave = npt.NDArray[np.float32]
+
+VALIDATION_TRACKS = frozenset(
+    {
+        "Actions - One Minute Smile",
+        "Alexander Ross - Goodbye Bolero",
+        "ANiMAL - Rockshow",
+        "Clara Berry And Wooldog - Waltz For My Victims",
+        "Fergessen - Nos Palpitants",
+        "James May - On The Line",
+        "Johnny Lokke - Promises & Lies",
+        "Leaf - Summerghost",
+        "Meaxic - Take A Step",
+        "Patrick Talbot - A Reason To Leave",
+        "Skelpolu - Human Mistakes",
+        "Traffic Experiment - Sirens",
+        "Triviul - Angelsaint",
+        "Young Griffo - Pennies",
+    }
+)
+"""The 14 of the 100 tracks in `train` that the authors of MUSDB18 name for validation."""
+
+STREAMS = {"mixture": 0, "drums": 1, "bass": 2, "other": 3, "vocals": 4}
+STEM_SUFFIX = ".stem.mp4"
+
+# The first frame after a jump lacks the half that overlaps from the one before; some more for codings with a memory.
+_PREROLL_SAMPLES = 8192
+_TOLERANCE_S = 0.1
+_LIBAV_ERRORS = (av.FFmpegError, ValueError, RuntimeError)
+
+
+class StemStreamReader:
+    """Read one audio stream of a stem file as FFmpeg's command decodes it to 16-bit integers.
+
+    The encoder's delay is cut off where the file has an edit list, and nothing at the end.
+
+    Args:
+        path: The file.
+        stream: Which of its audio streams, from 0.
+
+    Attributes:
+        sample_rate_hz: Sample rate in Hz.
+        channels: Number of channels C.
+        length_samples: Length that the file states, in samples; 0 if it states none.
+        warnings: One line if the last whole pass ended before the stated length.
+
+    Raises:
+        InputError: Missing, not readable, no such stream, or nothing in it decodes.
+    """
+
+    def __init__(self, path: Path, stream: int) -> None:
+        self.path = path
+        self.stream = stream
+        self.warnings: list[str] = []
+        if not path.is_file():
+            raise InputError(f"{shown(path)} does not exist; check the path")
+        try:
+            with open_container(path) as container:
+                opened = self._stream(container)
+                first = next(container.decode(opened), None)
+                if first is None:
+                    raise InputError(f"{shown(path)} holds no samples in stream {stream}; copy it again")
+                self.sample_rate_hz = int(first.sample_rate)
+                self.channels = int(first.layout.nb_channels)
+                stated_s = float(opened.duration * opened.time_base) if opened.duration and opened.time_base else 0.0
+                self.length_samples = round(stated_s * self.sample_rate_hz)
+        except _LIBAV_ERRORS as error:
+            raise self._unreadable(error) from error
+
+    def blocks(self, block_samples: int) -> Generator[Wave, None, None]:
+        """Pass over the stream once.
+
+        Args:
+            block_samples: Samples per block, 1 or more.
+
+        Yields:
+            `[C, n]` float32, multiples of 1/32768; n is `block_samples` in all blocks but the last.
+
+        Raises:
+            InputError: A part of the stream cannot be decoded.
+        """
+        self.warnings.clear()
+        got = 0
+        with closing(self._pieces(0)) as pieces:
+            for block in rechunk(pieces, block_samples):
+                got += block.shape[1]
+                yield block
+        if got + _TOLERANCE_S * self.sample_rate_hz < self.length_samples:
+            stated_s = self.length_samples / self.sample_rate_hz
+            got_s = got / self.sample_rate_hz
+            self.warnings.append(f"{shown(self.path)} ends early: {got_s:.2f} s of {stated_s:.2f} s could be read")
+
+    def read(self, start_samples: int, length_samples: int) -> Wave:
+        """Read a part after a jump to shortly before it.
+
+        Samples equal those of a whole pass, but for bands that the encoder replaced by a description of noise: an
+        AAC decoder draws those anew from wherever it began.
+
+        Args:
+            start_samples: First sample, from 0.
+            length_samples: Samples wanted.
+
+        Returns:
+            `[C, n]` float32, n below `length_samples` where the stream ends earlier.
+
+        Raises:
+            InputError: A part of the stream cannot be decoded.
+        """
+        parts = [np.zeros((self.channels, 0), np.float32)]
+        missing = length_samples
+        with closing(self._pieces(start_samples)) as pieces:
+            for piece in pieces:
+                parts.append(piece[:, :missing])
+                missing -= parts[-1].shape[1]
+                if not missing:
+                    break
+        return np.concatenate(parts, axis=1)
+
+    def _pieces(self, start_samples: int) -> Generator[Wave, None, None]:
+        """Yield the signal from `start_samples` on."""
+        try:
+            with open_container(self.path) as container:
+                stream = self._stream(container)
+                if start_samples > 0 and stream.time_base:
+                    jump_s = (start_samples - _PREROLL_SAMPLES) / self.sample_rate_hz
+                    container.seek(round(jump_s / stream.time_base), stream=stream)
+                frames = (frame for frame in container.decode(stream) if frame.samples)
+                first = next(frames, None)
+                if first is None:
+                    return
+                skip = start_samples - (self._position(first, stream) if start_samples > 0 else 0)
+                yield from skip_samples(map(_sixteen_bits, chain([first], frames)), max(skip, 0))
+        except _LIBAV_ERRORS as error:
+            raise self._unreadable(error) from error
+
+    def _position(self, frame: av.AudioFrame, stream: av.AudioStream) -> int:
+        """Return the sample at which a frame begins."""
+        if frame.pts is None or frame.time_base is None:
+            raise InputError(f"{shown(self.path)} has no time stamps, which partial reads need; use wav files")
+        ticks = frame.pts - (stream.start_time or 0)
+        return round(ticks * frame.time_base * self.sample_rate_hz)
+
+    def _stream(self, container: av.container.InputContainer) -> av.AudioStream:
+        streams = container.streams.audio
+        if self.stream >= len(streams):
+            raise InputError(
+                f"{shown(self.path)} has {len(streams)} audio streams; a stem file has {len(STREAMS)}: "
+                + ", ".join(STREAMS)
+            )
+        return streams[self.stream]
+
+    def _unreadable(self, error: Exception) -> InputError:
+        reason = "not a stem file, or damaged" if isinstance(error, av.FFmpegError) else str(error)
+        return InputError(f"{shown(self.path)} cannot be decoded ({reason}); copy it again")
+
+
+def _sixteen_bits(frame: av.AudioFrame) -> Wave:
+    """Convert a decoded frame to `[C, n]`, rounded half to even and held inside 16 bits as FFmpeg does."""
+    scaled = np.rint(frame_to_wave(frame) * np.float32(2**15))
+    return np.asarray(np.clip(scaled, -(2**15), 2**15 - 1) / np.float32(2**15), np.float32)
+
+
+class _Musdb(Layout):
+    """Tracks in `ROOT/train` and `ROOT/test`; 14 of those in `train` are for validation."""
+
+    splits = ("all", "train", "valid", "test")
+    is_complete = True
+
+    def find(self, root: Path, sources: Sequence[str], split: str = "all") -> list[TrackFiles]:
+        """List the tracks of a split: train 86, valid 14, test 50 where the data set is whole."""
+        folders = {"all": ("train", "test"), "test": ("test",)}.get(split, ("train",))
+        tracks = [track for folder in folders if (root / folder).is_dir() for track in self._in(root / folder, sources)]
+        if split in ("train", "valid"):
+            tracks = [track for track in tracks if (track.name in VALIDATION_TRACKS) == (split == "valid")]
+        return tracks
+
+    def _in(self, folder: Path, sources: Sequence[str]) -> list[TrackFiles]:
+        """List the tracks in one folder."""
+        return []
+
+
+class Musdb18HqLayout(_Musdb):
+    """MUSDB18-HQ: one folder per track with a WAV file per stem and `mixture.wav`."""
+
+    wanted: ClassVar[str] = "ROOT/train/TRACK/drums.wav and so on, and ROOT/test"
+
+    def _in(self, folder: Path, sources: Sequence[str]) -> list[TrackFiles]:
+        tracks = []
+        for track in sorted(sub for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith(".")):
+            paths = stem_paths(track, sources)
+            mixture = mixture_of(track)
+            if not paths and mixture is None:
+                continue
+            named = [source for source in sources if source in STREAMS]
+            absent = [missing_file(track / f"{source}.wav", track.name) for source in named if source not in paths]
+            stems = {source: (Part(path),) for source, path in paths.items()}
+            tracks.append(TrackFiles(track.name, track, stems, mixture, tuple(absent)))
+        return tracks
+
+
+class Musdb18Layout(_Musdb):
+    """MUSDB18: one stem file per track."""
+
+    wanted: ClassVar[str] = f"ROOT/train/TRACK{STEM_SUFFIX} and ROOT/test"
+
+    def _in(self, folder: Path, sources: Sequence[str]) -> list[TrackFiles]:
+        tracks = []
+        for path in sorted(folder.glob(f"*{STEM_SUFFIX}")):
+            if path.name.startswith("."):
+                continue
+            name = path.name.removesuffix(STEM_SUFFIX)
+            stems = {source: (Part(path, STREAMS[source]),) for source in sources if source in STREAMS}
+            tracks.append(TrackFiles(name, path, stems, Part(path, STREAMS["mixture"])))
+        return tracks

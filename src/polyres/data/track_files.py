@@ -1,0 +1,164 @@
+"""Tracks as they lie on disk: which files belong to which stem, before any of them is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from polyres.core.errors import InputError
+from polyres.data.names import shown
+
+SOURCES = ("drums", "bass", "other", "vocals")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3", ".m4a", ".opus", ".wma")
+MIXTURE_NAMES = ("mixture", "mix")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file that sounds in a stem.
+
+    Attributes:
+        path: The file.
+        stream: None for a file of one stream; else the audio stream of a stem file (`.stem.mp4`) from 0, whose
+            samples are rounded to 16 bits as FFmpeg's command does.
+    """
+
+    path: Path
+    stream: int | None = None
+
+    def __str__(self) -> str:
+        """Return the path, with the stream if there is one."""
+        return shown(self.path) if self.stream is None else f"{shown(self.path)} (stream {self.stream})"
+
+
+Parts = tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class TrackFiles:
+    """One track: its stems by source, each the sum of one or more files; sources it lacks are absent.
+
+    Attributes:
+        name: Name of the song, not always unique.
+        folder: Its folder, or its file where one file holds all stems.
+        stems: Source to files.
+        mixture: The file of the mixture, None where there is none.
+        problems: One line for each file that should be there and is not, or cannot be understood.
+    """
+
+    name: str
+    folder: Path
+    stems: Mapping[str, Parts]
+    mixture: Part | None = None
+    problems: tuple[str, ...] = ()
+
+
+class Layout:
+    """How one kind of data set lies on disk.
+
+    Attributes:
+        splits: Splits that can be asked for.
+        is_complete: Whether every track must have every source.
+        wanted: What a folder of this layout holds, for error messages.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = ("all",)
+    is_complete: ClassVar[bool] = False
+    wanted: ClassVar[str] = ""
+
+    def find(self, root: Path, sources: Sequence[str], split: str = "all") -> list[TrackFiles]:
+        """List the tracks.
+
+        Args:
+            root: existing folder of the data set.
+            sources: stems that are wanted.
+            split: one of `splits`.
+
+        Returns:
+            Tracks in a fixed order; empty where the folder is of another layout.
+        """
+        return []
+
+
+def stem_paths(folder: Path, sources: Sequence[str] = SOURCES) -> dict[str, Path]:
+    """Find the stem files of one track folder; with several formats of one stem the first of the list above counts."""
+    found = {}
+    for source in sources:
+        path = first_file(folder, source)
+        if path is not None:
+            found[source] = path
+    return found
+
+
+def first_file(folder: Path, stem: str) -> Path | None:
+    """Return the audio file of this name in a folder whatever its format, or None."""
+    paths = (folder / f"{stem}{suffix}" for suffix in AUDIO_SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def mixture_of(folder: Path) -> Part | None:
+    """Return the file of the mixture in a track folder, or None."""
+    paths = (first_file(folder, name) for name in MIXTURE_NAMES)
+    return next((Part(path) for path in paths if path is not None), None)
+
+
+def folders_under(root: Path) -> Iterator[Path]:
+    """Yield the root and all folders under it but those whose names begin with a dot."""
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        yield folder
+        pending += [sub for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith(".")]
+
+
+def list_tracks(root: str | Path, sources: Sequence[str] = SOURCES) -> list[Path]:
+    """List the track folders under a root, the root itself included.
+
+    Args:
+        root: folder searched at any depth; names that begin with a dot are left out.
+        sources: a folder with a `<source>.<ext>` file of one of these is a track.
+
+    Returns:
+        Folders in alphabetical order.
+
+    Raises:
+        InputError: if the root is not a folder.
+    """
+    root = require_folder(root)
+    return sorted(folder for folder in folders_under(root) if stem_paths(folder, sources))
+
+
+def require_folder(root: str | Path) -> Path:
+    """Return the path of an existing folder.
+
+    Raises:
+        InputError: if there is none.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"no folder '{root}'; give a folder of tracks, each a folder with files such as drums.wav")
+    return root
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that describes a track.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path}' cannot be read as JSON ({_short(error)}); copy it again") from error
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:80]
+
+
+def missing_file(path: Path, name: str) -> str:
+    """Word the problem of a file that a track should have."""
+    return f"'{shown(path)}' is missing from the track '{name}'; restore it or take the track away"
