@@ -1,7 +1,7 @@
 """Augmentations: random changes of stems `[B, S, C, T]`, each drawn anew per item and stem.
 
 The settings are in `augment_config`, the families in `augment_level`, `augment_filter`, `augment_time`,
-`augment_codec` and `augment_room`.
+`augment_stretch`, `augment_codec` and `augment_room`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 # Importing a family registers what it holds.
-from polyres.data import augment_filter, augment_level, augment_time
+from polyres.data import augment_codec, augment_filter, augment_level, augment_room, augment_stretch, augment_time
 from polyres.data.augment_base import AUGMENTATIONS, Augmentation
 from polyres.data.augment_config import PRESETS, AugmentConfig
 from polyres.data.augment_filter import fast_fft_size
+from polyres.data.augment_stretch import trimmed_length
+from polyres.data.augment_time import crop_samples
 
 __all__ = [
     "AUGMENTATIONS",
@@ -21,9 +23,13 @@ __all__ = [
     "AugmentConfig",
     "Augmentation",
     "augment_batch",
+    "augment_codec",
     "augment_filter",
     "augment_level",
+    "augment_room",
+    "augment_stretch",
     "augment_time",
+    "augmented_length",
     "fast_fft_size",
 ]
 
@@ -37,11 +43,30 @@ def augment_batch(stems: Tensor, config: AugmentConfig, generator: torch.Generat
         generator: source of randomness, on the CPU.
 
     Returns:
-        float32 `[B, S, C, T]`; the new mixture is the sum over S.
+        float32 `[B, S, C, T]`, of the length that `augmented_length` tells; the new mixture is the sum over S.
 
     Raises:
-        UnknownNameError: if the chain names an augmentation that does not exist.
+        InputError: if the segments are too short for what the chain cuts off.
+        ConfigError: if an augmentation needs a library that is not installed.
     """
     for name in config.chain:
         stems = AUGMENTATIONS.build(name, stems, config, generator)
     return stems
+
+
+def augmented_length(config: AugmentConfig, length_samples: int) -> int:
+    """Tell how long a segment is after the chain: as before, unless it has crops or a tempo that trims.
+
+    Args:
+        config: which changes, and how far.
+        length_samples: samples of a segment before.
+
+    Returns:
+        Samples after; below 1 where nothing would be left.
+    """
+    for name in config.chain:
+        if name == "crop":
+            length_samples -= crop_samples(config)
+        elif name in ("repitch", "tempo"):
+            length_samples = trimmed_length(length_samples, config.repitch if name == "repitch" else config.tempo)
+    return length_samples

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from polyres.core.catalogue import unknown_name_message
 from polyres.core.config import Config
@@ -184,6 +184,16 @@ class AugmentConfig(Config):
     codec: CodecConfig = CodecConfig()
     reverb: ReverbConfig = ReverbConfig()
     noise: NoiseConfig = NoiseConfig()
+
+    @field_validator("chain")
+    @classmethod
+    def _knows_the_chain(cls, chain: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse a name without settings: every augmentation has a field of its name."""
+        known = [name for name in cls.model_fields if name not in ("preset", "chain", "sample_rate_hz")]
+        for name in chain:
+            if name not in known:
+                raise UnknownNameError(unknown_name_message("augmentation", name, known))
+        return chain
 
     @model_validator(mode="before")
     @classmethod

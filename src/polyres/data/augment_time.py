@@ -58,7 +58,7 @@ def shift(stems: Tensor, config: AugmentConfig, generator: torch.Generator) -> T
 def crop(stems: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
     """Cut every stem to the segment less the shift, each chosen one from a random place, the others from the start."""
     settings = config.crop
-    spare = round(settings.shift_s * config.sample_rate_hz)
+    spare = crop_samples(config)
     length = stems.shape[-1] - spare
     if length < 1:
         raise InputError(
@@ -76,3 +76,8 @@ def crop(stems: Tensor, config: AugmentConfig, generator: torch.Generator) -> Te
         for item, starts in zip(stems, offsets.tolist(), strict=True)
     ]
     return torch.stack(items)
+
+
+def crop_samples(config: AugmentConfig) -> int:
+    """Return by how many samples `crop` shortens a segment."""
+    return round(config.crop.shift_s * config.sample_rate_hz)
