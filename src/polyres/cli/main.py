@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 import polyres
-from polyres.cli import models, pack, separate, synth, train
+from polyres.cli import models, pack, runs, separate, synth, train
 from polyres.core.errors import PolyresError
 
 REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
     separate.register,
     models.register,
     train.register,
+    runs.register,
     pack.register,
     synth.register,
 )

@@ -10,6 +10,7 @@ import torch
 
 from polyres.core.errors import TrainingError
 from polyres.training.run_folder import CONFIG_FILE, RunFolder
+from polyres.training.run_lock import held, refuse_if_held
 from polyres.training.separation import SeparationTask, TrainConfig
 from polyres.training.solver import Solver
 from polyres.training.state import TrainResult
@@ -28,7 +29,7 @@ def run_training(recipe: Path | None, out: Path, overrides: Sequence[str] = (), 
         How the run ended.
 
     Raises:
-        TrainingError: if the run cannot start, go on, or has diverged.
+        TrainingError: if the run cannot start or go on, has diverged, or is going on already.
         ConfigError: if recipe or overrides are wrong.
         OutputError: if the run folder cannot be written.
     """
@@ -38,11 +39,13 @@ def run_training(recipe: Path | None, out: Path, overrides: Sequence[str] = (), 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     task = SeparationTask(config)
+    refuse_if_held(out)
     opened = RunFolder.reopen if resume else RunFolder.create
     run = opened(out, config, config.seed)
-    solver = Solver(config, task, run, resume)
-    _say(_opening(config, solver))
-    result = solver.fit()
+    with held(out):
+        solver = Solver(config, task, run, resume)
+        _say(_opening(config, solver))
+        result = solver.fit()
     _say(_closing(out, result))
     return result
 
