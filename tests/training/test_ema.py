@@ -73,3 +73,38 @@ def test_state_round_trip_goes_on_as_if_never_stopped():
 def test_foreign_state_is_refused():
     with pytest.raises(TrainingError, match=r"saved ema_0.8 does not fit the model \(first difference: bias\)"):
         Ema(nn.Linear(2, 1), 0.8).load({"weight": torch.zeros(1, 2)}, 1)
+
+
+def test_shapes_of_another_model_are_refused():
+    model = nn.Linear(2, 1)
+    saved = {"weight": torch.zeros(1, 1), "bias": torch.zeros(1)}
+    with pytest.raises(
+        TrainingError, match=r"ema_0.8 does not fit the model \(weight has the shape \(1, 1\) there and"
+    ):
+        Ema(model, 0.8).load(saved, 1)
+
+
+def test_names_tell_averages_by_step_and_by_epoch_apart():
+    model = nn.Linear(2, 1)
+    assert Ema(model, 0.9).name == "ema_0.9"
+    assert Ema(model, 0.9, "epoch").name == "ema_epoch_0.9"
+
+
+def test_length_counts_steps():
+    model = nn.Linear(2, 1)
+    assert Ema(model, 0.9).length_steps(50) == pytest.approx(10)
+    assert Ema(model, 0.9, "epoch").length_steps(50) == pytest.approx(500)
+
+
+def test_distance_is_relative_to_the_weights():
+    model = nn.Linear(3, 1)
+    ema = Ema(model, 0.5)
+    set_weights(model, 2.0)
+    ema.update()
+    assert ema.distance() == 0
+    set_weights(model, 1.0)
+    assert ema.distance() == pytest.approx(1.0)  # 2 against 1
+    ema.update()
+    assert ema.distance() == pytest.approx((0.5 * 2 + 1) / 1.5 - 1)
+    set_weights(model, 0.0)
+    assert ema.distance() == 0

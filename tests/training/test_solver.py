@@ -144,6 +144,57 @@ def test_groups_have_rates_of_their_own_and_go_on(make_solver, toy_config, toy_t
     assert_same_run(whole.run.path, second.run.path)
 
 
+def test_averages_by_epoch_are_weighted_means_of_the_epochs(make_solver, toy_config):
+    solver = make_solver(toy_config.with_values({"ema": [], "ema_epoch": [0.5, 0.9]}))
+    ends = []
+    plain = solver.task.describe
+
+    def noted(model):
+        ends.append({name: p.detach().clone() for name, p in model.named_parameters()})
+        return plain(model)
+
+    solver.task.describe = noted
+    solver.fit()
+    assert [ema.name for ema in solver.emas] == ["ema_epoch_0.5", "ema_epoch_0.9"]
+    for ema in solver.emas:
+        shares = [ema.decay ** (2 - epoch) for epoch in range(3)]
+        for name, average in ema.state().items():
+            mean = sum(share * end[name] for share, end in zip(shares, ends, strict=True)) / sum(shares)
+            torch.testing.assert_close(average, mean, atol=1e-6, rtol=1e-5)
+    rows = solver.run.rows()
+    assert rows[0]["ema_distance"] == {"ema_epoch_0.5": 0, "ema_epoch_0.9": 0}
+    assert rows[-1]["ema_distance"] == {ema.name: ema.distance() for ema in solver.emas}
+    assert rows[-1]["ema_distance"]["ema_epoch_0.9"] > rows[-1]["ema_distance"]["ema_epoch_0.5"] > 0
+    assert set(rows[0]["valid"]) == {"raw", "ema_epoch_0.5", "ema_epoch_0.9"}
+
+
+@pytest.mark.parametrize("while_validating", [True, False])
+def test_averages_by_epoch_go_on(make_solver, toy_config, toy_task, while_validating):
+    config = toy_config.with_values({"ema_epoch": [0.5]})
+    whole = make_solver(config, "whole")
+    whole.fit()
+    task = toy_task(hook=None if while_validating else stop_at(4))
+
+    def stopping(loss: float) -> float:
+        if while_validating and task.step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return -loss
+
+    task.scores = stopping
+    assert not make_solver(config, "parts", task).fit().finished
+    second = make_solver(config, "parts", resume=True)
+    second.fit()
+    assert_same_run(whole.run.path, second.run.path)
+    assert without_times(whole.run.rows()) == without_times(second.run.rows())
+
+
+def test_without_validation_an_average_by_epoch_is_the_longer_one(make_solver, toy_config, toy_task):
+    task = toy_task()
+    task.has_valid = False
+    make_solver(toy_config.with_values({"ema_epoch": [0.8]}), task=task).fit()  # 15 steps against 10
+    assert [card["weights"] for card in task.exported] == ["ema_epoch_0.8"] * 3
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_other_optimisers_go_on_too(make_solver, toy_config, toy_task, name):
     config = toy_config.with_values({"optimiser.name": name})

@@ -123,6 +123,9 @@ class SolverConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     clip_norm: float | None = Field(default=5.0, gt=0)
     ema: tuple[float, ...] = ()
+    """Decays of averages of the weights that are updated after every step."""
+    ema_epoch: tuple[float, ...] = ()
+    """Decays of averages of the weights that are updated after every epoch."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
@@ -133,7 +136,7 @@ class SolverConfig(Config):
     gradient_norms_every: int = Field(default=10, ge=0)
     valid: ValidConfig = ValidConfig()
 
-    @field_validator("ema")
+    @field_validator("ema", "ema_epoch")
     @classmethod
     def _decays(cls, ema: tuple[float, ...]) -> tuple[float, ...]:
         """Refuse decays outside (0, 1) and repeated ones."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,37 +13,54 @@ from polyres.core.errors import TrainingError
 
 
 class Ema:
-    """Exponential moving average of a model's parameters after every step, free of start-up bias.
+    """Exponential moving average of a model's parameters after every step or epoch, free of start-up bias.
 
-    After t steps it equals `sum_i d^(t-i) w_i / sum_i d^(t-i)`: the first step alone counts fully, so that short runs
-    and large decays are not dragged towards the random start.
+    After t updates it equals `sum_i d^(t-i) w_i / sum_i d^(t-i)`: the first update alone counts fully, so that short
+    runs and large decays are not dragged towards the random start.
 
     Source: the bias correction of Kingma & Ba 2015, section 3, folded into the update.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        """Start an average that has seen no step yet.
+    def __init__(self, model: nn.Module, decay: float, unit: Literal["step", "epoch"] = "step") -> None:
+        """Start an average that has seen nothing yet.
 
         Args:
             model: whose parameters are averaged.
-            decay: share of the old average that a step keeps, above 0 and below 1.
+            decay: share of the old average that an update keeps, above 0 and below 1.
+            unit: after what it is updated.
         """
-        self.decay = decay
-        self.num_steps = 0
+        self.decay, self.unit = decay, unit
+        self.num_updates = 0
         self._names = [name for name, _ in model.named_parameters()]
         self._parameters = [parameter for _, parameter in model.named_parameters()]
         self._averages = [parameter.detach().clone() for parameter in self._parameters]
 
     @property
     def name(self) -> str:
-        """Name in metrics and checkpoints, such as `ema_0.999`."""
-        return f"ema_{self.decay:g}"
+        """Name in metrics and checkpoints, such as `ema_0.999` or `ema_epoch_0.9`."""
+        return f"ema_{self.decay:g}" if self.unit == "step" else f"ema_epoch_{self.decay:g}"
+
+    def length_steps(self, steps_per_epoch: int) -> float:
+        """Return over how many steps it averages in the long run.
+
+        Args:
+            steps_per_epoch: length of an epoch.
+        """
+        return (steps_per_epoch if self.unit == "epoch" else 1) / (1.0 - self.decay)
+
+    @torch.no_grad()
+    def distance(self) -> float:
+        """Return the L2 norm of the difference between parameters and averages, relative to that of the parameters."""
+        pairs = zip(self._parameters, self._averages, strict=True)
+        difference = torch.stack([(p.double() - a.double()).norm() for p, a in pairs]).norm()
+        whole = torch.stack([p.double().norm() for p in self._parameters]).norm()
+        return (difference / whole).item() if whole > 0 else 0.0
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the parameters as they are now."""
-        self.num_steps += 1
-        share = (1.0 - self.decay) / (1.0 - self.decay**self.num_steps)
+        self.num_updates += 1
+        share = (1.0 - self.decay) / (1.0 - self.decay**self.num_updates)
         torch._foreach_lerp_(self._averages, [p.detach() for p in self._parameters], share)
 
     @contextmanager
@@ -65,12 +83,12 @@ class Ema:
         """Return the averages by parameter name."""
         return dict(zip(self._names, self._averages, strict=True))
 
-    def load(self, tensors: Mapping[str, Tensor], num_steps: int) -> None:
+    def load(self, tensors: Mapping[str, Tensor], num_updates: int) -> None:
         """Continue from a saved state.
 
         Args:
             tensors: averages by parameter name.
-            num_steps: how many steps they have seen.
+            num_updates: how many updates they have seen.
 
         Raises:
             TrainingError: if the names or shapes are not those of this model.
@@ -85,4 +103,4 @@ class Ema:
                     f"there and {tuple(average.shape)} here)"
                 )
             average.copy_(tensors[name])
-        self.num_steps = num_steps
+        self.num_updates = num_updates

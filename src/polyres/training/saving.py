@@ -79,7 +79,8 @@ def restore_run(path: Path, parts: Parts) -> RunState:
     except TrainingError as error:
         raise TrainingError(f"{path} does not fit the optimiser: {error}") from error
     for ema in parts.averages:
-        ema.load(under_prefix(ema.name, tensors), state.step)
+        num_updates = state.step if ema.unit == "step" else state.averaged_epochs
+        ema.load(under_prefix(ema.name, tensors), num_updates)
     parts.precision.load_state_dict(facts.get("precision", {}))
     return state
 

@@ -61,6 +61,7 @@ class Solver(Generic[Model]):
         precision = self.fabric.strategy.precision
         self._scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
         self.emas = [Ema(self.model, decay) for decay in config.ema]
+        self.emas += [Ema(self.model, decay, "epoch") for decay in config.ema_epoch]
         self._parts = Parts(self.model, self.optimiser, self.emas, precision)
         self.state = RunState()
         if resume:
@@ -176,11 +177,16 @@ class Solver(Generic[Model]):
             self._stepper.step()
             self._stepper.zero_grad()
         with timed(self.state.sums, "ema"):
-            for ema in self.emas:
-                ema.update()
+            self._average("step")
         add(self.state.sums, "steps", 1)
         self.state.step += 1
         self._count_time()
+
+    def _average(self, unit: str) -> None:
+        """Take the weights into the averages that are updated after every such unit."""
+        for ema in self.emas:
+            if ema.unit == unit:
+                ema.update()
 
     def _clip(self, batch: Tensor) -> None:
         """Clip the gradients to the norm, and add their norms before that to the sums."""
@@ -233,6 +239,9 @@ class Solver(Generic[Model]):
         """Validate, keep the best weights, write the row of the epoch and the checkpoint."""
         state = self.state
         scores: dict[str, dict[str, float]] = {}
+        if state.averaged_step < state.step:  # an epoch that was stopped while validating has been taken in
+            self._average("epoch")
+            state.averaged_step, state.averaged_epochs = state.step, state.averaged_epochs + 1
         validate = self.epoch % self.config.valid.every == 0 or self._over()
         start = time.perf_counter()
         if validate:
@@ -275,7 +284,8 @@ class Solver(Generic[Model]):
         """Export the best weights of this epoch if they beat all before."""
         if not scores:
             # Nothing to choose by: the longest average is the safest bet.
-            name = max(self.emas, key=lambda ema: ema.decay).name if self.emas else "raw"
+            longest = max(self.emas, key=lambda ema: ema.length_steps(self.steps_per_epoch), default=None)
+            name = "raw" if longest is None else longest.name
             self._export(name, {"weights": name, "epoch": self.epoch, "step": self.state.step})
             return
         name = max(scores, key=lambda weights: scores[weights]["score"])
@@ -305,6 +315,7 @@ class Solver(Generic[Model]):
             "lr": self.state.lr,
             **({"lr_groups": rates(self.optimiser)} if self.config.optimiser.groups else {}),
             **epoch_figures(self.state.sums),
+            "ema_distance": {ema.name: ema.distance() for ema in self.emas},
             "valid": {name: dict(values) for name, values in scores.items()},
             "validation_s": round(validation_s, 3),
             "memory_mb": peak_memory_mb(self.fabric.device),

@@ -22,6 +22,10 @@ class RunState:
     elapsed_s: float = 0.0
     validation_s: float = 0.0
     """What the last validation took."""
+    averaged_step: int = 0
+    """The last step that the averages by epoch have seen."""
+    averaged_epochs: int = 0
+    """How often they have been updated."""
     lr: float = 0.0
     """The rate of the last step."""
     best: dict[str, Any] | None = None
