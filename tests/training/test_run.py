@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 import polyres.training.run as run_module
-from polyres.core.errors import ConfigError, TrainingError
+from polyres.core.errors import ConfigError, InputError, TrainingError
 from polyres.models.weights import load_separator_weights
 from polyres.training.checkpoint import load_state
 from polyres.training.run import run_training
@@ -33,7 +34,7 @@ def test_a_run_leaves_everything_and_its_weights_score_as_said(recipe, tmp_path,
     model = load_separator_weights(tmp_path / "run" / "best.safetensors").eval()
     stems = load_track(stems_dir / "valid" / "three", model.sources, 8000, 2)
     scores = score_tracks(
-        lambda mix: model(mix).detach(), {"t": most_active_excerpt(stems, 16000, 8000)}, model.sources, Cutting(4000)
+        lambda mix: model(mix).detach(), [most_active_excerpt(stems, 16000, 8000)], model.sources, Cutting(4000)
     )
     best = result.best["valid"]
     assert scores == pytest.approx({name: best[name] for name in scores}, abs=1e-4)
@@ -119,6 +120,22 @@ def test_user_errors_leave_nothing_behind(recipe, tmp_path):
         run_training(recipe, out, ["epoch=3"])
     with pytest.raises(TrainingError, match=r"there is no folder .*nowhere"):
         run_training(recipe, out, ["data_dir=/nowhere"])
+    assert not out.exists()
+
+
+def test_unusable_data_leaves_nothing_behind(recipe, tmp_path, stems_dir):
+    out = tmp_path / "run"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no tracks in '.*empty'; each track is a folder with some of drums.wav"):
+        run_training(recipe, out, [f"data.roots=[{{path: '{tmp_path / 'empty'}'}}]"])
+    with pytest.raises(InputError, match=r"no tracks in '.*empty'; each track is a folder with some of drums.wav"):
+        run_training(recipe, out, [f"valid.roots=['{tmp_path / 'empty'}']"])
+    (tmp_path / "drums" / "song").mkdir(parents=True)
+    shutil.copy(stems_dir / "train" / "one" / "drums.wav", tmp_path / "drums" / "song")
+    with pytest.raises(ConfigError, match=r"no track has the source 'bass'; add a root with bass or drop the source"):
+        run_training(recipe, out, [f"data.roots=[{{path: '{tmp_path / 'drums'}'}}]"])
+    with pytest.raises(ConfigError, match=r"layout 'stems' has no split 'valid'; .*musdb18hq"):
+        run_training(recipe, out, ["valid.split=valid"])
     assert not out.exists()
 
 

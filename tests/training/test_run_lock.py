@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from polyres.core.errors import OutputError, TrainingError
 from polyres.training import run_lock
@@ -65,6 +66,12 @@ def test_only_the_first_process_of_a_distributed_run_holds(tmp_path, monkeypatch
     monkeypatch.setenv(name, "0")
     with held(tmp_path):
         assert is_held(tmp_path)
+
+
+def test_processes_that_were_started_here_do_not_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    with held(tmp_path):
+        assert not is_held(tmp_path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="flock")

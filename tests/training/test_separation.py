@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -124,6 +125,26 @@ def test_scores_of_resolutions_are_those_of_the_model_itself(task, stems_dir):
     for r, n_fft in enumerate((512, 1024)):
         assert scores[f"vocals@{n_fft}"] == pytest.approx(alone[r, 3].item(), abs=1e-3)
     assert scores["vocals@512"] != pytest.approx(scores["vocals@1024"], abs=0.01)
+
+
+def test_validation_of_a_split_of_a_data_set(recipe, stems_dir, tmp_path):
+    for name in ("Actions - One Minute Smile", "Another - Song"):  # the first is one of the 14 for validation
+        shutil.copytree(stems_dir / "train" / "one", tmp_path / "train" / name)
+        shutil.copy(tmp_path / "train" / name / "drums.wav", tmp_path / "train" / name / "mixture.wav")
+    seen = []
+
+    def forward(mix, active=None, return_branches=False):
+        seen.append(len(mix))
+        return equal_shares(mix, active, return_branches)
+
+    for split, segments in (("valid", 6), ("train", 6), ("all", 12)):
+        changes = [f"data_dir={tmp_path}", "data.roots=[{path: train}]", "valid.roots=['.']", "valid.max_seconds=null"]
+        changes += ["valid.layout=musdb18hq", f"valid.split={split}"]
+        task = SeparationTask(TrainConfig.from_yaml(recipe, changes))
+        for _ in range(2):  # whole tracks are read every time
+            seen.clear()
+            assert set(task.validate(forward)) >= {"score", "bass"}
+            assert sum(seen) == segments
 
 
 def test_no_validation_roots_give_no_scores(recipe):

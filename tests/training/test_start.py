@@ -33,10 +33,10 @@ def test_from_the_best_of_a_run(recipe, small, tmp_path):
     assert not same(started, small)
 
 
-def test_from_a_built_in_model(recipe):
+def test_from_a_built_in_model(stems_dir):
     shipped = load_start("polyres-small", "init")
     assert not shipped.training
-    values = {"model": shipped.config.to_dict(), "data": {"roots": []}, "valid": {"roots": []}}
+    values = {"model": shipped.config.to_dict(), "data": {"roots": [{"path": str(stems_dir / "train")}]}}
     for part in ("data", "augment"):
         values.setdefault(part, {})["sample_rate_hz"] = shipped.sample_rate_hz
     config = TrainConfig.from_dict({**values, "epochs": 1, "init": "polyres-small"})

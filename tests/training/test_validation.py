@@ -73,7 +73,7 @@ def test_overlapping_segments_are_cross_faded():
 def test_scores_by_hand():
     tracks = {"one": noise(2, 2, 500), "two": noise(2, 2, 700, seed=1)}
     tracks["two"][1] = 0
-    scores = score_tracks(split, tracks, SOURCES, Cutting(100))
+    scores = score_tracks(split, tracks.values(), SOURCES, Cutting(100))
     one = nsdr(tracks["one"], split(tracks["one"].sum(0)[None])[0])
     two = nsdr(tracks["two"], split(tracks["two"].sum(0)[None])[0])
     assert scores["a"] == pytest.approx((one[0] + two[0]).item() / 2)
@@ -92,7 +92,7 @@ def split_with_branches(mix: torch.Tensor, active: None, return_branches: bool) 
 def test_scores_of_single_resolutions_by_hand(cutting: Cutting):
     tracks = {"one": noise(2, 2, 500), "two": noise(2, 2, 700, seed=1)}
     tracks["two"][1] = 0
-    scores = score_tracks(split_with_branches, tracks, SOURCES, cutting, (512, 1024))
+    scores = score_tracks(split_with_branches, tracks.values(), SOURCES, cutting, (512, 1024))
     assert list(scores) == ["score", "a", "b", "a@512", "b@512", "a@1024", "b@1024"]
     alone = {
         name: torch.stack([nsdr(stems, split_with_branches(stems.sum(0)[None], None, True)[1][0, r]) for r in (0, 1)])
@@ -101,13 +101,13 @@ def test_scores_of_single_resolutions_by_hand(cutting: Cutting):
     for r, n_fft in enumerate((512, 1024)):
         assert scores[f"a@{n_fft}"] == pytest.approx((alone["one"][r, 0] + alone["two"][r, 0]).item() / 2, abs=1e-4)
         assert scores[f"b@{n_fft}"] == pytest.approx(alone["one"][r, 1].item(), abs=1e-4)
-    plain = score_tracks(split, tracks, SOURCES, cutting)
+    plain = score_tracks(split, tracks.values(), SOURCES, cutting)
     assert {name: scores[name] for name in plain} == pytest.approx(plain)
 
 
 def test_silent_tracks_and_no_tracks_have_no_score():
-    assert score_tracks(split, {}, SOURCES, Cutting(100)) == {}
-    assert score_tracks(split, {"silent": torch.zeros(2, 2, 300)}, SOURCES, Cutting(100)) == {}
+    assert score_tracks(split, [], SOURCES, Cutting(100)) == {}
+    assert score_tracks(split, [torch.zeros(2, 2, 300)], SOURCES, Cutting(100)) == {}
 
 
 RATE = 10

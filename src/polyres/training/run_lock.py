@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+
 from polyres.core.errors import OutputError, TrainingError
 
 LOCK_FILE = ".lock"
@@ -75,7 +77,9 @@ def held(folder: Path) -> Iterator[None]:
         TrainingError: if some other process is training there.
         OutputError: if the file cannot be written.
     """
-    if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK")):
+    # Fabric notes the rank where it starts processes itself, a launcher leaves it in the environment.
+    ranks = [getattr(rank_zero_only, "rank", 0), *(os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK"))]
+    if any(int(rank) for rank in ranks):
         yield
         return
     path = folder / LOCK_FILE

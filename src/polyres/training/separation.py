@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import model_validator
@@ -14,7 +14,8 @@ from torch import Tensor
 from polyres.core.errors import TrainingError
 from polyres.core.yaml_files import merge
 from polyres.data.augment import AugmentConfig, augment_batch
-from polyres.data.datasets import StemsConfig, StemsDataset, list_tracks, load_track
+from polyres.data.datasets import StemsConfig, StemsDataset, find_tracks, load_layout_track
+from polyres.data.layouts import check_split
 from polyres.models.separator import Separator, SeparatorConfig
 from polyres.models.variants import variant as named_variant
 from polyres.models.weights import save_separator
@@ -32,10 +33,20 @@ class TrackValidConfig(ValidConfig):
     """On what, how and how often a separator is validated.
 
     Args:
+        layout: how the tracks lie in all roots.
+        split: which of them count, where the layout has splits.
         branches: also score every resolution's own estimate, from the same forward pass.
     """
 
+    layout: str = "stems"
+    split: Literal["all", "train", "valid", "test"] = "all"
     branches: bool = True
+
+    @model_validator(mode="after")
+    def _layout_has_split(self) -> TrackValidConfig:
+        """Refuse unknown layouts and splits that a layout does not have."""
+        check_split(self.layout, self.split)
+        return self
 
 
 class TrainConfig(SolverConfig):
@@ -118,18 +129,27 @@ class SeparationTask:
 
         Raises:
             TrainingError: if a root of the data or the teacher is not there, or the teacher does not suit.
+            InputError: if a root has no tracks, or one cannot be read.
+            ConfigError: if some source is in no track.
         """
         self.config = config
         paths = resolve_roots(tuple(root.path for root in config.data.roots), config.data_dir)
         roots = [{**root.to_dict(), "path": path} for root, path in zip(config.data.roots, paths, strict=True)]
-        self._data = config.data.with_values({"roots": roots, "seed": config.seed})
-        self._valid_roots = resolve_roots(config.valid.roots, config.data_dir)
+        # Now, so that what is wrong with the data shows before there is a run.
+        self._source = StemsDataset(config.data.with_values({"roots": roots, "seed": config.seed}))
+        valid = config.valid
+        roots_of_valid = resolve_roots(valid.roots, config.data_dir)
+        self._valid_files = [
+            track
+            for root in roots_of_valid
+            for track in find_tracks(root, valid.layout, valid.split, config.model.sources)
+        ]
         self._loss = WeightedLoss(config.loss, len(config.model.sources))
         self._shares = branch_shares(config.model) if config.loss.branch_weight else None
         self._teacher: Teacher | None = None
         if config.distil is not None and config.distil.weight:
             self._teacher = Teacher(config.distil, config.model, config.loss, config.precision)
-        self._tracks: dict[str, Tensor] | None = None
+        self._excerpts: list[Tensor] | None = None
 
     def build_model(self) -> Separator:
         """Return the separator, with the weights of `init` if there are any."""
@@ -140,7 +160,7 @@ class SeparationTask:
 
     def build_source(self) -> StemsDataset:
         """Return the training segments."""
-        return StemsDataset(self._data)
+        return self._source
 
     def build_prepare(self) -> Prepare:
         """Return the augmentation of batches of stems `[B, S, C, T]`."""
@@ -165,26 +185,25 @@ class SeparationTask:
     def validate(self, forward: Forward) -> dict[str, float]:
         """Return nSDR on the validation tracks: mean, per source, and per source of every resolution alone."""
         valid, model = self.config.valid, self.config.model
-        if self._tracks is None:
-            self._tracks = self._load_tracks()
+        if self._excerpts is None and valid.max_seconds is not None:
+            self._excerpts = list(self._load_tracks())
+        # Whole tracks may be too much to keep.
+        tracks = self._excerpts if self._excerpts is not None else self._load_tracks()
         size = round(valid.segment_s * model.sample_rate_hz) if valid.segment_s else model.segment_samples
         cutting = Cutting(size, valid.overlap, valid.batch_size)
         # A single branch alone would score as the whole does.
         alone = valid.branches and (len(model.n_fft) > 1 or model.wave_branch)
-        return score_tracks(forward, self._tracks, model.sources, cutting, model.n_fft if alone else ())
+        return score_tracks(forward, tracks, model.sources, cutting, model.n_fft if alone else ())
 
-    def _load_tracks(self) -> dict[str, Tensor]:
-        """Read the validation tracks, or their excerpts."""
+    def _load_tracks(self) -> Iterator[Tensor]:
+        """Read the validation tracks, or their excerpts, one after another."""
         valid, model = self.config.valid, self.config.model
-        tracks: dict[str, Tensor] = {}
-        for root in self._valid_roots:
-            for folder in list_tracks(root, model.sources):
-                stems = load_track(folder, model.sources, model.sample_rate_hz, model.audio_channels)
-                if valid.max_seconds is not None:
-                    length = round(valid.max_seconds * model.sample_rate_hz)
-                    stems = most_active_excerpt(stems, length, model.sample_rate_hz).clone()
-                tracks[str(folder)] = stems
-        return tracks
+        for files in self._valid_files:
+            stems = load_layout_track(files, model.sources, model.sample_rate_hz, model.audio_channels)
+            if valid.max_seconds is not None:
+                length = round(valid.max_seconds * model.sample_rate_hz)
+                stems = most_active_excerpt(stems, length, model.sample_rate_hz).clone()
+            yield stems
 
     def describe(self, model: Separator) -> dict[str, Any]:
         """Return the fusion weights."""

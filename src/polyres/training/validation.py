@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ def most_active_excerpt(stems: Tensor, length_samples: int, sample_rate_hz: int)
 
 def score_tracks(
     forward: Callable[..., Any],
-    tracks: Mapping[str, Tensor],
+    tracks: Iterable[Tensor],
     sources: Sequence[str],
     cutting: Cutting,
     resolutions: Sequence[int] = (),
@@ -111,7 +111,7 @@ def score_tracks(
     Args:
         forward: maps mixtures `[B, C, T]` to stems `[B, S, C, T]`; where resolutions are asked for, it is called with
             `(mix, None, True)` and also returns every resolution's own estimate `[B, R, S, C, T]`.
-        tracks: true stems `[S, C, T]` by name; their sum is the mixture.
+        tracks: true stems `[S, C, T]`; their sum is the mixture.
         sources: names of the stems.
         cutting: how tracks are cut.
         resolutions: names of the R resolutions whose own estimates are scored too; none by default.
@@ -130,7 +130,7 @@ def score_tracks(
 
     by_name: dict[str, list[float]] = {}
     means: list[float] = []
-    for stems in tracks.values():
+    for stems in tracks:
         there = (stems.abs().amax(dim=(1, 2)) >= SILENT_PEAK).tolist()
         values = _nsdr_of_estimates(estimates, stems, cutting).tolist()
         for ending, row in zip(["", *(f"@{name}" for name in resolutions)], values, strict=True):
