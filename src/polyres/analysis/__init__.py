@@ -1,0 +1,1 @@
+"""Reads models and results: complexity, fusion report, tables and figures; it never trains."""
