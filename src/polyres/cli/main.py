@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import polyres
-from polyres.cli import models, pack, runs, separate, synth, train
+from polyres.cli import complexity, data, models, pack, runs, separate, synth, train
 from polyres.core.errors import PolyresError
 
 REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
@@ -20,6 +20,8 @@ REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
     runs.register,
     pack.register,
     synth.register,
+    complexity.register,
+    data.register,
 )
 
 _USAGE_STATUS = 2
