@@ -15,11 +15,11 @@ from typing import Literal, get_args
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from polyres.core.catalogue import Catalogue
 from polyres.core.config import Config
 from polyres.core.errors import ConfigError
+from polyres.ops.block_filter import filter_and_sum
 
 WeightKind = Literal["explicit", "implicit", "none"]
 Setting = Literal["learned", "favour_n_fft", "allowed"]
@@ -317,7 +317,6 @@ class ConvFusion(Fusion):
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
         """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
-        rows = (y * active[:, None, None, None]).permute(0, 2, 3, 1, 4).flatten(1, 3)
-        groups, _, taps = self.kernel.shape
-        out = F.conv1d(rows, self.kernel.to(rows.dtype), padding=taps // 2, groups=groups)
+        rows = (y * active[:, None, None, None]).permute(0, 2, 3, 1, 4).flatten(1, 2)
+        out = filter_and_sum(rows, self.kernel.to(rows.dtype))
         return out.unflatten(1, (self.sources, -1))
