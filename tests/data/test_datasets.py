@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from polyres.core.errors import ConfigError, InputError
 from polyres.data.datasets import DATASETS, StemsConfig, StemsDataset, TracksConfig, TracksDataset
+from tests.data.stem_files import noise, write_track, write_wave
 
 RATE_HZ = 1000
 SOURCES = ("drums", "vocals")
@@ -91,3 +92,32 @@ def test_no_tracks_is_an_error(tmp_path: Path) -> None:
         TracksDataset(TracksConfig(roots=(str(tmp_path),)))
     with pytest.raises(InputError, match="no folder"):
         TracksDataset(TracksConfig(roots=(str(tmp_path / "nowhere"),)))
+
+
+def test_whole_tracks_of_a_layout_and_split(tmp_path: Path) -> None:
+    for place in ("train/A - a", "train/James May - On The Line", "test/Z - z"):
+        write_track(tmp_path / place, ("drums", "bass", "other", "vocals"), 4000, with_mixture=True)
+    config = TracksConfig(roots=(str(tmp_path),), layout="musdb18hq", split="valid", max_length_s=0.05)
+    dataset = TracksDataset(config)
+    assert dataset.names == ["James May - On The Line"]
+    mixture = dataset.mixture(0)
+    assert mixture is not None
+    assert mixture.shape == (2, 2205)
+    assert torch.allclose(dataset[0].sum(dim=0), mixture, atol=1e-6)
+    assert TracksDataset(config.with_values({"split": "test"})).names == ["Z - z"]
+    with pytest.raises(ConfigError, match="layout 'stems' has no split 'valid'"):
+        config.with_values({"layout": "stems"})
+
+
+def test_padding_is_told_once_per_track(tmp_path: Path) -> None:
+    write_track(tmp_path / "a", ("drums",), 4000)
+    write_wave(tmp_path / "a" / "bass.wav", noise(3000))
+    dataset = TracksDataset(TracksConfig(roots=(str(tmp_path),)))
+    for _ in range(2):
+        assert dataset[0].shape == (4, 2, 4000)
+    assert len(dataset.warnings) == 1
+    assert dataset.mixture(0) is None
+    values = {"segment_samples": 1500, "items_per_epoch": 6, "sources": ["drums", "bass"]}
+    assert (
+        StemsDataset(StemsConfig.from_dict({"roots": [{"path": str(tmp_path)}], **values})).warnings == dataset.warnings
+    )

@@ -9,6 +9,8 @@ import soundfile
 
 from polyres.core.errors import ConfigError
 from polyres.data.segments import SegmentSampler, StemsConfig
+from polyres.data.writer import AudioWriter, WriteSpec
+from tests.data.stem_files import noise, write_moises_track
 
 RATE_HZ = 1000
 SECONDS = 20
@@ -185,3 +187,77 @@ def test_unusable_configs_are_told(two_roots: tuple[Path, Path]) -> None:
         SegmentSampler(config(two_roots[1]))
     with pytest.raises(ConfigError, match=r"roots\.0\.weigth"):
         config({"path": "x", "weigth": 1.0})
+
+
+def test_old_recipes_give_the_items_they_always_gave(tmp_path: Path) -> None:
+    """Plans and samples of a fixed seed, written down when folders of stems were the only layout."""
+    rng = np.random.default_rng(7)
+    waves = {}
+    for name, length in (("a", 12_000), ("b", 15_000), ("c", 12_777)):
+        for source in ALL:
+            if (name, source) != ("b", "bass"):
+                wave = rng.integers(-9000, 9000, (length, 2)).astype(np.int16)
+                wave[4000:7000] //= 64
+                (tmp_path / name).mkdir(exist_ok=True)
+                soundfile.write(tmp_path / name / f"{source}.wav", wave, RATE_HZ, subtype="PCM_16")
+                waves[name, source] = np.pad(wave.T / np.float32(32768), ((0, 0), (0, 9999)))
+    old = {"segment_samples": 2500, "items_per_epoch": 6, "seed": 3, "silence_probability": 0.05}
+    second = SegmentSampler(config(tmp_path, **old)).plan(np.random.default_rng([3, 0, 2]))
+    names = {"drums": "a", "bass": "c", "other": "c", "vocals": "a"}
+    assert {source: draw.stem.path.parent.name for source, draw in second.items()} == names
+    numbers = [(draw.start_s, draw.speed, draw.gain_db) for draw in second.values()]
+    expected = [(8.34727, 1.0, -10.145189), (2.834624, 0.975018, -9.015882), (5.621353, 1.0, 2.422249)]
+    assert np.array(numbers) == pytest.approx(np.array([*expected, (0.200004, 0.980227, -4.827688)]), abs=1e-6)
+    plain = SegmentSampler(config(tmp_path, **old, speed_probability=0.0))
+    for index in range(6):
+        plan, item = plain.plan(np.random.default_rng([3, 1, index])), plain.draw(1, index)
+        for position, source in enumerate(ALL):
+            draw = plan[source]
+            if draw.stem is None:
+                assert not item[position].any()
+                continue
+            start = round(draw.start_s * RATE_HZ)
+            wave = waves[draw.stem.path.parent.name, source][:, start : start + 2500]
+            assert np.array_equal(item[position], wave * np.float32(10.0 ** (draw.gain_db / 20.0)))
+
+
+def test_coherent_items_go_on_in_silence_where_a_stem_ends(tmp_path: Path) -> None:
+    for source, seconds in (("drums", 20), ("bass", 3)):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        spec = WriteSpec(sample_rate_hz=44_100, channels=2, format="m4a")
+        with AudioWriter(tmp_path / "a" / f"{source}.m4a", spec) as writer:
+            writer.write(noise(seconds * 44_100))
+    values = {
+        "sample_rate_hz": 44_100,
+        "segment_samples": 44_100,
+        "coherent_probability": 1.0,
+        "speed_probability": 0.0,
+    }
+    sampler = SegmentSampler(config(tmp_path, sources=["drums", "bass"], active_probability=0.0, **values))
+    items = np.stack([sampler.draw(0, index) for index in range(8)])
+    silent = [not item[1].any() for item in items]
+    assert any(silent)
+    assert not all(silent)
+    assert len(sampler.warnings) == 1
+    assert "bass.m4a (bass) by 17.0" in sampler.warnings[0]
+
+
+def test_segments_come_from_the_layout_and_split_of_the_root(tmp_path: Path) -> None:
+    for place in ("train/ANiMAL - Rockshow", "train/A - a", "test/Z - z"):
+        write_tracks(tmp_path, {place: ALL})
+    for split, name in (("train", "A - a"), ("valid", "ANiMAL - Rockshow"), ("test", "Z - z")):
+        sampler = SegmentSampler(config({"path": str(tmp_path), "layout": "musdb18hq", "split": split}))
+        assert [track.name for track in sampler.tracks[0]] == [name]
+        assert sampler.draw(0, 0).shape == (4, 2, 2 * RATE_HZ)
+
+
+def test_sums_of_files_are_drawn_as_one_stem(tmp_path: Path) -> None:
+    write_moises_track(tmp_path / "song", {"drums": ["kick", "snare"]}, length=3 * 44_100)
+    values = {"sample_rate_hz": 44_100, "segment_samples": 44_100, "speed_probability": 0.0}
+    root = {"path": str(tmp_path), "layout": "moisesdb"}
+    sampler = SegmentSampler(config(root, sources=["drums"], **values))
+    item = sampler.draw(0, 0)
+    draw = sampler.plan(np.random.default_rng([0, 0, 0]))["drums"]
+    start = round(draw.start_s * 44_100)
+    total = (noise(3 * 44_100, 0) + noise(3 * 44_100, 1))[:, start : start + 44_100]
+    assert item[0] == pytest.approx(total * 10 ** (draw.gain_db / 20), abs=1e-6)

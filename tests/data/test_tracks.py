@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyres.core.errors import InputError
-from polyres.data.tracks import SOURCES, index_tracks, list_tracks, load_track, read_part, stem_paths
+from polyres.data.tracks import SOURCES, index_tracks, list_tracks, load_track, read_part, read_stem, stem_paths
 from polyres.data.writer import AudioWriter, WriteSpec
 
 RATE_HZ = 8000
@@ -135,3 +135,66 @@ def test_unusable_tracks_are_named(tmp_path: Path) -> None:
         load_track(tmp_path)
     with pytest.raises(InputError, match=r"cannot read the stem '.*drums\.wav'"):
         read_part(tmp_path / "drums.wav", 0.0, 10, RATE_HZ)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a"])
+def test_reading_behind_the_end_of_a_stem_gives_silence(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"drums{suffix}"
+    with AudioWriter(path, WriteSpec(sample_rate_hz=44_100, channels=2, format=suffix[1:])) as writer:
+        writer.write(sine(44_100, 440.0, 44_100))
+    stem = index_tracks(tmp_path)[0].stems["drums"]
+    assert np.abs(read_stem(stem, 1.5, 1000, 44_100)).max() == 0.0
+    late = read_stem(stem, 0.99, 2000, 44_100)
+    assert np.abs(late[:, :300]).max() > 0.1
+    assert np.abs(late[:, -1000:]).max() == 0.0
+
+
+@pytest.mark.parametrize("speed", [1.0, 1.1])
+@pytest.mark.parametrize("rate_hz", [RATE_HZ, 2 * RATE_HZ])
+def test_a_stem_of_one_file_is_read_as_the_file(tmp_path: Path, speed: float, rate_hz: int) -> None:
+    path = write(tmp_path / "drums.wav", sine(3 * RATE_HZ, 300.0, RATE_HZ))
+    stem = index_tracks(tmp_path)[0].stems["drums"]
+    expected = read_part(path, 1.23, 4000, rate_hz, speed)
+    assert np.array_equal(read_stem(stem, 1.23, 4000, rate_hz, speed), expected)
+
+
+def test_unequal_stems_give_one_warning_that_names_them(tmp_path: Path) -> None:
+    for source, length in (("drums", 2 * RATE_HZ), ("bass", RATE_HZ), ("vocals", 2 * RATE_HZ - 1)):
+        write(tmp_path / "My song" / f"{source}.wav", ramp(length))
+    (track,) = index_tracks(tmp_path)
+    line = "track 'My song': shorter than its longest stem, padded with silence: bass.wav (bass) by 1.000 s"
+    assert track.warnings == (line,)
+    lines: list[str] = []
+    load_track(tmp_path / "My song", sample_rate_hz=RATE_HZ, report=lines.append)
+    assert lines == [line]
+
+
+def test_equal_stems_give_no_warning_at_any_rate(tmp_path: Path) -> None:
+    write(tmp_path / "drums.wav", ramp(3 * 8000 + 1), 8000)
+    write(tmp_path / "bass.wav", ramp(3 * 44_100), 44_100)
+    lines: list[str] = []
+    load_track(tmp_path, sample_rate_hz=8000, report=lines.append)
+    assert (index_tracks(tmp_path)[0].warnings, lines) == ((), [])
+
+
+def test_files_that_have_shrunk_or_gone_since_they_were_measured_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "drums.wav", ramp(3 * RATE_HZ))
+    stem = index_tracks(tmp_path)[0].stems["drums"]
+    assert read_stem(stem, 2.5, RATE_HZ, RATE_HZ).shape == (2, RATE_HZ)
+    write(path, ramp(2 * RATE_HZ))
+    with pytest.raises(
+        InputError, match=r"drums\.wav is shorter than when it was measured; restore it, or start again"
+    ):
+        read_stem(stem, 1.5, RATE_HZ, RATE_HZ)
+    path.unlink()
+    with pytest.raises(InputError, match=r"cannot read the stem '.*drums\.wav'"):
+        read_stem(stem, 1.5, RATE_HZ, RATE_HZ)
+
+
+def test_a_cut_stem_is_refused_when_a_track_is_loaded(tmp_path: Path) -> None:
+    path = write(tmp_path / "drums.wav", ramp(RATE_HZ))
+    path.write_bytes(path.read_bytes()[:-8000])
+    with pytest.raises(
+        InputError, match=r"drums\.wav ends early: 0\.88 s of 1\.00 s could be read; copy the file again"
+    ):
+        load_track(tmp_path)
