@@ -108,9 +108,9 @@ def count_macs(module: nn.Module, call: Callable[[], Any]) -> Macs:
         torch.ops.aten._fft_c2c: _complex_fft,
     }
     # Fused attention hides its products; the plain one shows them as matrix products.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=fft) as counter:
-        with _watched(module, counter.get_total_flops) as by_module:
-            call()
+    counter = FlopCounterMode(display=False, custom_mapping=fft)
+    with sdpa_kernel(SDPBackend.MATH), counter, _watched(module, counter.get_total_flops) as by_module:
+        call()
     by_operation = {str(key): value / 2 for key, value in counter.get_flop_counts().get("Global", {}).items()}
     by_kind = {kind: sum(by_operation.pop(name, 0.0) for name in names) for kind, names in KINDS.items()}
     if by_operation:

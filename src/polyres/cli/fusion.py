@@ -1,0 +1,76 @@
+"""`polyres fusion`: what the resolutions of a model weigh, and what they do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add `fusion` to the command.
+
+    Args:
+        app: the command.
+    """
+    app.command("fusion")(fusion)
+
+
+def fusion(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="Run folder, checkpoint, weight file, or a model known by name."),
+    ],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of tracks with stems, to see what the resolutions do.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for report.md, report.json and figures.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="best, raw or ema_…; the best by default, else the longest average.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Busiest excerpt of every track; 0 takes it whole.")] = 30.0,
+    max_tracks: Annotated[int, typer.Option(min=0, help="Tracks of the folder; 0 takes all.")] = 0,
+    shapley: Annotated[bool, typer.Option(help="Try all coalitions of resolutions.")] = True,
+    figures: Annotated[bool, typer.Option(help="Draw figures into --out.")] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print as Markdown.")] = False,
+) -> None:
+    """Report how a model fuses its resolutions: weights per stage and source, how even they are, raw against averaged.
+
+    Over the epochs too where there is a run. With --data also knock-outs, exact Shapley values, levels, correlations
+    and gradients of every resolution, because a weight is not an importance.
+    """
+    from polyres.analysis import fusion_text
+    from polyres.analysis.fusion import build_report, choose_weights
+    from polyres.analysis.fusion_data import DataOptions, analyse_data
+    from polyres.analysis.fusion_figures import check_matplotlib, draw_report
+    from polyres.analysis.fusion_run import load_fusion_subject
+    from polyres.cli.tables import print_tables
+    from polyres.inference.device import resolve_device
+    from polyres.training.run_folder import write_text
+
+    target = resolve_device(device)
+    if out is not None and figures:
+        check_matplotlib()
+    subject = load_fusion_subject(run)
+    chosen = choose_weights(subject, weights)
+    listened = None
+    if data is not None:
+        model = subject.use(chosen).to(target)
+        options = DataOptions(data, seconds, max_tracks, shapley)
+        listened = analyse_data(model, options, lambda line: typer.echo(line, err=True))
+    report = build_report(subject, chosen, listened)
+    text = json.dumps(report.to_dict(), indent=2)
+    if out is not None:
+        paths = draw_report(report, out) if figures else []
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "report.md", fusion_text.markdown(report))
+        write_text(out / "report.json", text + "\n")
+        typer.echo(f"{len(paths) + 2} files in {out}", err=True)
+    if as_json:
+        typer.echo(text)
+    else:
+        print_tables(fusion_text.report_tables(report), markdown)
