@@ -121,7 +121,7 @@ def _code(wave: Wave, coding: Coding, rate_hz: int, bit_rate: int) -> Wave:
     packets += encoder.encode(None)
     decoder = cast(AudioCodecContext, av.CodecContext.create(coding.decoder, "r"))
     decoder.sample_rate, decoder.layout, decoder.extradata = rate_hz, layout, encoder.extradata
-    decoded = [frame for packet in packets for frame in decoder.decode(packet)] + decoder.decode(None)
+    decoded = [frame for packet in packets for frame in decoder.decode(packet)]
     return _placed(decoded, channels, length)
 
 

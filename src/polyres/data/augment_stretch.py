@@ -41,6 +41,8 @@ def _stretch_chosen(
     stems: Tensor, semitones: Tensor, settings: TempoConfig, sample_rate_hz: int, generator: torch.Generator
 ) -> Tensor:
     """Stretch stems `[B, S, C, T]` by these semitones and a random tempo."""
+    if settings.probability > 0.0:
+        _library()  # a recipe that lacks it stops at the first batch, and not where the first stem is chosen
     limit = settings.max_tempo_percent
     percent = (torch.randn(semitones.shape, generator=generator) * settings.tempo_std_percent).clamp(-limit, limit)
     chosen = torch.rand(semitones.shape, generator=generator) < settings.probability
