@@ -1,4 +1,4 @@
-"""Distortion filters of BSSEval: correlations of a track, block by block, and the equations they solve."""
+"""Distortion filters of BSSEval: from the correlations of a track, block by block."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polyres.metrics.block_toeplitz import solve
 from polyres.metrics.waves import Track
 
 FILTER_SAMPLES = 512
-JITTERS = (0.0, 1e-14, 1e-13)
-"""Added to the unit diagonal of the Gram matrix until it can be factorised; from 1e-12 on the scores move."""
-REFINEMENTS = 8
-RESIDUAL_LIMIT = 1e-9
-_BLOCKS = {"cpu": (8192, 4), "cuda": (65536, 16)}
+_BLOCKS = {"cpu": (4096, 4), "cuda": (65536, 16)}
 """FFT size, and how many of them at once, by kind of device."""
 
 
@@ -64,11 +61,13 @@ def correlate(track: Track) -> Correlations:
     sources = 0
     for references, estimates in track.cut(count * block + reach, count * block):
         sources, channels, length = references.shape
-        quiet = torch.stack([silent_sources(references), silent_sources(estimates)])
-        silent = quiet if silent is None else silent & quiet
+        if silent is None or bool(silent.any()):  # once every source has been heard, there is no need to look
+            quiet = torch.stack([silent_sources(references), silent_sources(estimates)])
+            silent = quiet if silent is None else silent & quiet
         rows = sources * channels
         piece = torch.cat([references.reshape(rows, length), estimates.reshape(rows, length)])
-        piece = F.pad(piece, (0, count * block + reach - length))
+        if length < count * block + reach:
+            piece = F.pad(piece, (0, count * block + reach - length))
         cross = _cross_spectra(piece, rows, n_fft)
         total = cross if total is None else total.add_(cross)
     assert total is not None and silent is not None  # a track has at least one sample
@@ -78,62 +77,15 @@ def correlate(track: Track) -> Correlations:
 
 def _cross_spectra(piece: Tensor, rows: int, n_fft: int) -> Tensor:
     """Sum `conj(reference) · channel` over the blocks of a piece `[2R, n]`; returns `[bins, R, 2R]`."""
-    block = n_fft - FILTER_SAMPLES + 1
     # Each block of a reference meets the same samples and 511 more, so that no lag is cut off or wraps around.
-    ahead = torch.fft.rfft(piece.unfold(-1, n_fft, block))
-    own = torch.fft.rfft(piece[:rows].unfold(-1, n_fft, block)[..., :block], n=n_fft)
-    return torch.bmm(own.conj().permute(2, 0, 1), ahead.permute(2, 1, 0))
-
-
-def gram_matrix(lags: Tensor) -> Tensor:
-    """Lay out the inner products of all delayed channels from their correlations.
-
-    Args:
-        lags: `[K, K, L]`: correlations at lags 0 to L − 1.
-
-    Returns:
-        `[K·L, K·L]`; entry (a, i), (b, j) is the product of channel a delayed by i and channel b delayed by j.
-    """
-    channels, _, length = lags.shape
-    two_sided = torch.cat([lags.transpose(0, 1)[..., 1:].flip(-1), lags], dim=-1)
-    toeplitz = two_sided.unfold(-1, length, 1).flip(-1)
-    return toeplitz.permute(0, 2, 1, 3).reshape(channels * length, channels * length)
-
-
-def solve_projection(gram: Tensor, products: Tensor) -> Tensor:
-    """Solve the normal equations of a projection, also where the matrix is singular.
-
-    One Cholesky factorisation serves all right-hand sides. Where it fails, a jitter far below the precision of the
-    scores is added, and what it changes is taken back by iterative refinement; the last resort is the
-    pseudo-inverse.
-
-    Args:
-        gram: symmetric, positive semidefinite, unit diagonal `[n, n]`; its diagonal is written to and restored.
-        products: right-hand sides `[n, m]` from the range of the matrix.
-
-    Returns:
-        `[n, m]` with `gram @ result = products` up to rounding.
-    """
-    diagonal = gram.diagonal()
-    unit = diagonal.clone()
-    for jitter in JITTERS:
-        diagonal.add_(jitter)
-        factor, failed = torch.linalg.cholesky_ex(gram)
-        diagonal.copy_(unit)
-        if int(failed):
-            continue
-        solution = torch.cholesky_solve(products, factor)
-        for _ in range(REFINEMENTS):
-            residual = products - gram @ solution
-            if bool(residual.abs().max() <= RESIDUAL_LIMIT * products.abs().max()):
-                return solution
-            solution = solution + torch.cholesky_solve(residual, factor)
-        if bool(torch.isfinite(solution).all()):
-            return solution
-    values, vectors = torch.linalg.eigh(gram)
-    floor = gram.shape[0] * torch.finfo(gram.dtype).eps * values[-1]
-    inverse = torch.where(values > floor, 1 / values.clamp(min=floor), torch.zeros_like(values))
-    return vectors @ (inverse.unsqueeze(1) * (vectors.T @ products))
+    block = n_fft - FILTER_SAMPLES + 1
+    blocks = piece.unfold(-1, n_fft, block).contiguous()
+    ahead = torch.fft.rfft(blocks).flatten(0, 1)
+    blocks[:rows, :, block:] = 0
+    own = torch.fft.rfft(blocks[:rows]).flatten(0, 1)
+    # Plain two-dimensional transposes: copies of other layouts are many times slower.
+    left = own.t().contiguous().conj_physical_().unflatten(1, (rows, -1))
+    return torch.bmm(left, ahead.t().contiguous().unflatten(1, (2 * rows, -1)).transpose(1, 2))
 
 
 def projection_filters(correlations: Correlations) -> tuple[Tensor, Tensor]:
@@ -147,22 +99,27 @@ def projection_filters(correlations: Correlations) -> tuple[Tensor, Tensor]:
         from the channels of each source to those of its own estimate `[S, C, C, 512]`.
     """
     lags, sources = correlations.lags, correlations.sources
-    rows, length = lags.shape[0], lags.shape[2]
+    rows = lags.shape[0]
     channels = rows // sources
     energy = lags[:, :rows, 0].diagonal()
-    gain = torch.where(energy > 0, energy.clamp(min=torch.finfo(energy.dtype).tiny).rsqrt(), torch.ones_like(energy))
+    audible = energy > 0
+    gain = torch.where(audible, energy.clamp(min=torch.finfo(energy.dtype).tiny).rsqrt(), torch.ones_like(energy))
     scaled = lags * gain.view(rows, 1, 1)
     scaled[:, :rows] *= gain.view(1, rows, 1)
-    gram = gram_matrix(scaled[:, :rows])
     # A channel without sound must not make the matrix singular: its filters come out as 0.
-    gram.diagonal().add_((energy == 0).to(gram).repeat_interleave(length))
-    products = scaled[:, rows:].permute(0, 2, 1).reshape(rows * length, rows)
+    scaled[:, :rows, 0].diagonal().masked_fill_(~audible, 1.0)
     own = []
     for source in range(sources):
-        block = slice(source * channels * length, (source + 1) * channels * length)
-        outputs = slice(source * channels, (source + 1) * channels)
-        own.append(solve_projection(gram[block, block], products[block, outputs]))
-    everything = solve_projection(gram, products) if sources > 1 else own[0]
-    full = everything.view(rows, length, rows).transpose(1, 2) * gain.view(rows, 1, 1)
-    single = torch.stack(own).view(sources, channels, length, channels).transpose(2, 3)
-    return full, single * gain.view(sources, channels, 1, 1)
+        inputs = slice(source * channels, (source + 1) * channels)
+        outputs = slice(rows + source * channels, rows + (source + 1) * channels)
+        own.append(_filters(scaled[inputs, inputs], scaled[inputs, outputs]))
+    full = _filters(scaled[:, :rows], scaled[:, rows:]) if sources > 1 else own[0]
+    single = torch.stack(own) * gain.view(sources, channels, 1, 1)
+    return full * gain.view(rows, 1, 1), single
+
+
+def _filters(lags: Tensor, products: Tensor) -> Tensor:
+    """Filters `[K, M, L]` from K channels with the correlations `[K, K, L]` to M others, correlated `[K, M, L]`."""
+    inputs, outputs, length = products.shape
+    solution = solve(lags.contiguous(), products.permute(2, 0, 1).reshape(length * inputs, outputs))
+    return solution.view(length, inputs, outputs).permute(1, 2, 0)

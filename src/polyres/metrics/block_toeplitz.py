@@ -1,0 +1,165 @@
+"""Least squares on delayed channels: symmetric block-Toeplitz equations, also singular ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+JITTERS = (0.0, 1e-14, 1e-13)
+"""Added to the unit diagonal of the matrix until it can be factorised; from 1e-12 on the scores would move."""
+REFINEMENTS = 6
+CHANGE_LIMIT = 1e-18
+"""Energy that a last correction may have, as a fraction of that of the solution."""
+TRUST_LIMIT = 1e-14
+"""Corrections above this say that the quick factorisation was not accurate enough."""
+
+Solver = Callable[[Tensor], Tensor]
+
+
+def dense_matrix(lags: Tensor) -> Tensor:
+    """Lay out the inner products of all delayed channels from their correlations.
+
+    Args:
+        lags: `[K, K, L]`: sum over t of channel a at t times channel b at t + lag, for lags 0 to L − 1.
+
+    Returns:
+        `[L·K, L·K]`; entry (i, a), (j, b) is the product of channel a delayed by i and channel b delayed by j.
+    """
+    channels, _, length = lags.shape
+    two_sided = torch.cat([lags.transpose(0, 1)[..., 1:].flip(-1), lags], dim=-1)
+    toeplitz = two_sided.unfold(-1, length, 1).flip(-1)
+    return toeplitz.permute(2, 0, 3, 1).reshape(length * channels, length * channels)
+
+
+def multiply(lags: Tensor, vectors: Tensor) -> Tensor:
+    """Multiply the matrix of `dense_matrix` with vectors by FFT, without laying it out.
+
+    Args:
+        lags: `[K, K, L]`.
+        vectors: `[L·K, M]`.
+
+    Returns:
+        `[L·K, M]`.
+    """
+    channels, _, length = lags.shape
+    n_fft = 2 << (length - 1).bit_length()
+    circle = lags.new_zeros(channels, channels, n_fft)
+    circle[..., :length] = lags
+    circle[..., n_fft - length + 1 :] = lags.transpose(0, 1)[..., 1:].flip(-1)
+    spectra = torch.fft.rfft(vectors.view(length, channels, -1), n=n_fft, dim=0)
+    product = torch.bmm(torch.fft.rfft(circle).permute(2, 0, 1), spectra)
+    return torch.fft.irfft(product, n=n_fft, dim=0)[:length].reshape(vectors.shape)
+
+
+def schur_factor(lags: Tensor) -> Tensor | None:
+    """Factorise the matrix of `dense_matrix` by the block Schur algorithm: order L² steps instead of L³.
+
+    Args:
+        lags: `[K, K, L]`.
+
+    Returns:
+        Upper triangular `[L·K, L·K]` with `factor.T @ factor` equal to the matrix, or None where the matrix is not
+        positive definite to working precision.
+
+    Source: Kailath and Sayed 1995, Displacement Structure: Theory and Applications, section 4; the second row of
+    the rotation from the result of the first, as Chandrasekaran and Sayed 1996, Stabilizing the Generalized Schur
+    Algorithm.
+    """
+    channels, _, length = lags.shape
+    row = lags.permute(1, 2, 0).reshape(channels, length * channels)
+    start, info = torch.linalg.cholesky_ex(row[:, :channels], upper=True)
+    if int(info):
+        return None
+    factor = row.new_zeros(length * channels, length * channels)
+    upper = torch.linalg.solve_triangular(start.T, row, upper=False)
+    factor[:channels] = upper
+    lower = upper[:, channels:]
+    one = torch.eye(channels, dtype=row.dtype, device=row.device)
+    failed = info.clone()
+    for step in range(1, length):
+        upper = upper[:, :-channels]
+        slope = torch.linalg.solve_triangular(upper[:, :channels], lower[:, :channels], upper=True, left=False)
+        shrink = torch.stack([one - slope.T @ slope, one - slope @ slope.T])
+        roots, infos = torch.linalg.cholesky_ex(shrink, upper=True)
+        failed += infos.sum()
+        turned = torch.linalg.solve_triangular(roots[0].T, torch.addmm(upper, slope.T, lower, alpha=-1), upper=False)
+        back = torch.linalg.solve_triangular(roots[0], roots[1] @ slope, upper=True, left=False)
+        factor[step * channels : (step + 1) * channels, step * channels :] = turned
+        lower = torch.addmm(roots[1] @ lower, back, turned, alpha=-1)[:, channels:]
+        upper = turned
+    return None if int(failed) or not bool(torch.isfinite(factor[-1, -1])) else factor
+
+
+def _refined(lags: Tensor, products: Tensor, solver: Solver) -> tuple[Tensor, float]:
+    """Solve and correct until corrections vanish; also returns the energy share of the last one."""
+    solution = solver(products)
+    last = torch.inf
+    for _ in range(REFINEMENTS):
+        residual = products - multiply(lags, solution)
+        correction = solver(residual)
+        # The energy of a projection is the product of its filter and the right-hand side.
+        change = float(((correction * residual).sum(0).abs() / _positive((solution * products).sum(0))).max())
+        if not change < last:
+            break
+        solution, last = solution + correction, change
+        if change <= CHANGE_LIMIT:
+            break
+    return solution, last
+
+
+def _positive(energies: Tensor) -> Tensor:
+    """Keep energies off zero, so that they can divide."""
+    return energies.clamp(min=torch.finfo(energies.dtype).tiny)
+
+
+def solve(lags: Tensor, products: Tensor) -> Tensor:
+    """Solve the normal equations of a projection on delayed channels.
+
+    One factorisation serves all right-hand sides: the block Schur algorithm or, where the matrix is nearly singular,
+    a dense Cholesky factorisation, with a jitter far below the precision of the scores if need be. What either
+    lacks in accuracy is made up by iterative refinement. The last resort is the pseudo-inverse.
+
+    Args:
+        lags: correlations `[K, K, L]`, those of a channel with itself 1 at lag 0.
+        products: right-hand sides `[L·K, M]` from the range of the matrix.
+
+    Returns:
+        `[L·K, M]`, a solution to working precision.
+    """
+    upper = schur_factor(lags)
+    if upper is not None:
+        solution, change = _refined(lags, products, lambda right: _substitute(upper, right))
+        if change <= TRUST_LIMIT:
+            return solution
+    return solve_dense(lags, products)
+
+
+def _substitute(upper: Tensor, right: Tensor) -> Tensor:
+    """Solve `upper.T @ upper @ x = right`."""
+    half = torch.linalg.solve_triangular(upper.T, right, upper=False)
+    return torch.linalg.solve_triangular(upper, half, upper=True)
+
+
+def solve_dense(lags: Tensor, products: Tensor) -> Tensor:
+    """Solve as `solve` does, from the matrix laid out in full.
+
+    Args:
+        lags: correlations `[K, K, L]`, those of a channel with itself 1 at lag 0.
+        products: right-hand sides `[L·K, M]`.
+
+    Returns:
+        `[L·K, M]`.
+    """
+    matrix = dense_matrix(lags)
+    for jitter in JITTERS:
+        factor, failed = torch.linalg.cholesky_ex(matrix + jitter * torch.eye(len(matrix)).to(matrix))
+        if not int(failed):
+            solution, change = _refined(lags, products, lambda right, root=factor: torch.cholesky_solve(right, root))
+            if change < 1:
+                return solution
+    values, vectors = torch.linalg.eigh(matrix)
+    floor = len(matrix) * torch.finfo(matrix.dtype).eps * values[-1]
+    inverse = torch.where(values > floor, 1 / values.clamp(min=floor), torch.zeros_like(values))
+    return vectors @ (inverse.unsqueeze(1) * (vectors.T @ products))
