@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from polyres.analysis.errors import AnalysisError
 from polyres.analysis.fusion import Evolution, FusionReport, Stage
 from polyres.analysis.fusion_text import source_rows
+from polyres.analysis.tables import number
 from polyres.core.errors import OutputError
 from polyres.models.weights import replaced_atomically
 
@@ -172,46 +173,59 @@ def heat_figure(report: FusionReport, stage: Stage) -> Figure:
         report: the numbers.
         stage: whose weights; without any, only what the resolutions do is drawn.
     """
-    maps: list[tuple[str, list[list[float]], bool]] = []
+    weights_map: list[tuple[str, list[list[float]]]] = []
+    effects: list[tuple[str, list[list[float]]]] = []
     if stage.tables:
         weights = stage.tables[report.chosen].weights
         label = "kernel energy (implicit), %" if stage.weight_kind == "implicit" else "weight, %"
-        maps.append((label, [[100 * value for value in row] for row in weights], False))
+        weights_map = [(label, [[100 * value for value in row] for row in weights])]
     if report.data is not None:
-        maps.append(("knock-out loss, dB nSDR", _by_source(report.data.knock_out_db), True))
+        effects.append(("knock-out loss, dB nSDR", _by_source(report.data.knock_out_db)))
         if report.data.shapley_db is not None:
-            maps.append(("Shapley value, dB nSDR", _by_source(report.data.shapley_db), True))
+            effects.append(("Shapley value, dB nSDR", _by_source(report.data.shapley_db)))
     width = max(2.6, 0.62 * len(report.n_fft) + 1.0)
-    figure, panels = _figure(len(maps), width=width, height=0.55 * len(report.sources) + 1.7)
-    for place, (panel, (title, table, signed)) in enumerate(zip(panels, maps, strict=True)):
-        _heat_map(panel, table, signed)
+    maps = [*weights_map, *effects]
+    figure, panels = _figure(len(maps), width=width, height=0.5 * len(report.sources) + 1.5)
+    # Twice an even share is as dark as it gets, so that nearly even weights look even; decibels share one scale.
+    darkest = max(200 / len(report.n_fft), _largest([table for _, table in weights_map]))
+    bound_db = _largest([table for _, table in effects])
+    for place, (panel, (title, table)) in enumerate(zip(panels, maps, strict=True)):
+        signed = place >= len(weights_map)
+        _heat_map(panel, table, bound_db if signed else darkest, signed)
         panel.set_title(title, fontsize=10)
-        panel.set_xticks(range(len(report.n_fft)), [str(n_fft) for n_fft in report.n_fft], rotation=35, ha="right")
+        _resolution_ticks(panel, [str(n_fft) for n_fft in report.n_fft])
         panel.set_yticks(range(len(report.sources)), report.sources if place == 0 else [""] * len(report.sources))
         panel.set_xlabel("n_fft")
     figure.suptitle(f"{stage.name} fusion ({_nature(stage)}), weights: {report.chosen}", fontsize=11)
     return figure
 
 
+def _resolution_ticks(panel: Axes, names: list[str]) -> None:
+    """Label the columns, slanted where there are many."""
+    if len(names) > 4:
+        panel.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+    else:
+        panel.set_xticks(range(len(names)), names)
+
+
 def _by_source(table: Sequence[Sequence[float]]) -> list[list[float]]:
     return [list(column) for column in zip(*table, strict=True)]
 
 
-def _heat_map(panel: Axes, table: list[list[float]], signed: bool) -> None:
-    """Draw a table with its numbers; signed values have a colour for either side of zero."""
-    finite = [value for row in table for value in row if math.isfinite(value)] or [0.0]
-    if signed:
-        bound = max(max(map(abs, finite)), 1e-6)
-        image = panel.imshow(table, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto")
-    else:
-        low, high = min(finite), max(finite)
-        gap = max(high - low, 1e-6)
-        image = panel.imshow(table, cmap="Blues", vmin=low - 0.25 * gap, vmax=high + 0.1 * gap, aspect="auto")
+def _largest(tables: Sequence[list[list[float]]]) -> float:
+    """Return the largest finite magnitude in some tables, above 0."""
+    return max([abs(v) for table in tables for row in table for v in row if math.isfinite(v)], default=0.0) or 1.0
+
+
+def _heat_map(panel: Axes, table: list[list[float]], bound: float, signed: bool) -> None:
+    """Draw a table with its numbers; colours go from 0 to the bound, or to either side of 0."""
+    cmap, low = ("RdBu", -bound) if signed else ("Blues", 0.0)
+    image = panel.imshow(table, cmap=cmap, vmin=low, vmax=bound, aspect="auto")
     for y, row in enumerate(table):
         for x, value in enumerate(row):
             red, green, blue, _ = image.cmap(image.norm(value))
             dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
-            text = "–" if not math.isfinite(value) else f"{value:+.2f}" if signed else f"{value:.1f}"
+            text = number(value, 2, signed=True) if signed else number(value, 1)
             panel.text(x, y, text, ha="center", va="center", fontsize=8.5, color="white" if dark else "black")
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
@@ -225,6 +239,7 @@ def divergence_figure(report: FusionReport) -> Figure:
     """
     shown = [(stage, one) for stage, one in report.evolution.items() if len(one.epochs) > 1]
     figure, panels = _figure(len(shown), width=4.2)
+    highest = max(max(summary.divergence_bits) for _, one in shown for summary in one.summaries)
     for panel, (stage, evolution) in zip(panels, shown, strict=True):
         rows = source_rows(report, evolution.summaries[-1].weights)
         for source, s in rows:
@@ -235,8 +250,8 @@ def divergence_figure(report: FusionReport) -> Figure:
         if len(rows) > 1:
             values = [summary.disagreement_bits for summary in evolution.summaries]
             panel.plot(evolution.epochs, values, color="black", linestyle=":", label="between sources")
-        panel.set_title(f"{stage}")
-        panel.set_ylim(bottom=0)
+        panel.set_title(stage)
+        panel.set_ylim(0, 1.08 * highest or None)
         panel.legend(fontsize=8, frameon=False)
         _epoch_axis(panel)
     panels[0].set_ylabel("divergence from uniform, bits")
@@ -261,10 +276,9 @@ def correlation_figure(report: FusionReport) -> Figure:
     for row, (what, matrices) in enumerate(rows):
         for s, source in enumerate(report.sources):
             panel = panels[row * len(report.sources) + s]
-            _heat_map(panel, matrices[s], signed=True)
-            panel.images[0].set_clim(-1, 1)
+            _heat_map(panel, matrices[s], 1.0, signed=True)
             panel.set_title(f"{source}: {what}", fontsize=10)
-            panel.set_xticks(range(len(names)), names if row else [""] * len(names), rotation=35, ha="right")
+            _resolution_ticks(panel, names if row else [""] * len(names))
             panel.set_yticks(range(len(names)), names if s == 0 else [""] * len(names))
     figure.suptitle(f"Correlation between branches, weights: {report.chosen}", fontsize=11)
     return figure

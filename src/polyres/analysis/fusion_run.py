@@ -20,7 +20,7 @@ from polyres.models.weights import METADATA_KEY, fill, load_separator_weights, r
 from polyres.training.checkpoint import load_state, under_prefix
 from polyres.training.run_folder import BEST_FILE, CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE
 
-BEST, RAW, ONLY = "best", "raw", "weights"
+BEST, RAW, ONLY = "best", "raw", "saved"
 AVERAGE_PREFIX = "ema_"
 
 
@@ -46,7 +46,7 @@ class FusionSubject:
     Attributes:
         name: as it was given.
         model: the separator; holds the weights that were put in last.
-        states: full state dicts by name: best, raw, ema_…; a weight file alone has `weights`. Empty for a run that has
+        states: full state dicts by name: best, raw, ema_…; a weight file alone has `saved`. Empty for a run that has
             not saved any yet.
         epochs: oldest first; empty where there is no run.
         notes: what a reader should know.

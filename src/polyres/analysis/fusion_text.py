@@ -191,7 +191,7 @@ def _scores_table(report: FusionReport, data: DataReport) -> Table:
     heard = (
         f"{len(data.tracks)} tracks, {data.seconds:.0f} s" if len(data.tracks) > 1 else f"1 track, {data.seconds:.0f} s"
     )
-    title = f"nSDR in dB, weights {report.chosen}, {heard}"
+    title = f"nSDR in dB, weights: {report.chosen}, {heard}"
     header = ("source", "tracks with it", "all resolutions", "none", "stem dBFS")
     note = "None: the wave branch alone, or silence (0 dB). Mean over the tracks that have the source."
     table = Table(title, header, notes=(note,))
