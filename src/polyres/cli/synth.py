@@ -1,13 +1,31 @@
-"""`polyres synth`: made songs from scores, sung syllables and loops."""
+"""`polyres synth`: made songs, composed or from scores, sung notes and loops."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from polyres.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from polyres.data.synth.making import Made, Totals
+
+MINIATURE_TRACKS = 4
+MINIATURE_S = 6.0
+
+
+class Instruments(StrEnum):
+    """What plays the notes."""
+
+    electronic = "electronic"
+    sampled = "sampled"
+    both = "both"
 
 
 def register(app: typer.Typer) -> None:
@@ -21,32 +39,115 @@ def register(app: typer.Typer) -> None:
 
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder that gets one sub-folder of stems per track.")],
-    midi: Annotated[Path | None, typer.Option(help="Folder of MIDI files to play stem by stem.")] = None,
-    bank: Annotated[Path | None, typer.Option(help="SF2 or SF3 bank; by default one that is installed.")] = None,
-    takes: Annotated[int, typer.Option(min=1, help="Different renderings of every piece.")] = 1,
+    hours: Annotated[float | None, typer.Option(help="Make tracks until there are so many hours of audio.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same tracks.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Pieces rendered at the same time.")] = 1,
+    midi: Annotated[Path | None, typer.Option(help="Folder of MIDI files to play stem by stem.")] = None,
+    bank: Annotated[
+        list[Path] | None, typer.Option(help="SF2 or SF3 bank, repeatable; by default one that is installed.")
+    ] = None,
     singer: Annotated[
-        Path | None, typer.Option(help="Sung syllables in folders named after pitches: vocals for the pieces.")
+        Path | None, typer.Option(help="Folder of sung notes: sings the vocals, or solo where nothing else is made.")
     ] = None,
     loops: Annotated[Path | None, typer.Option(help="Loops and one-shots: drum and bass tracks.")] = None,
-    tracks: Annotated[int, typer.Option(min=1, help="Tracks made of --singer or --loops without --midi.")] = 16,
+    compose: Annotated[
+        bool, typer.Option("--compose", help="Compose songs; what happens anyway where no folder is given.")
+    ] = False,
+    instruments: Annotated[
+        Instruments | None, typer.Option(help="Built-in synthesisers, sampled ones from a bank, or both.")
+    ] = None,
+    style: Annotated[list[str] | None, typer.Option(help="Style of composed songs, repeatable; all in turn.")] = None,
+    length: Annotated[float | None, typer.Option(help="Seconds of a composed song; 60, or 6 for miniatures.")] = None,
+    takes: Annotated[int, typer.Option(min=1, help="Without --hours: different renderings of every MIDI file.")] = 1,
+    tracks: Annotated[int | None, typer.Option(min=1, help="Without --hours: tracks of every other kind; 16.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Tracks made at the same time; changes nothing in them.")] = 1,
+    miniature: Annotated[
+        bool, typer.Option("--miniature", help="A few short songs in train and valid, for a trial.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Make songs with known stems; what is finished already is skipped."""
-    if midi is None and singer is None and loops is None:
-        raise ConfigError("nothing to make songs from; give --midi DIR, --singer DIR or --loops DIR")
+    from polyres.data.synth.making import Totals, run_jobs
+    from polyres.data.synth.order import Order, plan_order, write_summary
 
-    from polyres.data.synth.loops import LoopBank
-    from polyres.data.synth.singer import VoiceBank
-    from polyres.data.synth.songs import SongsConfig, list_midi, make_loops, make_songs, make_vocals
+    totals = Totals()
+    if miniature:
+        if any(value is not None for value in (hours, midi, singer, loops)) or bank or style or instruments:
+            raise ConfigError("--miniature goes with --seed, --tracks and --length alone; leave the other options out")
+        _make_miniature(out, seed, tracks or MINIATURE_TRACKS, MINIATURE_S if length is None else length, totals)
+    else:
+        given: dict[str, Any] = {
+            "seed": seed,
+            "hours": hours,
+            "takes": takes,
+            "compose": compose,
+            "instruments": None if instruments is None else instruments.value,
+            "banks": [str(path) for path in bank or ()],
+            "styles": list(style or ()),
+        }
+        given |= {key: str(path) for key, path in (("midi", midi), ("singer", singer), ("loops", loops)) if path}
+        given |= {key: value for key, value in (("tracks", tracks), ("length_s", length)) if value is not None}
+        order = Order.from_dict(given)
+        planned = plan_order(order, out, lambda line: typer.echo(line, err=True))
+        with _bar(len(planned), totals) as tell:
+            made = run_jobs(planned, jobs, tell)
+        write_summary(out, order, made)
+    _show(out, totals, as_json)
 
-    voices = None if singer is None else VoiceBank.open(singer)
-    written = 0
-    if midi is not None:
-        config = SongsConfig(takes=takes, seed=seed, jobs=jobs)
-        written += make_songs(out, list_midi(midi), config, bank, voices, typer.echo)
-    elif voices is not None:
-        written += make_vocals(out, voices, tracks, seed, typer.echo)
-    if loops is not None:
-        written += make_loops(out, LoopBank.open(loops), tracks, seed, typer.echo)
-    typer.echo(f"{written} tracks written to {out}")
+
+def _make_miniature(out: Path, seed: int, tracks: int, length_s: float, totals: Totals) -> None:
+    """Make miniatures; a quarter of them, but at least one, for validation."""
+    from polyres.data.synth.miniature import make_miniature
+
+    valid = max(1, tracks // 4)
+    splits = {"train": tracks - valid, "valid": valid} if tracks > 1 else {"train": 1}
+    for one in make_miniature(out, seed, length_s=length_s, splits=splits):
+        totals.add(one)
+
+
+@contextmanager
+def _bar(total: int, totals: Totals) -> Iterator[Callable[[Made], None]]:
+    """Count tracks, with a bar on a terminal and elsewhere a line at every tenth of them; both on stderr."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("tracks, {task.fields[hours]:.2f} h"), TimeElapsedColumn())
+    bar = Progress(
+        *columns, TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    )
+    task = bar.add_task("", total=total, hours=0.0)
+    told = 0
+
+    def tell(made: Made) -> None:
+        nonlocal told
+        totals.add(made)
+        done, hours = totals.tracks + totals.skipped, totals.there_s / 3600.0
+        bar.update(task, completed=done, hours=hours)
+        if not console.is_terminal and 10 * done // total > told:
+            told = 10 * done // total
+            typer.echo(f"{done} of {total} tracks, {hours:.2f} h", err=True)
+
+    with bar:
+        yield tell
+
+
+def _show(out: Path, totals: Totals, as_json: bool) -> None:
+    """Print what was made, how fast, and how much there is of every stem."""
+    facts = totals.to_dict()
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), **facts}))
+        return
+    typer.echo(f"{'stem':<8} {'tracks':>6} {'hours':>8}")
+    for stem, there in facts["stems"].items():
+        typer.echo(f"{stem:<8} {there['tracks']:>6} {there['hours']:>8.3f}")
+    before = f", {totals.skipped} were there" if totals.skipped else ""
+    typer.echo(f"{totals.tracks} tracks written to {out}{before}: {facts['hours_made']:.3f} h made")
+    if totals.hours_per_cpu_hour is not None:
+        typer.echo(f"speed: {totals.hours_per_cpu_hour:.1f} hours of audio per hour of CPU")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import mido
@@ -163,3 +164,11 @@ def test_a_note_ends_before_its_pitch_starts_again(tmp_path: Path) -> None:
 def test_nothing_sounds_past_the_end(tmp_path: Path) -> None:
     write_score([Note(0.0, 9.0, 0, 33, 40, 90), Note(3.0, 4.0, 0, 33, 41, 90)], (), 2.0, tmp_path / "a.mid")
     assert [n.end_s for n in read_score(tmp_path / "a.mid").stems["bass"]] == [2.0]
+
+
+def test_a_missing_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mido", None)
+    with pytest.raises(
+        InputError, match=r"MIDI needs the package 'mido'; install it with: pip install 'polyres\[synth"
+    ):
+        read_score(tmp_path / "a.mid")

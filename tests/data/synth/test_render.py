@@ -14,7 +14,8 @@ from polyres.data.synth.midi import Note, Score
 from polyres.data.synth.render import (
     SAMPLE_RATE_HZ,
     is_finished,
-    normalise_jointly,
+    on_grid,
+    read_manifest,
     render_stem,
     render_take,
     write_track,
@@ -95,16 +96,6 @@ def test_a_failing_program_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         render_stem(SCORE, "bass", take, Path("bank.sf2"), 1.0)
 
 
-def test_one_gain_for_all_stems() -> None:
-    waves = {"drums": np.array([[0.5, -3.0]], np.float32), "bass": np.array([[0.5, 1.0]], np.float32)}
-    scaled = normalise_jointly(waves, -6.0)
-    assert np.abs(scaled["drums"]).max() == pytest.approx(10 ** (-6 / 20))  # louder alone than in the mixture
-    assert scaled["drums"] / waves["drums"] == pytest.approx(np.full((1, 2), 10 ** (-6 / 20) / 3))
-    assert scaled["bass"] / waves["bass"] == pytest.approx(np.full((1, 2), 10 ** (-6 / 20) / 3))
-    assert normalise_jointly({}, -6.0) == {}
-    assert np.abs(normalise_jointly({"drums": np.zeros((2, 4))}, -1.0)["drums"]).max() == 0.0
-
-
 def test_track_folders_appear_whole(tmp_path: Path) -> None:
     folder = tmp_path / "songs" / "a"
     wave = np.linspace(-0.5, 0.5, 200, dtype=np.float32).reshape(2, 100)
@@ -112,7 +103,8 @@ def test_track_folders_appear_whole(tmp_path: Path) -> None:
     write_track(folder, {"drums": wave}, {"seed": 1})
     assert is_finished(folder)
     stored, rate_hz = soundfile.read(folder / "drums.wav")
-    np.testing.assert_allclose(stored.T, wave, atol=1 / 32768)
+    assert np.array_equal(stored.T, on_grid(wave) / 32768)
+    np.testing.assert_allclose(stored.T, wave, atol=0.5 / 32768)
     assert rate_hz == SAMPLE_RATE_HZ
     assert soundfile.info(folder / "drums.wav").subtype == "PCM_16"
     assert json.loads((folder / "manifest.json").read_text()) == {"seed": 1}
@@ -121,6 +113,37 @@ def test_track_folders_appear_whole(tmp_path: Path) -> None:
 
 def test_unwritable_places_are_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot write '.*file/a' \(.*\); choose a writable folder"):
+    with pytest.raises(OutputError, match=r"cannot write '.*file/a' \(.*\); make room or choose a writable"):
         write_track(tmp_path / "file" / "a", {}, {})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"cannot write '.*a' \(No space left on device\); make room"):
+        write_track(tmp_path / "a", {"drums": np.zeros((2, 4), np.float32)}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_track_that_another_process_finished_first_stays(tmp_path: Path) -> None:
+    write_track(tmp_path / "a", {"drums": np.zeros((2, 4), np.float32)}, {"first": True})
+    write_track(tmp_path / "a", {"drums": np.ones((2, 4), np.float32)}, {"first": False})
+    assert read_manifest(tmp_path / "a") == {"first": True}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_samples_are_rounded_to_the_grid_and_stay_in_range() -> None:
+    wave = np.array([[0.0, 0.5, -1.0, 1.0, 2.0, 1.6 / 32768, -1.6 / 32768]], np.float32)
+    assert on_grid(wave).tolist() == [[0, 16384, -32768, 32767, 32767, 2, -2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "cannot read '.*manifest.json'"), ("[]", "is no manifest; remove the folder")]
+)
+def test_broken_manifests_are_told(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_manifest(tmp_path)

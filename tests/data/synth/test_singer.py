@@ -8,27 +8,29 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyres.core.errors import InputError
 from polyres.data.synth.melody import Key, MelodyNote
+from polyres.data.synth.midi import Note, Score
+from polyres.data.synth.psola import Marked, mark_periods, track_pitch
 from polyres.data.synth.singer import (
-    SAMPLE_RATE_HZ,
     SingerStyle,
-    VoiceBank,
-    clean_syllable,
+    degree_of,
     draw_style,
-    pitch_of,
     sing_melody,
     sing_note,
+    sing_notes,
     sing_track,
+    stretched,
 )
+from polyres.data.synth.voicebank import SAMPLE_RATE_HZ, VoiceBank, frequency_of
 
 PLAIN = SingerStyle(
     centre=60,
-    recorded_shift=0,
+    size=1.0,
     tempo_bpm=100.0,
     vibrato_cents=0.0,
     vibrato_hz=5.0,
     glide_cents=0.0,
+    breath=0.0,
     voices=((0, 0.0, 0.0, 1.0),),
     tilt_db=0.0,
     reverb=None,
@@ -36,18 +38,20 @@ PLAIN = SingerStyle(
 )
 
 
-def frequency(pitch: float) -> float:
-    return 440.0 * 2.0 ** ((pitch - 69) / 12)
+def voice(pitch: float, seconds: float) -> np.ndarray:
+    """Harmonics with falling level: something with a clear period."""
+    time_s = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+    partials = [np.sin(2 * np.pi * n * frequency_of(pitch) * time_s + 0.1 * n) / n for n in range(1, 12)]
+    return (0.3 * np.sum(partials, axis=0)).astype(np.float32)
 
 
-def sine(pitch: float, seconds: float, rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
-    time_s = np.arange(round(seconds * rate_hz)) / rate_hz
-    return (0.5 * np.sin(2 * np.pi * frequency(pitch) * time_s)).astype(np.float32)
+def marked(wave: np.ndarray, pitch: float) -> Marked:
+    return mark_periods(wave, SAMPLE_RATE_HZ, frequency_of(pitch))
 
 
-def heard_pitch(wave: np.ndarray) -> float:
-    spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave)), 1 << 18))
-    return 69 + 12 * float(np.log2(np.argmax(spectrum) * SAMPLE_RATE_HZ / (1 << 18) / 440.0))
+def sung_pitch(wave: np.ndarray) -> float:
+    frequency_hz, strength = track_pitch(wave, SAMPLE_RATE_HZ)
+    return 69 + 12 * float(np.log2(np.median(frequency_hz[strength > 0.8]) / 440.0))
 
 
 @pytest.fixture
@@ -55,72 +59,103 @@ def bank(tmp_path: Path) -> VoiceBank:
     for name, pitch in (("A3", 57), ("D4", 62), ("A4", 69)):
         (tmp_path / name).mkdir()
         for number in range(2):
-            wave = np.concatenate([np.zeros(4000), sine(pitch, 1.2), np.zeros(4000)]) + 0.2
+            wave = np.concatenate([np.zeros(4000), voice(pitch, 1.2), np.zeros(4000)]) + 0.2
             soundfile.write(tmp_path / name / f"{number}.wav", wave, SAMPLE_RATE_HZ)
     return VoiceBank.open(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "pitch"),
-    [("C4", 60), ("A4", 69), ("A3", 57), ("F#3", 54), ("Bb2", 46), ("C-1", 0), ("H4", None), ("a4", None)],
-)
-def test_note_names(name: str, pitch: int | None) -> None:
-    assert pitch_of(name) == pitch
-
-
-def test_banks_without_recordings_are_told(tmp_path: Path) -> None:
-    (tmp_path / "A3").mkdir()
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(InputError, match=r"no recordings in '.*'; it needs sub-folders named after pitches"):
-            VoiceBank.open(folder)
-
-
-def test_the_nearest_recording_is_taken(bank: VoiceBank) -> None:
-    assert [bank.nearest_pitch(pitch) for pitch in (40, 59, 60, 65, 66, 90)] == [57, 57, 62, 62, 69, 69]
-
-
-@given(offset=st.floats(-0.3, 0.3), lead=st.integers(0, 9000), rate_hz=st.sampled_from([22_050, 44_100]))
-def test_cleaning_removes_offset_silence_and_noise(offset: float, lead: int, rate_hz: int) -> None:
-    sung = sine(57, 0.5, rate_hz)
-    noise = 0.002 * np.random.default_rng(0).standard_normal(len(sung) + 2 * lead)
-    clean = clean_syllable(np.pad(sung, lead) + noise + offset, rate_hz)
-    assert len(clean) / SAMPLE_RATE_HZ == pytest.approx(0.5, abs=0.06)
-    assert abs(clean.mean()) < 2e-3
-    assert np.sqrt((clean**2).mean()) == pytest.approx(0.1, rel=0.1)
-    assert clean[0] == clean[-1] == 0.0
-    assert heard_pitch(clean) == pytest.approx(57, abs=0.1)
-
-
-def test_nothing_is_cleaned_to_nothing() -> None:
-    assert len(clean_syllable(np.zeros(0), 44_100)) == 0
-    assert len(clean_syllable(np.zeros(9000), 44_100)) == 0
-
-
-@pytest.mark.parametrize("semitones", [-4.0, 0.0, 3.0])
-def test_notes_are_sung_at_the_wanted_pitch(semitones: float) -> None:
-    note = sing_note(sine(60, 2.0), 2 ** (semitones / 12), 1.0, PLAIN, np.random.default_rng(0))
+@pytest.mark.parametrize("semitones", [-7.0, 0.0, 3.5])
+@pytest.mark.parametrize("size", [0.8, 1.15])
+def test_notes_are_sung_at_the_wanted_pitch_whatever_the_size(semitones: float, size: float) -> None:
+    style = SingerStyle(**{**PLAIN.__dict__, "size": size})
+    note = sing_note(marked(voice(57, 2.0), 57), 57 + semitones, 1.0, style, np.random.default_rng(0))
     assert len(note) == SAMPLE_RATE_HZ
-    assert heard_pitch(note) == pytest.approx(60 + semitones, abs=0.15)
+    assert sung_pitch(note) == pytest.approx(57 + semitones, abs=0.15)
     assert note[0] == note[-1] == 0.0
 
 
-def test_short_syllables_end_early_and_empty_ones_are_silent() -> None:
-    assert len(sing_note(sine(60, 0.5), 2.0, 1.0, PLAIN, np.random.default_rng(0))) == SAMPLE_RATE_HZ // 4
-    assert len(sing_note(np.zeros(0, np.float32), 1.0, 1.0, PLAIN, np.random.default_rng(0))) == 0
+def test_short_syllables_are_held_to_a_limit_and_empty_ones_are_silent() -> None:
+    note = sing_note(marked(voice(57, 0.5), 57), 60, 1.0, PLAIN, np.random.default_rng(0))
+    assert len(note) == SAMPLE_RATE_HZ
+    assert sung_pitch(note) == pytest.approx(60, abs=0.15)
+    long = sing_note(marked(voice(57, 0.5), 57), 60, 9.0, PLAIN, np.random.default_rng(0))
+    assert len(long) == round(0.5 * 2.5 * SAMPLE_RATE_HZ)
+    assert len(sing_note(marked(np.zeros(0, np.float32), 57), 60, 1.0, PLAIN, np.random.default_rng(0))) == 0
 
 
-@pytest.mark.parametrize("shift", [0, -7])
-def test_a_melody_is_sung_in_time_and_tune(bank: VoiceBank, shift: int) -> None:
+@given(st.integers(1, 40_000), st.integers(0, 120_000))
+def test_stretching_keeps_beginning_and_end_at_their_speed(length: int, wanted: int) -> None:
+    heard = stretched(length, wanted)
+    assert len(heard) == min(wanted, int(2.5 * length))
+    assert np.all(np.diff(heard) >= 0)
+    if len(heard):
+        assert heard[0] == 0
+        assert heard[-1] < length
+        onset = min(length // 3, round(0.15 * SAMPLE_RATE_HZ), len(heard))
+        assert heard[:onset] == pytest.approx(np.arange(onset))
+    if len(heard) == wanted > length > 100:
+        assert np.diff(heard[-20:]) == pytest.approx(np.ones(19))
+
+
+def test_breath_follows_the_note() -> None:
+    sound = marked(voice(57, 2.0), 57)
+    airy = SingerStyle(**{**PLAIN.__dict__, "breath": 0.5})
+    notes = [sing_note(sound, 57, 1.0, style, np.random.default_rng(0)) for style in (PLAIN, airy)]
+    air = notes[1] - notes[0]
+    assert 0.05 < np.std(air) / np.std(notes[0]) < 0.5
+    assert np.std(air[:100]) < 0.3 * np.std(air)
+
+
+def test_a_vibrato_swings_late_and_as_far_as_asked() -> None:
+    style = SingerStyle(**{**PLAIN.__dict__, "vibrato_cents": 60.0, "vibrato_hz": 5.0})
+    note = sing_note(marked(voice(57, 3.0), 57), 57, 2.5, style, np.random.default_rng(0))
+    frequency_hz, strength = track_pitch(note, SAMPLE_RATE_HZ, 150.0, 320.0)
+    semitones = 69 + 12 * np.log2(frequency_hz / 440.0)
+    late = semitones[160:440]
+    assert np.ptp(late) == pytest.approx(1.2, abs=0.25)
+    assert np.ptp(semitones[8:30]) < 0.4
+    turns = np.sum(np.diff(np.sign(late - np.median(late))) != 0)
+    assert turns / 2 / (len(late) * 0.005) == pytest.approx(5.0, abs=1.0)
+
+
+@pytest.mark.parametrize("size", [1.0, 0.8])
+def test_a_melody_is_sung_in_time_and_tune(bank: VoiceBank, size: float) -> None:
     key = Key(0, "major")
-    style = SingerStyle(**{**PLAIN.__dict__, "recorded_shift": shift})
+    style = SingerStyle(**{**PLAIN.__dict__, "size": size})
     melody = [MelodyNote(0.5, 0.5, 60, 0), MelodyNote(1.5, 0.5, 64, 2)]
     wave = sing_melody(bank, melody, key, 2.5, style, 0)
     assert wave.shape == (2, round(2.5 * SAMPLE_RATE_HZ))
     for note in melody:
         start = round((note.start_s + 0.1) * SAMPLE_RATE_HZ)
-        assert heard_pitch(wave[0, start : start + 15_000]) == pytest.approx(note.pitch, abs=0.2)
+        assert sung_pitch(wave[0, start : start + 15_000]) == pytest.approx(note.pitch, abs=0.2)
     assert np.abs(wave[:, : round(0.4 * SAMPLE_RATE_HZ)]).max() == 0.0
     assert np.abs(wave[:, round(1.15 * SAMPLE_RATE_HZ) : round(1.4 * SAMPLE_RATE_HZ)]).max() == 0.0
+
+
+def test_harmonies_move_by_steps_of_the_scale(bank: VoiceBank) -> None:
+    style = SingerStyle(**{**PLAIN.__dict__, "voices": ((2, 0.0, 0.0, 1.0),)})
+    melody = [MelodyNote(0.5, 0.6, 60, 0), MelodyNote(1.5, 0.6, 62, 1)]
+    wave = sing_melody(bank, melody, Key(0, "major"), 2.5, style, 0)
+    for start_s, pitch in ((0.6, 64), (1.6, 65)):  # a major and a minor third
+        start = round(start_s * SAMPLE_RATE_HZ)
+        assert sung_pitch(wave[0, start : start + 15_000]) == pytest.approx(pitch, abs=0.2)
+
+
+@given(st.integers(30, 90), st.integers(0, 11), st.sampled_from(["major", "minor", "pentatonic"]))
+def test_degrees_are_those_of_the_key(degree: int, tonic: int, scale: str) -> None:
+    key = Key(tonic, scale)
+    assert degree_of(key.pitch(degree, 60), key, 60) == degree
+
+
+@pytest.mark.parametrize(("centre", "octave"), [(50, -12), (65, 0)])
+def test_the_vocals_of_a_score_are_sung(bank: VoiceBank, centre: int, octave: int) -> None:
+    notes = tuple(Note(t, t + 0.6, 4, 53, pitch, 90) for t, pitch in ((0.5, 67), (1.5, 71), (9.0, 67)))
+    style = SingerStyle(**{**PLAIN.__dict__, "centre": centre})
+    wave = sing_notes(bank, Score("song", {"vocals": notes}, (), 2.0), 2.5, style, np.random.default_rng(0))
+    assert wave.shape == (2, round(2.5 * SAMPLE_RATE_HZ))
+    for note in notes[:2]:
+        start = round((note.start_s + 0.12) * SAMPLE_RATE_HZ)
+        assert sung_pitch(wave[0, start : start + 15_000]) == pytest.approx(note.pitch + octave, abs=0.2)
 
 
 def test_tracks_depend_on_the_seed_alone(bank: VoiceBank) -> None:

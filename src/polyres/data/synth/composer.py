@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,13 +50,14 @@ class _Plan:
     stems: dict[str, list[Note]] = field(default_factory=dict)
 
 
-def compose(rng: np.random.Generator, length_s: float, style: str | None = None) -> Score:
+def compose(rng: np.random.Generator, length_s: float, style: str | None = None, always: Collection[str] = ()) -> Score:
     """Compose a piece.
 
     Args:
         rng: source of every choice.
         length_s: about how long, in seconds; the last bar ends there or before.
         style: name of a style; None draws one.
+        always: layers that play in every section: drums, bass, comping, second, lead or vocals.
 
     Returns:
         A score with drums, bass, other, and a melody for a singer under `vocals`.
@@ -70,7 +72,7 @@ def compose(rng: np.random.Generator, length_s: float, style: str | None = None)
     number = 0
     while number < bars:
         section_bars = min(int(rng.choice([4, 8])), bars - number)
-        layers = _draw_layers(rng, number == 0)
+        layers = _draw_layers(rng, number == 0) | set(always)
         which = int(rng.integers(2))
         for position in range(section_bars):
             _write_bar(rng, plan, layers, which, number, position, section_bars)
@@ -80,7 +82,7 @@ def compose(rng: np.random.Generator, length_s: float, style: str | None = None)
         for stem in STEMS
         if plan.stems.get(stem)
     }
-    return Score(f"composed_{name}", stems, (), bars * bar_s)
+    return Score(f"composed_{name}", stems, (), bars * bar_s, 60.0 / plan.tempo_bpm)
 
 
 def _draw_plan(rng: np.random.Generator, name: str) -> _Plan:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from polyres.data.synth.drum_machine import play_drums
 from polyres.data.synth.effects import echo, reverberate, tilt_eq
-from polyres.data.synth.midi import Note, Score
+from polyres.data.synth.midi import STEMS, Note, Score
 from polyres.data.synth.oscillators import (
     SAMPLE_RATE_HZ,
     Shape,
@@ -200,7 +200,12 @@ def _pump(drums: Sequence[Note], length_samples: int, depth: float, recovery_s: 
 
 
 def render_electronic(
-    score: Score, rng: np.random.Generator, length_s: float, ducking: float = 0.0, beat_s: float = 0.5
+    score: Score,
+    rng: np.random.Generator,
+    length_s: float,
+    ducking: float = 0.0,
+    beat_s: float = 0.5,
+    stems: Collection[str] = STEMS,
 ) -> dict[str, np.ndarray]:
     """Play a score on synthesisers and a drum machine, all drawn afresh.
 
@@ -210,6 +215,7 @@ def render_electronic(
         length_s: length of the result in seconds.
         ducking: how likely the bass drum pumps bass and chords, 0 to 1.
         beat_s: length of a beat in seconds, for echoes in time.
+        stems: those to play; drums may pump the others without being played themselves.
 
     Returns:
         Stem name to float32 `[2, T]` at 44.1 kHz with T = round(length_s * 44100), not normalised.
@@ -219,7 +225,7 @@ def render_electronic(
     gain = _pump(drums, length, float(rng.uniform(0.3, 0.9)), float(rng.uniform(0.05, 0.2)))
     ducked = rng.random() < ducking
     waves: dict[str, np.ndarray] = {}
-    if drums:
+    if drums and "drums" in stems:
         wave = play_drums(drums, rng, length)
         if rng.random() < 0.4:
             wave = reverberate(wave, SAMPLE_RATE_HZ, float(rng.uniform(0.2, 1.2)), float(rng.uniform(0.01, 0.12)), rng)
@@ -228,7 +234,7 @@ def render_electronic(
         parts: dict[tuple[int, int], list[Note]] = {}
         for note in score.stems.get(stem, ()):
             parts.setdefault((note.channel, note.program), []).append(note)
-        if not parts:
+        if not parts or stem not in stems:
             continue
         total = np.zeros((2, length), np.float32)
         for (_, program), notes in sorted(parts.items()):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import mido
+from typing import TYPE_CHECKING, Any
 
 from polyres.core.errors import InputError
+
+if TYPE_CHECKING:
+    import mido
 
 DRUM_CHANNEL = 9
 BASS_PROGRAMS = frozenset(range(32, 40))
@@ -44,12 +46,22 @@ class Control:
 
 @dataclass(frozen=True)
 class Score:
-    """The notes of one piece by stem, with the controller moves of every channel."""
+    """The notes of one piece by stem, with the controller moves of every channel and the length of a beat."""
 
     name: str
     stems: dict[str, tuple[Note, ...]]
     controls: tuple[Control, ...]
     length_s: float
+    beat_s: float = 0.5
+
+
+def _mido() -> Any:
+    """Import the MIDI library where it is needed; composed songs do without."""
+    try:
+        import mido
+    except ImportError as error:
+        raise InputError("MIDI needs the package 'mido'; install it with: pip install 'polyres[synth]'") from error
+    return mido
 
 
 def stem_of(channel: int, program: int, voices: str = "skip") -> str | None:
@@ -83,11 +95,11 @@ def read_score(path: str | Path, voices: str = "skip") -> Score:
         The score; stems without a note are absent.
 
     Raises:
-        InputError: if the file cannot be read as MIDI or holds no note.
+        InputError: if the file cannot be read as MIDI or holds no note, or the MIDI library is not installed.
     """
-    path = Path(path)
+    path, library = Path(path), _mido()
     try:
-        midi_file = mido.MidiFile(str(path), clip=True)
+        midi_file = library.MidiFile(str(path), clip=True)
         timed = _timed_messages(midi_file)
     except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
         raise InputError(f"cannot read '{path}' as MIDI ({error}); give a standard .mid file") from error
@@ -158,7 +170,11 @@ def write_score(notes: Sequence[Note], controls: Sequence[Control], length_s: fl
         controls: controller moves; those of channels without a note are left out.
         length_s: length of the file in seconds; later events are left out.
         path: file to write.
+
+    Raises:
+        InputError: if the MIDI library is not installed.
     """
+    library = _mido()
     channels = {note.channel for note in notes}
     events: list[tuple[float, int, mido.Message]] = []
     for control in controls:
@@ -170,14 +186,14 @@ def write_score(notes: Sequence[Note], controls: Sequence[Control], length_s: fl
             continue
         if programs.get(note.channel) != note.program:
             programs[note.channel] = note.program
-            change = mido.Message("program_change", channel=note.channel, program=note.program)
+            change = library.Message("program_change", channel=note.channel, program=note.program)
             events.append((note.start_s, 2, change))
-        on = mido.Message("note_on", channel=note.channel, note=note.pitch, velocity=note.velocity)
-        off = mido.Message("note_off", channel=note.channel, note=note.pitch, velocity=0)
+        on = library.Message("note_on", channel=note.channel, note=note.pitch, velocity=note.velocity)
+        off = library.Message("note_off", channel=note.channel, note=note.pitch, velocity=0)
         events.append((note.start_s, 3, on))
         events.append((min(end_s, length_s), 1, off))
     events.sort(key=lambda event: (round(event[0] * _TICKS_PER_S), event[1]))
-    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=1_000_000, time=0)])
+    track = library.MidiTrack([library.MetaMessage("set_tempo", tempo=1_000_000, time=0)])
     last_tick = 0
     for time_s, _, message in events:
         tick = round(time_s * _TICKS_PER_S)
@@ -187,15 +203,16 @@ def write_score(notes: Sequence[Note], controls: Sequence[Control], length_s: fl
     end_tick = max(round(length_s * _TICKS_PER_S), last_tick)
     channel = min(channels, default=0)
     track.append(mido.Message("control_change", channel=channel, control=3, value=0, time=end_tick - last_tick))
-    midi_file = mido.MidiFile(type=0, ticks_per_beat=_TICKS_PER_S)
+    midi_file = library.MidiFile(type=0, ticks_per_beat=_TICKS_PER_S)
     midi_file.tracks.append(track)
     midi_file.save(str(path))
 
 
 def _control_message(control: Control) -> mido.Message:
+    library = _mido()
     if control.number == -1:
-        return mido.Message("pitchwheel", channel=control.channel, pitch=control.value)
-    return mido.Message("control_change", channel=control.channel, control=control.number, value=control.value)
+        return library.Message("pitchwheel", channel=control.channel, pitch=control.value)
+    return library.Message("control_change", channel=control.channel, control=control.number, value=control.value)
 
 
 def _without_overlaps(notes: Sequence[Note]) -> list[tuple[Note, float]]:

@@ -96,12 +96,26 @@ def mix_stems(waves: Mapping[str, np.ndarray], rng: np.random.Generator, config:
         level = active_rms(wave)
         if 20.0 * np.log10(max(level, 1e-12)) > _SILENCE_DB:
             balanced[stem] = wave * np.float32(10.0 ** (wanted_db / 20.0) / level)
+    return master(balanced, rng, config)
+
+
+def master(waves: Mapping[str, np.ndarray], rng: np.random.Generator, config: MixConfig) -> dict[str, np.ndarray]:
+    """Set a mixture's loudness with its balance kept, and limit it.
+
+    Args:
+        waves: stem name to float `[2, T]` at 44.1 kHz.
+        rng: draws loudness and ceiling.
+        config: their ranges.
+
+    Returns:
+        Stem name to float32 `[2, T]`; their sum is the mixture and stays below full scale, as does each of them.
+    """
     loudness_db, ceiling_db = float(rng.uniform(*config.loudness_dbfs)), float(rng.uniform(*config.ceiling_dbfs))
-    if not balanced:
+    if not waves:
         return {}
     ceiling = 10.0 ** (ceiling_db / 20.0)
-    mixture = np.sum(list(balanced.values()), axis=0)
-    peak = max(float(np.abs(wave).max()) for wave in [mixture, *balanced.values()])
+    mixture = np.sum(list(waves.values()), axis=0)
+    peak = max(float(np.abs(wave).max(initial=1e-9)) for wave in [mixture, *waves.values()])
     gain = 10.0 ** (loudness_db / 20.0) / max(active_rms(mixture), 1e-9)
     gain = np.float32(min(gain, ceiling * 10.0 ** (config.most_limited_db / 20.0) / peak))
-    return limit_together({stem: wave * gain for stem, wave in balanced.items()}, ceiling)
+    return limit_together({stem: wave * gain for stem, wave in waves.items()}, ceiling)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+import wave as riff
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -72,50 +76,40 @@ def _effect_options(take: Take) -> list[str]:
     return options
 
 
-def render_take(score: Score, take: Take, bank: Path, max_length_s: float = MAX_LENGTH_S) -> dict[str, np.ndarray]:
-    """Play all stems of one take and balance them as the take says.
+def render_take(
+    score: Score, take: Take, bank: Path, max_length_s: float = MAX_LENGTH_S, stems: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Play stems of one take and balance them as the take says.
 
     Args:
         score: the piece.
         take: the drawn changes.
         bank: SF2 or SF3 bank.
         max_length_s: upper limit of the length in seconds, before the tail.
+        stems: those to play; None plays all.
 
     Returns:
         Stem name to float32 `[2, T]`, not normalised; stems that do not sound are left out.
     """
     length_s = min(score.length_s / take.tempo_factor, max_length_s) + TAIL_S
     waves = {}
-    for stem in score.stems:
+    for stem in score.stems if stems is None else stems:
         wave = render_stem(score, stem, take, bank, length_s)
         if np.abs(wave).max() > _SILENCE:
             waves[stem] = wave * np.float32(10.0 ** (take.stem_gains_db[stem] / 20.0))
     return waves
 
 
-def normalise_jointly(waves: dict[str, np.ndarray], peak_db: float) -> dict[str, np.ndarray]:
-    """Scale all stems by one gain, so that their balance stays.
+def on_grid(wave: np.ndarray) -> np.ndarray:
+    """Round a wave `[C, T]` to 16-bit integers, int16 `[C, T]`; 32768 is full scale."""
+    return np.clip(np.rint(wave * np.float32(32768.0)), -32768, 32767).astype("<i2")
+
+
+def write_track(folder: Path, waves: Mapping[str, np.ndarray], manifest: Mapping[str, object]) -> None:
+    """Write one track folder in one step: 16-bit WAV per stem and a manifest; the mixture is the sum of the files.
 
     Args:
-        waves: stem name to float `[C, T]`, all of one length.
-        peak_db: peak in dBFS that the loudest of mixture and stems gets.
-
-    Returns:
-        Stem name to float32 `[C, T]`.
-    """
-    if not waves:
-        return {}
-    mixture = np.sum(list(waves.values()), axis=0)
-    peak = max(float(np.abs(wave).max(initial=0.0)) for wave in [mixture, *waves.values()])
-    gain = np.float32(10.0 ** (peak_db / 20.0) / max(peak, 1e-9))
-    return {stem: wave * gain for stem, wave in waves.items()}
-
-
-def write_track(folder: Path, waves: dict[str, np.ndarray], manifest: dict[str, object]) -> None:
-    """Write one track folder in one step: 16-bit WAV per stem and a manifest.
-
-    Args:
-        folder: folder to make; it appears only when complete.
+        folder: folder to make; it appears only when complete. One that was finished meanwhile is left as it is.
         waves: stem name to float32 `[C, T]` at 44.1 kHz.
         manifest: JSON-able description.
 
@@ -126,15 +120,52 @@ def write_track(folder: Path, waves: dict[str, np.ndarray], manifest: dict[str, 
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        for stem, wave in waves.items():
-            soundfile.write(temporary / f"{stem}.wav", wave.T, SAMPLE_RATE_HZ, subtype="PCM_16")
-        (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
+        for stem, samples in waves.items():
+            _write_wave(temporary / f"{stem}.wav", on_grid(samples))
+        text = json.dumps(manifest, indent=1, sort_keys=True)
+        (temporary / _MANIFEST).write_text(text + "\n", encoding="utf-8")
         os.replace(temporary, folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise OutputError(f"cannot write '{folder}' ({error.strerror}); choose a writable folder") from error
+        if not is_finished(folder):
+            raise OutputError(
+                f"cannot write '{folder}' ({error.strerror}); make room or choose a writable folder"
+            ) from error
+
+
+def _write_wave(path: Path, samples: np.ndarray) -> None:
+    """Write int16 `[C, T]`; errors of the disk come as OSError."""
+    content = io.BytesIO()
+    with riff.open(content, "wb") as file:
+        file.setnchannels(samples.shape[0])
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE_HZ)
+        file.writeframes(np.ascontiguousarray(samples.T).tobytes())
+    path.write_bytes(content.getbuffer())
 
 
 def is_finished(folder: Path) -> bool:
     """Say whether a track folder is complete."""
     return (folder / _MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return what stands in the manifest of a track.
+
+    Args:
+        folder: a finished track.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    path = folder / _MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read '{path}' ({error}); remove the folder to make the track again") from error
+    if not isinstance(manifest, dict):
+        raise InputError(f"'{path}' is no manifest; remove the folder to make the track again")
+    return manifest

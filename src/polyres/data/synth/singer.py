@@ -1,139 +1,36 @@
-"""A singer made of recorded syllables: notes chained to phrases, with doubles, harmonies and a room."""
+"""A singer made of recorded notes: strung to phrases, with doubles, harmonies, breath and a room."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import numpy as np
-import soundfile
+from scipy.signal import butter, sosfilt
 
-from polyres.core.errors import InputError
 from polyres.data.synth.effects import echo, place, reverberate, tilt_eq
-from polyres.data.synth.melody import Key, MelodyNote, draw_key, draw_melody
+from polyres.data.synth.melody import SCALES, Key, MelodyNote, draw_key, draw_melody, key_of
+from polyres.data.synth.midi import DRUM_CHANNEL, Score
+from polyres.data.synth.psola import Marked, resynthesise
+from polyres.data.synth.voicebank import SAMPLE_RATE_HZ, VoiceBank, faded, frequency_of
 
-SAMPLE_RATE_HZ = 44_100
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
-_NOTE_NAME = re.compile(r"^([A-G])([#b]?)(-?\d)$")
-_SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_GATE_DB = -30.0
-_FRAME_SAMPLES = 441
-_KEPT_SOUNDS = 400
-
-
-def pitch_of(name: str) -> int | None:
-    """Return the MIDI pitch of a note name such as A3 or F#4 (C4 is 60), or None when it is none."""
-    match = _NOTE_NAME.match(name)
-    if match is None:
-        return None
-    letter, sign, octave = match.groups()
-    return 12 * (int(octave) + 1) + _SEMITONES[letter] + {"": 0, "#": 1, "b": -1}[sign]
-
-
-@dataclass
-class VoiceBank:
-    """Recorded syllables by pitch; sounds are read, gated and faded when first needed."""
-
-    paths: dict[int, list[Path]]
-    _sounds: dict[Path, np.ndarray] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def open(cls, folder: str | Path) -> VoiceBank:
-        """List a folder whose sub-folders are named after the pitch of the recordings in them.
-
-        Args:
-            folder: holds sub-folders such as `A3` and `D4` with audio files.
-
-        Returns:
-            The bank.
-
-        Raises:
-            InputError: if no such sub-folder with audio files is there.
-        """
-        folder = Path(folder)
-        paths: dict[int, list[Path]] = {}
-        for sub in sorted(folder.iterdir()) if folder.is_dir() else ():
-            pitch = pitch_of(sub.name)
-            if pitch is not None and sub.is_dir():
-                found = sorted(path for path in sub.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
-                if found:
-                    paths[pitch] = found
-        if not paths:
-            raise InputError(f"no recordings in '{folder}'; it needs sub-folders named after pitches, such as A3")
-        return cls(paths)
-
-    def nearest_pitch(self, pitch: float) -> int:
-        """Return the recorded pitch nearest to the wanted one."""
-        return min(self.paths, key=lambda known: abs(known - pitch))
-
-    def sound(self, path: Path) -> np.ndarray:
-        """Return one recording, mono float32 `[T]` at 44.1 kHz, without offset and silence, faded at both ends."""
-        sound = self._sounds.get(path)
-        if sound is None:
-            if len(self._sounds) >= _KEPT_SOUNDS:
-                self._sounds.clear()
-            sound = self._sounds[path] = clean_syllable(*_read_mono(path))
-        return sound
-
-
-def _read_mono(path: Path) -> tuple[np.ndarray, int]:
-    wave, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    return wave.mean(axis=1), rate_hz
-
-
-def clean_syllable(wave: np.ndarray, sample_rate_hz: int) -> np.ndarray:
-    """Remove offset, silence and noise around a sung syllable and bring it to 44.1 kHz.
-
-    Args:
-        wave: mono `[T]`, may carry a constant offset and a noise floor.
-        sample_rate_hz: its rate.
-
-    Returns:
-        float32 `[T]`, RMS 0.1, faded at both ends; empty when nothing stands out of the noise.
-    """
-    wave = wave - np.median(wave) if len(wave) else wave
-    if sample_rate_hz != SAMPLE_RATE_HZ:
-        times = np.arange(int(len(wave) * SAMPLE_RATE_HZ / sample_rate_hz)) * sample_rate_hz / SAMPLE_RATE_HZ
-        wave = np.interp(times, np.arange(len(wave)), wave)
-    frames = len(wave) // _FRAME_SAMPLES
-    if frames == 0:
-        return np.zeros(0, np.float32)
-    level = np.sqrt((wave[: frames * _FRAME_SAMPLES].reshape(frames, -1) ** 2).mean(axis=1))
-    loud = np.flatnonzero(level > level.max() * 10.0 ** (_GATE_DB / 20.0))
-    if level.max() < 1e-4:
-        return np.zeros(0, np.float32)
-    start = max(0, (loud[0] - 2) * _FRAME_SAMPLES)
-    cut = wave[start : (loud[-1] + 2) * _FRAME_SAMPLES].astype(np.float32)
-    # A slow gate keeps the recording's noise out of the gaps between its two halves.
-    gate = np.clip(level / (level.max() * 10.0 ** (-36.0 / 20.0)), 0.0, 1.0) ** 2
-    centres = (np.arange(frames) + 0.5) * _FRAME_SAMPLES - start
-    cut = cut * np.interp(np.arange(len(cut)), centres, gate).astype(np.float32)
-    cut *= np.float32(0.1 / max(float(np.sqrt((cut**2).mean())), 1e-6))
-    return _faded(cut, 220, 880)
-
-
-def _faded(wave: np.ndarray, fade_in: int, fade_out: int) -> np.ndarray:
-    wave = wave.copy()
-    fade_in, fade_out = min(fade_in, len(wave) // 2), min(fade_out, len(wave) // 2)
-    if fade_in:
-        wave[:fade_in] *= np.linspace(0.0, 1.0, fade_in, dtype=np.float32)
-    if fade_out:
-        wave[-fade_out:] *= np.linspace(1.0, 0.0, fade_out, dtype=np.float32)
-    return wave
+_ONSET_S = 0.15
+_ENDING_S = 0.12
+_LONGEST_STRETCH = 2.5
+_LOW_VOICE = 58
 
 
 @dataclass(frozen=True)
 class SingerStyle:
-    """One singer and one arrangement; pitches in MIDI semitones, times in seconds."""
+    """One singer and one arrangement; `centre` is a MIDI pitch, `size` a factor on the recording's formants."""
 
     centre: int
-    recorded_shift: int
+    size: float
     tempo_bpm: float
     vibrato_cents: float
     vibrato_hz: float
     glide_cents: float
+    breath: float
     voices: tuple[tuple[int, float, float, float], ...]  # scale steps, cents, pan, level
     tilt_db: float
     reverb: tuple[float, float] | None
@@ -141,10 +38,8 @@ class SingerStyle:
 
 
 def draw_style(rng: np.random.Generator) -> SingerStyle:
-    """Draw a singer: range, vibrato, doubles, harmonies, colour and room."""
-    # A low singer is the recordings slowed down: its formants move along, which makes another, larger person.
-    shift = int(rng.choice([-9, -7, -5, 0, 0, 0, 0, 2, 3]))
-    centre = int(rng.integers(56, 71)) + shift
+    """Draw a singer: range, size, vibrato, breath, doubles, harmonies, colour and room."""
+    low = rng.random() < 0.4
     voices: list[tuple[int, float, float, float]] = [(0, 0.0, float(rng.normal(0.0, 0.1)), 1.0)]
     if rng.random() < 0.4:
         width, level = float(rng.uniform(0.3, 0.9)), float(rng.uniform(0.3, 0.7))
@@ -154,12 +49,14 @@ def draw_style(rng: np.random.Generator) -> SingerStyle:
         steps = int(rng.choice([2, -2, 4, 7, -7]))
         voices.append((steps, float(rng.normal(0.0, 6.0)), float(rng.uniform(-0.8, 0.8)), float(rng.uniform(0.2, 0.6))))
     return SingerStyle(
-        centre=centre,
-        recorded_shift=shift,
+        centre=int(rng.integers(47, 58) if low else rng.integers(57, 72)),
+        # Men have vocal tracts up to a quarter longer.
+        size=float(rng.uniform(0.76, 0.92) if low else rng.uniform(0.9, 1.14)),
         tempo_bpm=float(rng.uniform(70.0, 150.0)),
         vibrato_cents=float(rng.choice([0.0, rng.uniform(8.0, 45.0)])),
         vibrato_hz=float(rng.uniform(4.5, 6.5)),
         glide_cents=float(rng.uniform(0.0, 120.0)),
+        breath=float(np.exp(rng.uniform(np.log(0.003), np.log(0.08)))),
         voices=tuple(voices),
         tilt_db=float(rng.uniform(-1.5, 2.0)),
         reverb=(float(rng.uniform(0.3, 2.0)), float(rng.uniform(0.01, 0.15))) if rng.random() < 0.7 else None,
@@ -167,31 +64,60 @@ def draw_style(rng: np.random.Generator) -> SingerStyle:
     )
 
 
-def sing_note(
-    sound: np.ndarray, ratio: float, duration_s: float, style: SingerStyle, rng: np.random.Generator
-) -> np.ndarray:
-    """Sing one syllable at another pitch by resampling it with glide and vibrato.
+def stretched(length: int, wanted: int) -> np.ndarray:
+    """Say which sample of a syllable is heard when: consonants at their speed, the middle held.
 
     Args:
-        sound: mono `[T]` at 44.1 kHz.
-        ratio: wanted frequency against recorded frequency, above 0.
-        duration_s: longest result in seconds; shorter syllables end earlier.
-        style: vibrato and glide.
+        length: samples of the syllable.
+        wanted: samples to fill; a syllable grows to at most 2.5 times its length, a long one is left at any point.
+
+    Returns:
+        float64 positions, one per sample of the note; at most `wanted`.
+    """
+    onset, ending = (min(round(s * SAMPLE_RATE_HZ), length // 3) for s in (_ONSET_S, _ENDING_S))
+    result = min(wanted, int(_LONGEST_STRETCH * length))
+    if result <= length:
+        return np.arange(result, dtype=np.float64)
+    return np.interp(np.arange(result), [0, onset, result - ending, result], [0, onset, length - ending, length])
+
+
+def sing_note(
+    sound: Marked, pitch: float, duration_s: float, style: SingerStyle, rng: np.random.Generator
+) -> np.ndarray:
+    """Sing one syllable at another pitch with its formants kept, with glide, vibrato and breath.
+
+    Args:
+        sound: the recording, mono at 44.1 kHz.
+        pitch: wanted MIDI pitch.
+        duration_s: longest result in seconds; very short syllables end earlier.
+        style: vibrato, glide, breath and size.
         rng: draws their phase and size.
 
     Returns:
         float32 `[T]`.
     """
-    length = min(round(duration_s * SAMPLE_RATE_HZ), int(len(sound) / ratio))
-    if length < 2:
+    source = stretched(sound.length_samples, round(duration_s * SAMPLE_RATE_HZ))
+    if len(source) < 2:
         return np.zeros(0, np.float32)
-    time_s = np.arange(length) / SAMPLE_RATE_HZ
+    time_s = np.arange(len(source)) / SAMPLE_RATE_HZ
     depth = np.clip((time_s - 0.2) / 0.4, 0.0, 1.0) * style.vibrato_cents
     cents = depth * np.sin(2 * np.pi * style.vibrato_hz * time_s + rng.uniform(0, 2 * np.pi))
     cents = cents + rng.normal(0.0, 5.0) - abs(rng.normal(0.0, 0.5)) * style.glide_cents * np.exp(-time_s / 0.06)
-    position = np.cumsum(ratio * 2.0 ** (cents / 1200.0))
-    note = np.interp(position, np.arange(len(sound)), sound, right=0.0).astype(np.float32)
-    return _faded(note, 220, 2200)
+    note = resynthesise(sound, frequency_of(pitch) * 2.0 ** (cents / 1200.0), source, style.size)
+    if style.breath:
+        note = note + style.breath * _breath(note, rng)
+    return faded(note.astype(np.float32), 220, 2200)
+
+
+def _breath(note: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return air that follows the level of a note, float64 `[T]`."""
+    air = sosfilt(
+        butter(1, [1500.0, 9000.0], "bandpass", fs=SAMPLE_RATE_HZ, output="sos"), rng.standard_normal(len(note))
+    )
+    hop = 256
+    padded = np.pad(note, (0, -len(note) % hop)).reshape(-1, hop)
+    level = np.sqrt(np.mean(padded**2, axis=1))
+    return air * np.interp(np.arange(len(note)), hop * (np.arange(len(level)) + 0.5), level)
 
 
 def sing_melody(
@@ -200,7 +126,7 @@ def sing_melody(
     """Sing a melody with all voices of a style.
 
     Args:
-        bank: recorded syllables.
+        bank: recorded notes.
         melody: what to sing.
         key: gives the harmonies their steps.
         length_s: length of the result in seconds.
@@ -209,6 +135,9 @@ def sing_melody(
 
     Returns:
         float32 `[2, T]` with T = round(length_s * 44100).
+
+    Raises:
+        InputError: if a recording cannot be read.
     """
     rng = np.random.default_rng([seed, 1])
     words = [(int(rng.integers(1 << 30)), float(rng.normal(0.0, 2.0))) for _ in melody]
@@ -219,16 +148,52 @@ def sing_melody(
         rng = np.random.default_rng([seed, 2, number])
         voice = np.zeros(mixed.shape[1], np.float32)
         for note, (word, accent_db), swell_db in zip(melody, words, line_level, strict=True):
-            pitch = key.pitch(note.degree + steps, style.centre) - style.recorded_shift
+            pitch = note.pitch + key.pitch(note.degree + steps, style.centre) - key.pitch(note.degree, style.centre)
             recorded = bank.nearest_pitch(pitch)
-            sound = bank.sound(bank.paths[recorded][word % len(bank.paths[recorded])])
-            ratio = 2.0 ** ((pitch - recorded + style.recorded_shift + cents / 100.0) / 12.0)
-            sung = sing_note(sound, ratio, note.duration_s * 1.04, style, rng)
+            sound = bank.sound(bank.paths[recorded][word % len(bank.paths[recorded])], recorded)
+            sung = sing_note(sound, pitch + cents / 100.0, note.duration_s * 1.04, style, rng)
             start = max(0, round((note.start_s + rng.normal(0.0, 0.012)) * SAMPLE_RATE_HZ))
             sung = sung[: max(0, len(voice) - start)]
             voice[start : start + len(sung)] += sung * np.float32(10.0 ** ((accent_db + swell_db) / 20.0))
         mixed += np.float32(level) * place(voice, float(np.clip(pan, -1.0, 1.0)))
     return mixed
+
+
+def degree_of(pitch: int, key: Key, centre: int) -> int:
+    """Return the scale step of a pitch, counted as `Key.pitch` does; pitches between two steps belong to the lower."""
+    octave, rest = divmod(pitch - key.pitch(0, centre), 12)
+    steps = SCALES[key.scale]
+    return octave * len(steps) + sum(step <= rest for step in steps) - 1
+
+
+def sing_notes(
+    bank: VoiceBank, score: Score, length_s: float, style: SingerStyle, rng: np.random.Generator
+) -> np.ndarray:
+    """Sing the vocals of a score, without any room.
+
+    Args:
+        bank: recorded notes.
+        score: has notes for `vocals`; all its tonal notes say what key the harmonies are in.
+        length_s: length of the result in seconds.
+        style: singer and arrangement; one whose centre is low sings an octave below.
+        rng: draws syllables and small variations.
+
+    Returns:
+        float32 `[2, T]` with T = round(length_s * 44100).
+
+    Raises:
+        InputError: if a recording cannot be read.
+    """
+    tonal = [note.pitch for part in score.stems.values() for note in part if note.channel != DRUM_CHANNEL]
+    key, octave = key_of(tonal), -12 if style.centre < _LOW_VOICE else 0
+    melody = [
+        MelodyNote(
+            note.start_s, note.end_s - note.start_s, note.pitch + octave, degree_of(note.pitch, key, style.centre)
+        )
+        for note in score.stems["vocals"]
+        if note.start_s < length_s
+    ]
+    return sing_melody(bank, melody, key, length_s, style, int(rng.integers(1 << 31)))
 
 
 def sing_track(
@@ -237,13 +202,16 @@ def sing_track(
     """Make one vocals track: draw a singer and a melody, sing it and place it in a room.
 
     Args:
-        bank: recorded syllables.
+        bank: recorded notes.
         seed: the track depends on it alone.
         length_s: length in seconds, above 0.
         key: key to sing in; None draws one.
 
     Returns:
         float32 `[2, T]` peaking at -3 dBFS, and a JSON-able description.
+
+    Raises:
+        InputError: if a recording cannot be read.
     """
     rng = np.random.default_rng([seed, 0])
     key = key or draw_key(rng)
