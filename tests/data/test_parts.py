@@ -62,3 +62,10 @@ def test_bad_samples_are_named(tmp_path: Path) -> None:
     reader = StemReader([Part(write_wave(tmp_path / "a.wav", noise(100))), Part(write_wave(tmp_path / "b.wav", wave))])
     with pytest.raises(InputError, match=r"b\.wav holds a NaN sample at 0\.001 s \(channel 2\)"):
         list(reader.blocks(1000))
+
+
+def test_parts_with_fewer_channels_repeat_their_last(tmp_path: Path) -> None:
+    two, three = noise(50, 0), noise(50, 1, channels=3)
+    parts = [Part(write_wave(tmp_path / "a.wav", two)), Part(write_wave(tmp_path / "b.wav", three))]
+    (block,) = StemReader(parts).blocks(50)
+    assert np.array_equal(block, two[[0, 1, 1]] + three)

@@ -22,6 +22,7 @@ from polyres.data.track_files import (
 )
 
 REST = "other"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
 _SLAKH_FOLDERS = {"train": "train", "valid": "validation", "test": "test"}
 
 
@@ -75,7 +76,7 @@ def _slakh_track(folder: Path, sources: Sequence[str]) -> TrackFiles:
 def _slakh_stems(path: Path) -> dict[str, Mapping[str, Any]]:
     """Read the stems of a metadata file."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"'{shown(path)}' cannot be read as YAML; copy it again") from error
     stems = content.get("stems") if isinstance(content, Mapping) else None
