@@ -202,7 +202,7 @@ def write_score(notes: Sequence[Note], controls: Sequence[Control], length_s: fl
     # An undefined controller at the end keeps the player running through the tail.
     end_tick = max(round(length_s * _TICKS_PER_S), last_tick)
     channel = min(channels, default=0)
-    track.append(mido.Message("control_change", channel=channel, control=3, value=0, time=end_tick - last_tick))
+    track.append(library.Message("control_change", channel=channel, control=3, value=0, time=end_tick - last_tick))
     midi_file = library.MidiFile(type=0, ticks_per_beat=_TICKS_PER_S)
     midi_file.tracks.append(track)
     midi_file.save(str(path))
