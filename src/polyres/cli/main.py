@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import polyres
-from polyres.cli import complexity, data, fusion, models, pack, runs, separate, synth, train
+from polyres.cli import complexity, data, evaluate, fusion, models, pack, runs, separate, synth, train
 from polyres.core.errors import PolyresError
 
 REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
@@ -20,6 +20,7 @@ REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
     runs.register,
     pack.register,
     synth.register,
+    evaluate.register,
     complexity.register,
     fusion.register,
     data.register,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from polyres.core.errors import ConfigError
 from polyres.inference.device import resolve_device, resolve_precision
 from polyres.inference.engine import Progress, separate_blocks
 from polyres.inference.ensemble import Ensemble, Member
@@ -18,6 +22,7 @@ from polyres.inference.options import OutputOptions, SeparateOptions
 from polyres.inference.plan import Job, plan_jobs
 from polyres.inference.sources import MemorySource
 from polyres.inference.stems import plan_stems
+from polyres.inference.subset import Subset
 from polyres.models.bag import Bag
 from polyres.models.registry import load_model
 from polyres.models.separator import Separator
@@ -137,6 +142,32 @@ class LoadedSeparator:
         """
         job = plan_jobs([Path(path)], Path(out_dir), self.name)[0]
         return self.run(job, options or SeparateOptions(), output or OutputOptions(), progress)
+
+    def listening(self, n_fft: Collection[int]) -> LoadedSeparator:
+        """Return this separator with only some of its resolutions switched on; the weights are shared.
+
+        Args:
+            n_fft: window lengths of the resolutions that listen; none leaves silence (plus the wave branch, if any).
+
+        Returns:
+            A separator of the same name.
+
+        Raises:
+            ConfigError: for a bag, or a window length the model does not have.
+        """
+        model = self.model
+        if not isinstance(model, Separator):
+            raise ConfigError(f"{self.name} is a bag of models; resolutions can be switched off in a single model only")
+        known = model.config.n_fft
+        unknown = [size for size in n_fft if size not in known]
+        if unknown:
+            raise ConfigError(f"{self.name} does not listen at n_fft {unknown[0]}; it has {', '.join(map(str, known))}")
+        part = copy(self)
+        subset = Subset(model, [known.index(size) for size in n_fft]).eval()
+        part._ensemble = replace(
+            self._ensemble, members=tuple(replace(member, model=subset) for member in self._ensemble.members)
+        )
+        return part
 
     def run(
         self, job: Job, options: SeparateOptions, output: OutputOptions, progress: Progress | None = None

@@ -1,0 +1,178 @@
+"""Evaluation: every subject on every track, scored and written down track by track."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from polyres.core.errors import ConfigError
+from polyres.data.datasets import TracksDataset
+from polyres.data.names import shown
+from polyres.experiments.museval_json import track_scores, write_track
+from polyres.experiments.rows import RowFile, ScoreRow, finite_or_none
+from polyres.experiments.scoring import FRAME_METRICS, TrackScores, check_metrics, score_track
+from polyres.experiments.subjects import Subject
+
+ROWS_FILE = "scores.jsonl"
+
+Report = Callable[[str, str, str], None]
+"""Told model, part and track when a track is done."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How to evaluate.
+
+    Args:
+        metrics: names of the metrics.
+        workers: tracks scored at the same time, beside the one that is being separated.
+        own_mixture: separate the mixture file that a track brings along, where it has one, not the sum of its stems.
+    """
+
+    metrics: tuple[str, ...] = ("nSDR", "SDR")
+    workers: int = 1
+    own_mixture: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", check_metrics(self.metrics))
+        if not self.metrics:
+            raise ConfigError("no metrics; name at least one, such as nSDR")
+        if self.workers < 1:
+            raise ConfigError(f"workers {self.workers} is not possible; choose 1 or more")
+
+
+def evaluate(
+    subjects: Sequence[Subject], tracks: TracksDataset, out: Path, options: EvaluateOptions, report: Report
+) -> list[ScoreRow]:
+    """Score subjects on tracks; what the output folder holds already is not done again.
+
+    Args:
+        subjects: models, parts of models or folders of estimates.
+        tracks: references.
+        out: gets `scores.jsonl` and, with BSSEval metrics, `museval/MODEL/TRACK.json` in museval's schema.
+        options: metrics and workers.
+        report: told after every track.
+
+    Returns:
+        The rows of these subjects, tracks and metrics, old and new.
+
+    Raises:
+        ConfigError: if two subjects have one name, or two tracks.
+        InputError: if a track or estimate cannot be used.
+        OutputError: if results cannot be written.
+    """
+    _refuse_twins([f"{subject.name} ({subject.part})" for subject in subjects], "models")
+    _refuse_twins(tracks.names, "tracks")
+    file = RowFile(out / ROWS_FILE)
+    done = {(row.model, row.part, row.track, row.metric, row.weights_id) for row in file.rows}
+
+    def missing(subject: Subject, track: str) -> tuple[str, ...]:
+        key = (subject.name, subject.part, track)
+        return tuple(name for name in options.metrics if (*key, name, subject.origin.weights_id) not in done)
+
+    pending: deque[tuple[Subject, str, Future[TrackScores]]] = deque()
+
+    def finish() -> None:
+        subject, track, future = pending.popleft()
+        _write(out, file, subject, track, future.result(), tracks.config.sample_rate_hz)
+        report(subject.name, subject.part, track)
+
+    with ThreadPoolExecutor(max_workers=options.workers) as pool:
+        for subject, index, metrics in _jobs(subjects, tracks, missing):
+            stems, estimates = _estimates(subject, tracks, index, options.own_mixture)
+            rate_hz = tracks.config.sample_rate_hz
+            future = pool.submit(score_track, stems, estimates, tracks.config.sources, metrics, rate_hz)
+            pending.append((subject, tracks.names[index], future))
+            while len(pending) > options.workers:
+                finish()
+        while pending:
+            finish()
+    return _chosen(file.rows, subjects, tracks.names, options.metrics)
+
+
+def count_jobs(subjects: Sequence[Subject], tracks: TracksDataset, out: Path, options: EvaluateOptions) -> int:
+    """Return how many pairs of subject and track are still to be scored."""
+    rows = RowFile(out / ROWS_FILE).rows
+    done = {(row.model, row.part, row.track, row.metric, row.weights_id) for row in rows}
+    return sum(
+        any((s.name, s.part, track, name, s.origin.weights_id) not in done for name in options.metrics)
+        for s in subjects
+        for track in tracks.names
+    )
+
+
+def _refuse_twins(names: Sequence[str], what: str) -> None:
+    twins = [name for name in names if names.count(name) > 1]
+    if twins:
+        raise ConfigError(f"two {what} are called {twins[0]!r}, so their scores would mix; rename one")
+
+
+def _jobs(
+    subjects: Sequence[Subject], tracks: TracksDataset, missing: Callable[[Subject, str], tuple[str, ...]]
+) -> Iterator[tuple[Subject, int, tuple[str, ...]]]:
+    for index, track in enumerate(tracks.names):
+        for subject in subjects:
+            metrics = missing(subject, track)
+            if metrics:
+                yield subject, index, metrics
+
+
+def _estimates(subject: Subject, tracks: TracksDataset, index: int, own_mixture: bool) -> tuple[Tensor, Tensor]:
+    stems = tracks[index]
+    mixture = tracks.mixture(index) if own_mixture else None
+    if mixture is None:
+        mixture = stems.sum(dim=0)
+    rate_hz = tracks.config.sample_rate_hz
+    return stems, subject.estimate(tracks.names[index], mixture, tracks.config.sources, rate_hz)
+
+
+def _write(out: Path, file: RowFile, subject: Subject, track: str, scores: TrackScores, rate_hz: int) -> None:
+    """Write museval's file first: rows are what says that a track is done."""
+    if any(name in scores.frames for name in FRAME_METRICS):
+        whole = subject.name if subject.part == "all" else f"{subject.name} {subject.part}"
+        frames = {name: values.tolist() for name, values in scores.frames.items()}
+        path = out / "museval" / shown(Path(whole)).replace("/", "_") / f"{shown(Path(track)).replace('/', '_')}.json"
+        write_track(path, track_scores(frames, scores.sources))
+    file.append(_rows(subject, track, scores))
+
+
+def _rows(subject: Subject, track: str, scores: TrackScores) -> list[ScoreRow]:
+    rows = []
+    for metric, values in scores.values.items():
+        frames = scores.frames.get(metric)
+        for index, source in enumerate(scores.sources):
+            valid = None if frames is None else int(frames[index].isfinite().sum())
+            rows.append(
+                ScoreRow(
+                    subject.name,
+                    subject.part,
+                    track,
+                    source,
+                    metric,
+                    "dB",
+                    finite_or_none(float(values[index])),
+                    valid,
+                    None if frames is None or valid is None else frames.shape[-1] - valid,
+                    subject.origin.weights_id,
+                    subject.origin.fingerprint,
+                    subject.origin.commit,
+                    subject.origin.seed,
+                )
+            )
+    return rows
+
+
+def _chosen(
+    rows: Sequence[ScoreRow], subjects: Sequence[Subject], tracks: Sequence[str], metrics: Sequence[str]
+) -> list[ScoreRow]:
+    wanted = {(subject.name, subject.part, subject.origin.weights_id) for subject in subjects}
+    return [
+        row
+        for row in rows
+        if (row.model, row.part, row.weights_id) in wanted and row.track in tracks and row.metric in metrics
+    ]

@@ -1,0 +1,67 @@
+"""museval's JSON: scores of one track by target and frame, as its aggregation tools read them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from polyres.core.errors import OutputError
+
+METRICS = ("SDR", "SIR", "SAR", "ISR")
+_STEP = 1e-5
+
+
+def track_scores(
+    scores: Mapping[str, Sequence[Sequence[float]]], sources: Sequence[str], window_s: float = 1.0, hop_s: float = 1.0
+) -> dict[str, object]:
+    """Arrange BSSEval scores as museval's TrackStore does.
+
+    Args:
+        scores: metric to values in dB, `[S][frames]`.
+        sources: names of the targets.
+        window_s: length of a frame in seconds.
+        hop_s: distance of frames in seconds.
+
+    Returns:
+        JSON-able; values rounded to 1e-5 dB, null where a frame has none or an infinite one.
+
+    Source: museval 0.4.1, musevaljson schema.
+    """
+    targets = []
+    for index, source in enumerate(sources):
+        count = len(next(iter(scores.values()))[index])
+        frames = [
+            {
+                "time": frame * hop_s,
+                "duration": window_s,
+                "metrics": {name: _rounded(scores[name][index][frame]) for name in METRICS if name in scores},
+            }
+            for frame in range(count)
+        ]
+        targets.append({"name": source, "frames": frames})
+    return {"targets": targets}
+
+
+def _rounded(value: float) -> float | None:
+    return round(round(value / _STEP) * _STEP, 5) if math.isfinite(value) else None
+
+
+def write_track(path: Path, scores: Mapping[str, object]) -> None:
+    """Write the scores of one track in one step.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(scores, indent=2, allow_nan=False), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise OutputError(f"cannot write '{path}' ({error.strerror or error}); choose another --out") from error

@@ -1,0 +1,122 @@
+"""Rows of results: one number each, with all that says where it comes from, kept as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from polyres.core.errors import InputError, OutputError
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One score.
+
+    Args:
+        model: name of the model or folder of estimates.
+        part: "all", or which resolutions listened: "only 4096", "without 4096".
+        track: name of the track.
+        source: name of the stem.
+        metric: name of the metric.
+        unit: its unit.
+        value: the score over the track; None where it has no value (a stem that the track lacks, no valid window).
+        frames: how many windows the value comes from; None for metrics over the whole track.
+        frames_invalid: how many more had no value.
+        weights_id: 16 hex digits that change with the weights; None for estimates from files.
+        fingerprint: of the config of the run that trained the model, if known.
+        commit: of the code of that run, if known.
+        seed: of that run, if known.
+    """
+
+    model: str
+    part: str
+    track: str
+    source: str
+    metric: str
+    unit: str
+    value: float | None
+    frames: int | None = None
+    frames_invalid: int | None = None
+    weights_id: str | None = None
+    fingerprint: str | None = None
+    commit: str | None = None
+    seed: int | None = None
+
+
+class RowFile:
+    """JSON lines that grow by whole tracks; a line cut short by a crash is ignored and written over."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there.
+
+        Args:
+            path: file; it and its folder are made with the first rows.
+
+        Raises:
+            InputError: if a line other than the last is no row.
+        """
+        self.path = path
+        self.rows: list[ScoreRow] = []
+        self._good_bytes = 0
+        if path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = row_from(json.loads(line))
+            except (ValueError, TypeError) as error:
+                if number == len(lines):
+                    return
+                raise InputError(f"line {number} of '{self.path}' is no row of scores; move the file away") from error
+            if not line.endswith(b"\n"):
+                return
+            self.rows.append(row)
+            self._good_bytes += len(line)
+
+    def append(self, rows: Sequence[ScoreRow]) -> None:
+        """Add rows in one go.
+
+        Raises:
+            OutputError: if the file cannot be written; what it held is still there.
+        """
+        text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "r+b" if self.path.exists() else "xb") as file:
+                file.truncate(self._good_bytes)
+                file.seek(self._good_bytes)
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(f"cannot write '{self.path}' ({reason}); free space or choose another --out") from error
+        self._good_bytes += len(text.encode())
+        self.rows.extend(rows)
+
+
+def row_from(values: object) -> ScoreRow:
+    """Turn a JSON object into a row.
+
+    Raises:
+        ValueError: if it is no row.
+    """
+    if not isinstance(values, dict) or set(values) != {field.name for field in fields(ScoreRow)}:
+        raise ValueError("not a row of scores")
+    return ScoreRow(**{field.name: values[field.name] for field in fields(ScoreRow)})
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return a number that JSON can hold: None for NaN and infinity."""
+    return value if math.isfinite(value) else None
+
+
+def select(rows: Iterable[ScoreRow], part: str = "all") -> list[ScoreRow]:
+    """Return the rows of one part."""
+    return [row for row in rows if row.part == part]

@@ -1,0 +1,152 @@
+"""What is evaluated: models, parts of models, and stems that someone else made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from polyres.core.errors import ConfigError, InputError
+from polyres.data.track_files import stem_paths
+from polyres.data.tracks import load_track
+from polyres.inference.load import LoadedSeparator
+from polyres.inference.options import SeparateOptions
+from polyres.models.separator import Separator
+from polyres.models.weights import read_card, weights_file
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where estimates come from, as far as is known; see `ScoreRow`."""
+
+    weights_id: str | None = None
+    fingerprint: str | None = None
+    commit: str | None = None
+    seed: int | None = None
+
+
+MAX_LENGTH_DIFFERENCE_SAMPLES = 4096
+"""What lossy codecs add or take at the ends of a file."""
+
+
+class Subject(Protocol):
+    """Something that gives estimates of the stems of a track."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model or folder."""
+
+    @property
+    def part(self) -> str:
+        """Which resolutions listen: "all", "only 4096", "without 4096"."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where the weights come from."""
+
+    def estimate(self, track: str, mixture: Tensor, sources: Sequence[str], sample_rate_hz: int) -> Tensor:
+        """Return estimates `[S, C, T]` for a mixture `[C, T]`."""
+
+
+@dataclass(frozen=True)
+class ModelSubject:
+    """A separator, or some of its resolutions.
+
+    Args:
+        separator: loaded model.
+        origin: where its weights come from.
+        options: how to separate.
+        part: which resolutions listen.
+    """
+
+    separator: LoadedSeparator
+    origin: Origin
+    options: SeparateOptions
+    part: str = "all"
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.separator.name
+
+    def estimate(self, track: str, mixture: Tensor, sources: Sequence[str], sample_rate_hz: int) -> Tensor:
+        """Separate the mixture.
+
+        Raises:
+            ConfigError: if the model lacks one of the sources.
+        """
+        missing = [source for source in sources if source not in self.separator.sources]
+        if missing:
+            raise ConfigError(
+                f"{self.name} has no stem {missing[0]!r}; it has {', '.join(self.separator.sources)}: "
+                "name the stems to score with --stems"
+            )
+        stems = self.separator.separate(mixture, sample_rate_hz, self.options)
+        return torch.stack([stems[source] for source in sources])
+
+
+@dataclass(frozen=True)
+class FolderSubject:
+    """Stems that are files already, one folder per track: TRACK/vocals.wav and so on, as museval has them.
+
+    Args:
+        folder: holds a folder per track.
+        name: what the estimates are called in results.
+    """
+
+    folder: Path
+    name: str
+    part: str = "all"
+    origin: Origin = Origin()
+
+    def estimate(self, track: str, mixture: Tensor, sources: Sequence[str], sample_rate_hz: int) -> Tensor:
+        """Read the stems of the track.
+
+        Raises:
+            InputError: if a stem is missing, or its length differs from the mixture's by more than a codec's edges.
+        """
+        folder = self.folder / track
+        found = stem_paths(folder, sources)
+        missing = [source for source in sources if source not in found]
+        if missing:
+            raise InputError(f"no estimate of {missing[0]!r} in '{folder}'; it needs {missing[0]}.wav, .flac or alike")
+        stems = load_track(folder, sources, sample_rate_hz, mixture.shape[0])
+        length = mixture.shape[-1]
+        if abs(stems.shape[-1] - length) > MAX_LENGTH_DIFFERENCE_SAMPLES:
+            raise InputError(
+                f"the estimates in '{folder}' have {stems.shape[-1]} samples, the track has {length}; "
+                "give estimates of the whole track"
+            )
+        return torch.nn.functional.pad(stems, (0, max(0, length - stems.shape[-1])))[..., :length]
+
+
+def origin_of(name_or_path: str, separator: LoadedSeparator) -> Origin:
+    """Return where a model comes from: its weights, and the run that its card names.
+
+    Args:
+        name_or_path: as given to `load_separator`.
+        separator: what that returned.
+    """
+    path = weights_file(name_or_path)
+    card = read_card(path) if path.suffix == ".safetensors" and path.is_file() else {}
+    return Origin(separator.weights_id, card.get("fingerprint"), card.get("commit"), card.get("seed"))
+
+
+def parts_of(whole: ModelSubject) -> list[ModelSubject]:
+    """Return a model's resolutions one by one, and the model without each of them.
+
+    Raises:
+        ConfigError: for a bag, or a model of one resolution.
+    """
+    model = whole.separator.model
+    if not isinstance(model, Separator) or len(model.config.n_fft) < 2:
+        raise ConfigError(f"{whole.name} has no resolutions to take apart; leave out --parts")
+    sizes = model.config.n_fft
+    chosen = [(f"only {size}", [size]) for size in sizes]
+    if len(sizes) > 2:
+        chosen += [(f"without {size}", [other for other in sizes if other != size]) for size in sizes]
+    return [ModelSubject(whole.separator.listening(n_fft), whole.origin, whole.options, part) for part, n_fft in chosen]
