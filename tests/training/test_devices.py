@@ -5,7 +5,8 @@ import torch
 
 from polyres.core.errors import ConfigError, TrainingError
 from polyres.training.config import SolverConfig
-from polyres.training.devices import build_fabric, device_kind
+from polyres.training.devices import build_fabric, device_kind, started_outside
+from polyres.training.spawning import is_to_be_spawned
 
 
 def config(**changes) -> SolverConfig:
@@ -38,6 +39,36 @@ def test_fp16_is_for_cuda_alone(monkeypatch):
         build_fabric(config(precision="fp16"))
     pretend(monkeypatch, True, False)
     assert device_kind(config(precision="fp16")) == "cuda"
+
+
+def test_more_devices_than_there_are(monkeypatch):
+    pretend(monkeypatch, True, False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(TrainingError, match=r"devices is 3 but there is 2 of the kind 'cuda' here; use 2 or fewer"):
+        build_fabric(config(devices=3))
+    pretend(monkeypatch, False, True)
+    with pytest.raises(TrainingError, match=r"devices is 2 but there is 1 of the kind 'mps' here"):
+        build_fabric(config(devices=2))
+
+
+def test_several_processes_are_spawned_or_those_that_were_started(monkeypatch):
+    assert is_to_be_spawned(build_fabric(config(device="cpu", devices=2)))
+    assert not is_to_be_spawned(build_fabric(config(device="cpu")))
+    for name, value in {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert started_outside() == (4, 2)
+    fabric = build_fabric(config(device="cpu", strategy="ddp_find_unused_parameters_true"))
+    assert not is_to_be_spawned(fabric)
+    assert fabric.strategy.num_nodes == 2
+    assert fabric.strategy.num_processes == 2
+    assert fabric.strategy._ddp_kwargs["find_unused_parameters"]
+    with pytest.raises(
+        TrainingError, match=r"devices is 4 but 2 processes were started on this machine; leave devices"
+    ):
+        build_fabric(config(device="cpu", devices=4))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert build_fabric(config(device="cpu")).world_size == 1
 
 
 def test_unknown_precision():

@@ -19,6 +19,14 @@ def test_batches_depend_on_their_number_alone(items: int, batch: int, start: int
     assert from_zero[start:] == from_there
 
 
+@given(items=st.integers(1, 9), batch=st.integers(1, 4), ranks=st.integers(1, 4), start=st.integers(0, 5))
+def test_processes_share_the_batches_of_one(items: int, batch: int, ranks: int, start: int):
+    alone = list(islice(StepSampler(items, batch * ranks, 7, start), 4))
+    shares = [islice(StepSampler(items, batch, 7, start * ranks + rank, every=ranks), 4) for rank in range(ranks)]
+    for whole, parts in zip(alone, zip(*shares, strict=True), strict=True):
+        assert [key[1:] for key in whole] == [key[1:] for part in parts for key in part]
+
+
 @given(items=st.integers(1, 9), batch=st.integers(1, 12))
 def test_every_pass_takes_each_item_once(items: int, batch: int):
     keys = [key for b in islice(StepSampler(items, batch, 0), 3 * items) for key in b]

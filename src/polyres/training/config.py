@@ -111,7 +111,11 @@ class ValidConfig(Config):
 
 
 class SolverConfig(Config):
-    """How to train; the config of a task adds what to train on what."""
+    """How to train; the config of a task adds what to train on what.
+
+    `batch_size` is what all `devices` share: the same recipe trains alike on any number of them. `strategy` is for
+    several devices: `ddp_find_unused_parameters_true` is for models of which a step leaves parameters out.
+    """
 
     seed: int = Field(default=42, ge=0)
     batch_size: int = Field(default=4, ge=1)
@@ -127,12 +131,15 @@ class SolverConfig(Config):
     ema_epoch: tuple[float, ...] = ()
     """Decays of averages of the weights that are updated after every epoch."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = Field(default=1, ge=1)
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     threads: int | None = Field(default=None, ge=1)
     num_workers: int = Field(default=1, ge=0)
     checkpoint_every_s: float = Field(default=300.0, gt=0)
     log_every_s: float = Field(default=30.0, gt=0)
+    tensorboard: bool = False
     gradient_norms_every: int = Field(default=10, ge=0)
     valid: ValidConfig = ValidConfig()
 

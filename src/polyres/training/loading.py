@@ -62,7 +62,7 @@ class StepSampler(Sampler[list[Key]]):
     smaller than a batch works too.
     """
 
-    def __init__(self, num_items: int, batch_size: int, seed: int, start: int = 0) -> None:
+    def __init__(self, num_items: int, batch_size: int, seed: int, start: int = 0, every: int = 1) -> None:
         """Place the sampler.
 
         Args:
@@ -70,13 +70,15 @@ class StepSampler(Sampler[list[Key]]):
             batch_size: items per batch.
             seed: chooses the permutations.
             start: number of the first batch.
+            every: distance between the numbers of two batches; processes that share the batches take turns.
 
         Raises:
             TrainingError: if the data set is empty.
         """
         if num_items < 1:
             raise TrainingError("the training data set has no segments; check data.roots and the length of the tracks")
-        self._num_items, self._batch_size, self._seed, self._start = num_items, batch_size, seed, start
+        self._num_items, self._batch_size, self._seed = num_items, batch_size, seed
+        self._start, self._every = start, every
 
     def _order(self, epoch: int) -> list[int]:
         """Return the permutation of one pass."""
@@ -86,7 +88,7 @@ class StepSampler(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         """Yield batches of keys for ever."""
         epoch, order = -1, []
-        for number in count(self._start):
+        for number in count(self._start, self._every):
             batch: list[Key] = []
             for position in range(number * self._batch_size, (number + 1) * self._batch_size):
                 if position // self._num_items != epoch:

@@ -14,17 +14,18 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 class RunDisplay:
     """Shows progress on standard error; a context manager."""
 
-    def __init__(self, every_s: float) -> None:
+    def __init__(self, every_s: float, shown: bool = True) -> None:
         """Prepare the display.
 
         Args:
             every_s: seconds between two lines where there is no terminal.
+            shown: whether anything is shown at all.
         """
-        self._every_s = every_s
+        self._every_s, self._shown = every_s, shown
         self._last_s = -float("inf")
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=console) if console.is_terminal else None
+        self._bar = Progress(*columns, console=console) if shown and console.is_terminal else None
         self._task = self._bar.add_task("", total=1.0) if self._bar else None
 
     def __enter__(self) -> Self:
@@ -61,5 +62,5 @@ class RunDisplay:
         """
         if self._bar is not None:
             self._bar.console.print(text, highlight=False)
-        else:
+        elif self._shown:
             print(text, file=sys.stderr, flush=True)

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 
-from polyres.core.errors import TrainingError
+from polyres.core.errors import PolyresError, TrainingError
+from polyres.training.devices import build_fabric
+from polyres.training.ranks import Ranks
 from polyres.training.run_folder import CONFIG_FILE, RunFolder
 from polyres.training.run_lock import held, refuse_if_held
 from polyres.training.separation import SeparationTask, TrainConfig
 from polyres.training.solver import Solver
+from polyres.training.spawning import is_to_be_spawned, spawned
 from polyres.training.state import TrainResult
 
 
@@ -30,7 +34,8 @@ def run_training(recipe: Path | None, out: Path, overrides: Sequence[str] = (), 
 
     Raises:
         TrainingError: if the run cannot start or go on, has diverged, or is going on already.
-        ConfigError: if recipe or overrides are wrong.
+        ConfigError: if recipe or overrides are wrong, or a source is in no track.
+        InputError: if a root of the data has no readable track.
         OutputError: if the run folder cannot be written.
     """
     if recipe is None and not (out / CONFIG_FILE).exists():
@@ -38,16 +43,52 @@ def run_training(recipe: Path | None, out: Path, overrides: Sequence[str] = (), 
     config = TrainConfig.from_yaml(recipe if recipe is not None else out / CONFIG_FILE, overrides)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    fabric = build_fabric(config)
+    if is_to_be_spawned(fabric):
+        outcome = spawned(fabric, _in_process, config, out, resume)
+        if isinstance(outcome, PolyresError):
+            raise outcome
+        return outcome
+    if fabric.world_size > 1:
+        fabric.launch()
+    try:
+        return _train(fabric, config, out, resume)
+    except PolyresError as error:
+        if fabric.global_rank > 0:  # the first process tells the user
+            raise SystemExit(error.exit_code) from error
+        raise
+
+
+def _in_process(fabric: Fabric, config: TrainConfig, out: Path, resume: bool) -> TrainResult | PolyresError:
+    """Train in one of several processes; a user's error is handed back to the process that started them."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    try:
+        return _train(fabric, config, out, resume)
+    except PolyresError as error:
+        return error
+
+
+def _train(fabric: Fabric, config: TrainConfig, out: Path, resume: bool) -> TrainResult:
+    """Train, together with the other processes if there are any."""
+    ranks = Ranks(fabric)
     task = SeparationTask(config)
+    run = ranks.from_first(lambda: _open(config, out, resume))
+    with held(out):
+        solver = Solver(config, task, run, resume, fabric)
+        if ranks.is_first:
+            _say(_opening(config, solver))
+        result = solver.fit()
+    if ranks.is_first:
+        _say(_closing(out, result))
+    return result
+
+
+def _open(config: TrainConfig, out: Path, resume: bool) -> RunFolder:
+    """Start or reopen the folder of the run, unless somebody trains there."""
     refuse_if_held(out)
     opened = RunFolder.reopen if resume else RunFolder.create
-    run = opened(out, config, config.seed)
-    with held(out):
-        solver = Solver(config, task, run, resume)
-        _say(_opening(config, solver))
-        result = solver.fit()
-    _say(_closing(out, result))
-    return result
+    return opened(out, config, config.seed)
 
 
 def _opening(config: TrainConfig, solver: Solver) -> str:
@@ -56,6 +97,7 @@ def _opening(config: TrainConfig, solver: Solver) -> str:
     model = f"{parameters:,} parameters, n_fft {' '.join(map(str, config.model.n_fft))}, head {config.model.head}"
     length = f"{config.data.segment_samples / config.data.sample_rate_hz:.1f} s"
     batch = f"batch {config.batch_size} × {length}" + (f" × {config.accumulate}" if config.accumulate > 1 else "")
+    several = f" and {solver.fabric.world_size - 1} more" if solver.fabric.world_size > 1 else ""
     end = [f"{config.epochs} epochs"] if config.epochs is not None else []
     end += [f"{config.time_budget_s / 60:.1f} min"] if config.time_budget_s is not None else []
     return "\n".join(
@@ -64,7 +106,7 @@ def _opening(config: TrainConfig, solver: Solver) -> str:
             f"data       {' '.join(root.path for root in config.data.roots)}: {batch}",
             f"steps      {solver.steps_per_epoch} per epoch, until {' or '.join(end)}; at step {solver.state.step}",
             f"optimiser  {config.optimiser.name} {config.optimiser.lr:g}, {config.schedule.name}, "
-            f"{config.precision} on {solver.fabric.device}, {torch.get_num_threads()} threads",
+            f"{config.precision} on {solver.fabric.device}{several}, {torch.get_num_threads()} threads",
             f"run        {solver.run.path}  {solver.run.identity['fingerprint']}",
         ]
     )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic
 
 import torch
+from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 
 from polyres.core.errors import TrainingError
+from polyres.training.board import Board, check_board
 from polyres.training.checkpoint import save_state
 from polyres.training.config import SolverConfig
 from polyres.training.devices import build_fabric, check_compiler
@@ -19,6 +22,7 @@ from polyres.training.epochs import add, epoch_figures, timed
 from polyres.training.loading import StepBatches, StepSampler, endless_batches, seed_of
 from polyres.training.optim import build_optimiser, rates, set_rates
 from polyres.training.progress import RunDisplay
+from polyres.training.ranks import Ranks
 from polyres.training.run_folder import RunFolder, versions
 from polyres.training.saving import Parts, restore_run, save_run
 from polyres.training.schedules import Place, rate_factor
@@ -30,13 +34,24 @@ BAD_BATCH_FILE = "bad_batch.safetensors"
 
 
 class _Stopped(Exception):
-    """A signal came while validating."""
+    """A signal came."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Solver(Generic[Model]):
     """Trains a task in a run folder, and can stop and go on at any step."""
 
-    def __init__(self, config: SolverConfig, task: Task[Model], run: RunFolder, resume: bool = False) -> None:
+    def __init__(
+        self,
+        config: SolverConfig,
+        task: Task[Model],
+        run: RunFolder,
+        resume: bool = False,
+        fabric: Fabric | None = None,
+    ) -> None:
         """Build model, optimiser, averages and data.
 
         Args:
@@ -44,12 +59,20 @@ class Solver(Generic[Model]):
             task: what to train.
             run: where the results go.
             resume: continue from the run's checkpoint.
+            fabric: plumbing that has been launched, where several processes train together.
 
         Raises:
-            TrainingError: if the checkpoint does not fit, or the device is not there.
+            TrainingError: if the checkpoint does not fit, the device is not there, or the batch cannot be shared.
         """
         self.config, self.task, self.run = config, task, run
-        self.fabric = build_fabric(config)
+        if config.tensorboard:
+            check_board()
+        self.fabric = fabric if fabric is not None else build_fabric(config)
+        self._ranks = Ranks(self.fabric)
+        if config.batch_size % self._ranks.size:
+            raise TrainingError(
+                f"batch_size {config.batch_size} cannot be shared by {self._ranks.size} devices; make it a multiple"
+            )
         self.model = task.build_model()
         # The fused kernels unscale gradients by themselves, which leaves nothing to clip before.
         self.optimiser = build_optimiser(self.model, config.optimiser, fused=config.precision != "fp16")
@@ -116,31 +139,35 @@ class Solver(Generic[Model]):
             TrainingError: if a loss or gradient is not finite; the batch is kept in the run folder.
             OutputError: if the run folder cannot be written.
         """
-        config = self.config
         self._tick_s = self._saved_s = time.monotonic()
         if not self._over():
-            sampler = StepSampler(
-                len(self.source), config.batch_size, config.seed, start=self.state.step * config.accumulate
-            )
-            batches = StepBatches(self.source, self.task.build_prepare(), config.seed)
-            pin = self.fabric.device.type == "cuda"
-            self._batches = endless_batches(batches, sampler, config.num_workers, pin)
-        with RunDisplay(config.log_every_s) as display, self._stop:
+            self._batches = self._load_batches()
+        stopped_by: int | None = None
+        self._board = Board(self.run.path, self.state.closed_step + 1, self.config.tensorboard and self._ranks.is_first)
+        with RunDisplay(self.config.log_every_s, self._ranks.is_first) as display, self._board, self._stop:
             try:
                 self._loop(display)
-            except _Stopped:
+            except _Stopped as stop:
+                stopped_by = stop.number
                 self._save()
             finally:
                 self._batches = iter(())  # ends the worker processes
-        stopped_by = self._stop.number
         state = self.state
         return TrainResult(stopped_by is None, stopped_by, state.step, self.epoch, state.elapsed_s, state.best)
+
+    def _load_batches(self) -> Iterator[Tensor]:
+        """Load this process's share of the batches, from where the run stands."""
+        config, ranks = self.config, self._ranks
+        start = self.state.step * config.accumulate * ranks.size + ranks.number
+        sampler = StepSampler(len(self.source), config.batch_size // ranks.size, config.seed, start, every=ranks.size)
+        batches = StepBatches(self.source, self.task.build_prepare(), config.seed)
+        return endless_batches(batches, sampler, config.num_workers, pin=self.fabric.device.type == "cuda")
 
     def _loop(self, display: RunDisplay) -> None:
         """Take steps and close epochs until the run is over; leave by `_Stopped` on a signal."""
         while True:
-            if self._stop.number is not None:
-                raise _Stopped
+            if self._agree():
+                self._save()
             over = self._over()
             if self.state.step > self.state.closed_step and (over or self.state.step % self.steps_per_epoch == 0):
                 self._close_epoch(display)
@@ -149,8 +176,16 @@ class Solver(Generic[Model]):
             else:
                 self._train_step()
                 display.update(self.progress(), self._status())
-                if time.monotonic() - self._saved_s > self.config.checkpoint_every_s:
-                    self._save()
+
+    def _agree(self) -> bool:
+        """Bring signals and clocks of all processes together; say whether it is time for a checkpoint."""
+        state = self.state
+        due = time.monotonic() - self._saved_s > self.config.checkpoint_every_s and state.step > state.closed_step
+        values = (float(self._stop.number or 0), state.elapsed_s, state.validation_s, float(due))
+        number, state.elapsed_s, state.validation_s, is_due = self._ranks.largest(values)
+        if number:
+            raise _Stopped(int(number))
+        return bool(is_due)
 
     def _status(self) -> str:
         """Word the state of the running epoch in a line."""
@@ -163,7 +198,8 @@ class Solver(Generic[Model]):
         config = self.config
         self.model.train()
         # Dropout can only draw from the global generator: seeded by the step, it needs no state to be saved.
-        torch.manual_seed(seed_of(config.seed, "model", self.state.step))
+        purpose = "model" if self._ranks.is_first else f"model/{self._ranks.number}"
+        torch.manual_seed(seed_of(config.seed, purpose, self.state.step))
         factor = rate_factor(self._place(), config.schedule)
         self.state.lr = config.optimiser.lr * factor
         set_rates(self.optimiser, factor)
@@ -202,7 +238,7 @@ class Solver(Generic[Model]):
             # The factor was too large: the scaler leaves this step out and takes a smaller one.
             add(sums, "skipped", 1)
             return
-        self._check_finite("gradient norm", norm, batch)
+        self._check_finite("gradient norm", norm.item(), batch)  # the same in all processes
         add(sums, "grad_norm", norm.item())
         for name, value in norms.items():
             add(sums, f"grad_norms/{name}", value / scale)
@@ -218,47 +254,59 @@ class Solver(Generic[Model]):
 
         with timed(self.state.sums, "forward_and_loss"):
             loss, terms = self.task.losses(forward, batch)
-        self._check_finite("loss", loss, batch)
+        self._check_finite("loss", self._ranks.total(loss.item()), batch)
         with timed(self.state.sums, "backward"):
             self.fabric.backward(loss * share)
         for name, value in {"total": loss, **terms}.items():
             add(self.state.sums, f"loss/{name}", value.detach().item() * share)
 
-    def _check_finite(self, what: str, value: Tensor, batch: Tensor) -> None:
-        """Stop with the batch kept aside if a number is NaN or infinite."""
-        if torch.isfinite(value).all():
+    def _check_finite(self, what: str, value: float, batch: Tensor) -> None:
+        """Stop with the batch kept aside if a number, the same in all processes, is NaN or infinite."""
+        if math.isfinite(value):
             return
-        path = self.run.path / BAD_BATCH_FILE
-        save_state(path, {"batch": batch}, {"step": self.state.step})
+        path, batch = self.run.path / BAD_BATCH_FILE, self._ranks.together(batch)
+        self._ranks.from_first(lambda: save_state(path, {"batch": batch}, {"step": self.state.step}))
         raise TrainingError(
-            f"the {what} became {value.item()} at step {self.state.step + 1}; its batch is in {path}; "
+            f"the {what} became {value} at step {self.state.step + 1}; its batch is in {path}; "
             "lower optimiser.lr or clip_norm, or train in fp32, and resume"
         )
 
     def _close_epoch(self, display: RunDisplay) -> None:
         """Validate, keep the best weights, write the row of the epoch and the checkpoint."""
         state = self.state
-        scores: dict[str, dict[str, float]] = {}
+        self._share_losses()
         if state.averaged_step < state.step:  # an epoch that was stopped while validating has been taken in
             self._average("epoch")
             state.averaged_step, state.averaged_epochs = state.step, state.averaged_epochs + 1
         validate = self.epoch % self.config.valid.every == 0 or self._over()
         start = time.perf_counter()
-        if validate:
-            scores = self._validate_all()
+        scores = self._ranks.from_first(self._validate_all) if validate else {}
         seconds = time.perf_counter() - start
         row = self._row(scores, seconds)
         if scores:
             state.plateau.take(max(values["score"] for values in scores.values()), self.config.schedule.patience)
-        if validate:
-            self._keep_best(scores)
+        chosen = self._choose(scores) if validate else None
         state.closed_step, state.sums = state.step, {}
         self._count_time()
         if validate:
             state.validation_s = seconds
-        self.run.append_row({**row, "elapsed_s": round(state.elapsed_s, 3), "best": state.best})
-        self._save()
+        row |= {"elapsed_s": round(state.elapsed_s, 3), "best": state.best}
+        self._ranks.from_first(lambda: self._write_epoch(chosen, row))
+        self._saved_s = time.monotonic()
         display.say(row_text(row))
+
+    def _share_losses(self) -> None:
+        """Take the means over the processes of the losses summed up so far."""
+        losses = {name: value for name, value in self.state.sums.items() if name.startswith("loss/")}
+        self.state.sums |= self._ranks.means(losses)
+
+    def _write_epoch(self, chosen: Mapping[str, Any] | None, row: Mapping[str, Any]) -> None:
+        """Write what the end of an epoch leaves behind; the checkpoint comes last."""
+        if chosen is not None:
+            self._export(chosen)
+        self.run.append_row(row)
+        self._board.write(row)
+        save_run(self.run.checkpoint, self._parts, self.state, self.run.identity)
 
     def _validate_all(self) -> dict[str, dict[str, float]]:
         """Return the scores of the weights as they are and of every average."""
@@ -274,33 +322,31 @@ class Solver(Generic[Model]):
 
         def forward(mix: Tensor, *extra: Any) -> Any:
             if self._stop.number is not None:
-                raise _Stopped
+                raise _Stopped(self._stop.number)
             return self._forward(self.fabric.to_device(mix), *extra)
 
         self.model.eval()
         return self.task.validate(forward)
 
-    def _keep_best(self, scores: Mapping[str, Mapping[str, float]]) -> None:
-        """Export the best weights of this epoch if they beat all before."""
+    def _choose(self, scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any] | None:
+        """Say what is known of the best weights of this epoch if they beat all before."""
+        where = {"epoch": self.epoch, "step": self.state.step}
         if not scores:
             # Nothing to choose by: the longest average is the safest bet.
             longest = max(self.emas, key=lambda ema: ema.length_steps(self.steps_per_epoch), default=None)
-            name = "raw" if longest is None else longest.name
-            self._export(name, {"weights": name, "epoch": self.epoch, "step": self.state.step})
-            return
+            return {"weights": "raw" if longest is None else longest.name, **where}
         name = max(scores, key=lambda weights: scores[weights]["score"])
         score = scores[name]["score"]
         if self.state.best is not None and score <= self.state.best["score"]:
-            return
-        where = {"weights": name, "epoch": self.epoch, "step": self.state.step}
-        self.state.best = {"score": score, **where, "valid": dict(scores[name])}
-        self._export(name, self.state.best)
+            return None
+        self.state.best = {"score": score, "weights": name, **where, "valid": dict(scores[name])}
+        return self.state.best
 
-    def _export(self, name: str, facts: Mapping[str, Any]) -> None:
+    def _export(self, facts: Mapping[str, Any]) -> None:
         """Write ready-to-use weights: the raw ones or an average."""
         card = {**facts, **self.run.identity, "versions": versions()}
         for ema in self.emas:
-            if ema.name == name:
+            if ema.name == facts["weights"]:
                 with ema.applied():
                     self.task.export(self.model, self.run.best, card)
                 return
@@ -324,11 +370,12 @@ class Solver(Generic[Model]):
 
     def _save(self) -> None:
         """Write the checkpoint."""
-        save_run(self.run.checkpoint, self._parts, self.state, self.run.identity)
+        self._share_losses()
+        self._ranks.from_first(lambda: save_run(self.run.checkpoint, self._parts, self.state, self.run.identity))
         self._saved_s = time.monotonic()
 
     def _load(self) -> None:
         """Go on from the checkpoint, or from the start where the run was stopped before its first one."""
         if self.run.checkpoint.exists():
             self.state = restore_run(self.run.checkpoint, self._parts)
-        self.run.forget_after(self.state.closed_step)
+        self._ranks.from_first(lambda: self.run.forget_after(self.state.closed_step))

@@ -1,0 +1,100 @@
+"""The processes that train one model together: what they agree on, and what one does for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """A group of processes, one per device; every method must be called by all of them, in the same order.
+
+    For a process on its own each of them is its plain meaning, without any communication.
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        """Refer to a group.
+
+        Args:
+            fabric: launched, where there is more than one process.
+        """
+        self._fabric = fabric
+        self.size, self.number = fabric.world_size, fabric.global_rank
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes files and shows progress."""
+        return self.number == 0
+
+    def _reduced(self, values: Sequence[float], how: str) -> list[float]:
+        """Return numbers put together over the processes, place by place."""
+        if self.size == 1 or not values:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self._fabric.device)
+        reduced: Tensor = self._fabric.all_reduce(tensor, reduce_op=how)  # type: ignore[assignment]
+        return reduced.tolist()
+
+    def largest(self, values: Sequence[float]) -> list[float]:
+        """Return the largest of every number over the processes.
+
+        Args:
+            values: as many in every process.
+        """
+        return self._reduced(values, "max")
+
+    def total(self, value: float) -> float:
+        """Return the sum of a number over the processes; NaN and infinity in any of them show in it."""
+        return self._reduced([value], "sum")[0]
+
+    def means(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the means of named numbers over the processes.
+
+        Args:
+            values: with the same names in every process.
+        """
+        names = sorted(values)
+        sums = self._reduced([values[name] for name in names], "sum")
+        return {name: value / self.size for name, value in zip(names, sums, strict=True)}
+
+    def together(self, batch: Tensor) -> Tensor:
+        """Return the batches of all processes as one, in their order.
+
+        Args:
+            batch: `[B, ...]`, of the same shape in every process.
+        """
+        if self.size == 1:
+            return batch
+        parts = [torch.empty_like(batch) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, batch.contiguous())
+        return torch.cat(parts)
+
+    def from_first(self, function: Callable[[], T]) -> T:
+        """Let the first process do something, and return in all what came of it.
+
+        Args:
+            function: what to do; what it returns must pickle.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            Exception: in all processes, what the function raised in the first one.
+        """
+        if self.size == 1:
+            return function()
+        outcome: tuple[T | None, Exception | None] = (None, None)
+        if self.is_first:
+            try:
+                outcome = (function(), None)
+            except Exception as error:  # whatever it is, the others must not wait for ever
+                outcome = (None, error)
+        value, failure = self._fabric.broadcast(outcome)
+        if failure is not None:
+            raise failure
+        return value  # type: ignore[return-value]
