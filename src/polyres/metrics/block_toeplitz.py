@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -130,7 +131,7 @@ def solve(lags: Tensor, products: Tensor) -> Tensor:
     """
     upper = schur_factor(lags)
     if upper is not None:
-        solution, change = _refined(lags, products, lambda right: _substitute(upper, right))
+        solution, change = _refined(lags, products, partial(_substitute, upper))
         if change <= TRUST_LIMIT:
             return solution
     return solve_dense(lags, products)
@@ -154,9 +155,9 @@ def solve_dense(lags: Tensor, products: Tensor) -> Tensor:
     """
     matrix = dense_matrix(lags)
     for jitter in JITTERS:
-        factor, failed = torch.linalg.cholesky_ex(matrix + jitter * torch.eye(len(matrix)).to(matrix))
+        factor, failed = torch.linalg.cholesky_ex(matrix + jitter * torch.eye(len(matrix)).to(matrix), upper=True)
         if not int(failed):
-            solution, change = _refined(lags, products, lambda right, root=factor: torch.cholesky_solve(right, root))
+            solution, change = _refined(lags, products, partial(_substitute, factor))
             if change < 1:
                 return solution
     values, vectors = torch.linalg.eigh(matrix)

@@ -185,4 +185,6 @@ def pick_device(device: str | torch.device | None, *waves: object) -> torch.devi
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {str(device)!r} cannot be used here; choose cpu or a device of this computer") from error
+        raise InputError(
+            f"device {str(device)!r} cannot be used here; choose cpu or a device of this computer"
+        ) from error

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polyres.core.errors import InputError
 from polyres.metrics.block_toeplitz import solve
 from polyres.metrics.waves import Track
 
@@ -52,6 +53,9 @@ def correlate(track: Track) -> Correlations:
 
     Returns:
         The correlations.
+
+    Raises:
+        InputError: if the track has no samples.
     """
     n_fft, count = _BLOCKS.get(track.device.type, _BLOCKS["cpu"])
     reach = FILTER_SAMPLES - 1
@@ -70,7 +74,8 @@ def correlate(track: Track) -> Correlations:
             piece = F.pad(piece, (0, count * block + reach - length))
         cross = _cross_spectra(piece, rows, n_fft)
         total = cross if total is None else total.add_(cross)
-    assert total is not None and silent is not None  # a track has at least one sample
+    if total is None or silent is None:
+        raise InputError("the track has no samples; there is nothing to score")
     lags = torch.fft.irfft(total.permute(1, 2, 0), n=n_fft)[..., :FILTER_SAMPLES]
     return Correlations(lags.contiguous(), sources, bool(silent.any()))
 

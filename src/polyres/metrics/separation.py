@@ -11,8 +11,19 @@ ENERGY_FLOOR = 1e-7
 """Energy added above and below the fraction, so that silence has a finite value."""
 
 
-def _checked(reference: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both waveforms in float64 after making sure that they fit each other."""
+def checked(reference: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both waveforms in float64 after making sure that they fit each other.
+
+    Args:
+        reference: true waveforms `[..., C, T]`.
+        estimate: separated waveforms of the same shape.
+
+    Returns:
+        Both in float64.
+
+    Raises:
+        InputError: if the shapes differ or lack the axes C and T.
+    """
     if reference.shape != estimate.shape:
         raise InputError(
             f"the reference is {list(reference.shape)} but the estimate {list(estimate.shape)}; shapes must match"
@@ -38,7 +49,7 @@ def nsdr(reference: Tensor, estimate: Tensor) -> Tensor:
 
     Source: Mitsufuji et al. 2022, Music Demixing Challenge 2021, equation 1.
     """
-    reference, estimate = _checked(reference, estimate)
+    reference, estimate = checked(reference, estimate)
     signal = reference.square().sum(dim=(-2, -1))
     distortion = (reference - estimate).square().sum(dim=(-2, -1))
     return 10 * torch.log10((signal + ENERGY_FLOOR) / (distortion + ENERGY_FLOOR))
@@ -57,7 +68,7 @@ def snr(reference: Tensor, estimate: Tensor) -> Tensor:
     Raises:
         InputError: if the shapes differ or lack the axes C and T.
     """
-    reference, estimate = _checked(reference, estimate)
+    reference, estimate = checked(reference, estimate)
     noise = (reference - estimate).square().sum(dim=(-2, -1))
     return 10 * torch.log10(reference.square().sum(dim=(-2, -1)) / noise)
 
@@ -79,7 +90,7 @@ def si_sdr(reference: Tensor, estimate: Tensor) -> Tensor:
 
     Source: Le Roux et al. 2019, SDR – half-baked or well done?, equation 4.
     """
-    reference, estimate = _checked(reference, estimate)
+    reference, estimate = checked(reference, estimate)
     gain = (reference * estimate).sum(dim=(-2, -1), keepdim=True)
     gain = gain / (reference.square().sum(dim=(-2, -1), keepdim=True) + ENERGY_FLOOR)
     target = gain * reference
