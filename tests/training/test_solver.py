@@ -5,7 +5,9 @@ import os
 import shutil
 import signal
 import threading
+import time
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from safetensors.torch import load_file
 
-from polyres.core.errors import TrainingError
+from polyres.core.errors import OutputError, TrainingError
 from polyres.training.checkpoint import load_state
 from polyres.training.schedules import Place, rate_factor
 
@@ -496,6 +498,60 @@ def test_checkpoints_within_an_epoch(make_solver, toy_config, toy_task):
     with pytest.raises(TrainingError):
         solver.fit()
     assert load_state(solver.run.checkpoint)[1]["state"]["step"] == 4
+
+
+def test_a_full_disk_ends_training_with_the_checkpoint_before(make_solver, toy_config, toy_task, monkeypatch):
+    whole = make_solver(toy_config, "whole")
+    whole.fit()
+    solver = make_solver(toy_config, "parts")
+    replace = os.replace
+
+    def full(source, target):
+        if solver.state.step == 6 and str(target).endswith("checkpoint.safetensors"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr("polyres.training.checkpoint.os.replace", full)
+    with pytest.raises(
+        OutputError, match=r"cannot write .*checkpoint.safetensors: .*No space left on device; make room"
+    ):
+        solver.fit()
+    assert load_state(solver.run.checkpoint)[1]["state"]["step"] == 3
+    assert [row["step"] for row in solver.run.rows()] == [3, 6]
+    monkeypatch.undo()
+    second = make_solver(toy_config, "parts", resume=True)
+    second.fit()
+    assert_same_run(whole.run.path, second.run.path)
+    assert without_times(whole.run.rows()) == without_times(second.run.rows())
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("cpu", False)])
+def test_batches_for_a_gpu_are_loaded_into_pinned_memory(make_solver, toy_config, monkeypatch, device, pinned):
+    seen = []
+    monkeypatch.setattr("polyres.training.solver.endless_batches", lambda *arguments, pin: seen.append(pin))
+    solver = make_solver(toy_config)
+    solver.fabric = SimpleNamespace(device=torch.device(device))
+    solver._load_batches()
+    assert seen == [pinned]
+
+
+def test_share_of_the_time_spent_waiting_for_data(make_solver, toy_config, toy_task):
+    class Slow(toy_task):
+        def build_prepare(self):
+            prepare = super().build_prepare()
+
+            def slowly(batch, generator):
+                time.sleep(0.2)
+                return prepare(batch, generator)
+
+            return slowly
+
+    solver = make_solver(toy_config.with_values({"epochs": 1}), task=Slow())
+    solver.fit()
+    (row,) = solver.run.rows()
+    assert row["ms_per_step"]["data"] >= 200
+    parts = row["ms_per_step"]
+    assert row["waiting_share"] == pytest.approx(parts["data"] / sum(parts.values()), abs=1e-3)
 
 
 def test_checkpoint_of_another_model_is_refused(make_solver, toy_config, toy_task):

@@ -54,7 +54,8 @@ def run_training(recipe: Path | None, out: Path, overrides: Sequence[str] = (), 
     try:
         return _train(fabric, config, out, resume)
     except PolyresError as error:
-        if fabric.global_rank > 0:  # the first process tells the user
+        if fabric.global_rank > 0:  # the first process ends with the error, unless it is of this one alone
+            _say(f"process {fabric.global_rank}: {error}")
             raise SystemExit(error.exit_code) from error
         raise
 
@@ -66,6 +67,8 @@ def _in_process(fabric: Fabric, config: TrainConfig, out: Path, resume: bool) ->
     try:
         return _train(fabric, config, out, resume)
     except PolyresError as error:
+        if fabric.global_rank > 0:
+            _say(f"process {fabric.global_rank}: {error}")
         return error
 
 
