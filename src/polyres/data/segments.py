@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -12,6 +13,7 @@ from polyres.core.config import Config
 from polyres.core.errors import ConfigError
 from polyres.data.activity import FLOOR_DB, StemFile
 from polyres.data.layouts import check_split
+from polyres.data.synth.made import root_of
 from polyres.data.tracks import SOURCES, Track, index_tracks, read_stem
 
 
@@ -19,6 +21,7 @@ class RootConfig(Config):
     """One folder of tracks and its share of the draws.
 
     `layout` says how the tracks lie in the folder (`polyres.data.layouts.LAYOUTS`), `split` which of them count.
+    Instead of a path a root may say what to make: `make: {kind: miniature}` (`polyres.data.synth.made.MadeConfig`).
     """
 
     path: str
@@ -26,6 +29,15 @@ class RootConfig(Config):
     source_weights: dict[str, float] = {}
     layout: str = "stems"
     split: Literal["all", "train", "valid", "test"] = "all"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _made_is_a_path(cls, given: Any) -> Any:
+        """Keep what is to be made in the place of the path."""
+        if isinstance(given, Mapping) and "make" in given and "path" not in given:
+            rest = {key: value for key, value in given.items() if key != "make"}
+            return {**rest, "path": root_of({"make": given["make"]})}
+        return given
 
     @model_validator(mode="after")
     def _layout_has_split(self) -> RootConfig:

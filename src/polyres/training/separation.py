@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 from torch import Tensor
 
 from polyres.core.errors import TrainingError
@@ -16,6 +17,7 @@ from polyres.core.yaml_files import merge
 from polyres.data.augment import AugmentConfig, augment_batch
 from polyres.data.datasets import StemsConfig, StemsDataset, find_tracks, load_layout_track
 from polyres.data.layouts import check_split
+from polyres.data.synth.made import MadeConfig, is_made, make_root, root_of
 from polyres.models.separator import Separator, SeparatorConfig
 from polyres.models.variants import variant as named_variant
 from polyres.models.weights import save_separator
@@ -41,6 +43,12 @@ class TrackValidConfig(ValidConfig):
     layout: str = "stems"
     split: Literal["all", "train", "valid", "test"] = "all"
     branches: bool = True
+
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _made_are_roots(cls, roots: Any) -> Any:
+        """Turn `make: {...}` into roots."""
+        return [root_of(root) for root in roots] if isinstance(roots, list | tuple) else roots
 
     @model_validator(mode="after")
     def _layout_has_split(self) -> TrackValidConfig:
@@ -92,7 +100,7 @@ class TrainConfig(SolverConfig):
 
 
 def resolve_roots(roots: tuple[str, ...], data_dir: str | None) -> tuple[str, ...]:
-    """Turn the roots of a recipe into folders.
+    """Turn the roots of a recipe into folders; those that say what to make are made.
 
     Args:
         roots: as the recipe has them.
@@ -103,14 +111,24 @@ def resolve_roots(roots: tuple[str, ...], data_dir: str | None) -> tuple[str, ..
 
     Raises:
         TrainingError: if one is not there.
+        InputError: if what is needed to make one is not there.
+        OutputError: if one that is made cannot be written.
     """
     found = []
     for root in roots:
+        if is_made(root):
+            found.append(str(make_root(MadeConfig.from_root(root), data_dir, report=_report)))
+            continue
         path = Path(data_dir or ".") / Path(root).expanduser()
         if not path.is_dir():
             raise TrainingError(f"there is no folder {path} (root {root!r}); set the folder of your data with --data")
         found.append(str(path))
     return tuple(found)
+
+
+def _report(line: str) -> None:
+    """Print to standard error, which keeps standard output for results."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def augmented(config: AugmentConfig, stems: Tensor, generator: torch.Generator) -> Tensor:

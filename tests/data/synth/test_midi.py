@@ -168,7 +168,5 @@ def test_nothing_sounds_past_the_end(tmp_path: Path) -> None:
 
 def test_a_missing_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mido", None)
-    with pytest.raises(
-        InputError, match=r"MIDI needs the package 'mido'; install it with: pip install"
-    ):
+    with pytest.raises(InputError, match=r"MIDI needs the package 'mido'; install it with: pip install"):
         read_score(tmp_path / "a.mid")

@@ -29,6 +29,7 @@ from polyres.data.synth.songs import (
     vocals_jobs,
 )
 
+SUMMARY_FILE = "songs.json"
 Instruments = Literal["electronic", "sampled", "both"]
 
 
@@ -162,7 +163,7 @@ def write_summary(out: Path, order: Config, tracks: Sequence[Made]) -> None:
     if "banks" in wanted:
         wanted["banks"] = [Path(bank).name for bank in wanted["banks"]]
     songs = [{"name": one.name, "length_s": one.length_s, "stems": list(one.stems)} for one in tracks]
-    path = out / "songs.json"
+    path = out / SUMMARY_FILE
     partial = path.with_name(f".songs.json.part{os.getpid()}")
     try:
         partial.write_text(json.dumps({"format": FORMAT, "order": wanted, "tracks": songs}, indent=1) + "\n")
