@@ -113,3 +113,26 @@ def test_the_command_packs_and_trains(recipe, tmp_path, capsys):
     assert (out / "run" / "best.safetensors").is_file()
     assert main(["train", str(out), "--resume", "--set", "epochs=3"]) == 0
     assert "at step 4" in capsys.readouterr().err
+
+
+def test_what_is_made_is_packed_as_what_it_is_made_from(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    (data / "scores" / "deep").mkdir(parents=True)
+    (data / "scores" / "deep" / "piece.mid").write_bytes(b"MThd")
+    roots = [{"make": {"kind": "midi", "midi": "scores"}}, {"make": {"kind": "composed", "hours": 2, "seed": 1}}]
+    values = {"data": {"roots": roots}, "valid": {"roots": [{"make": {"kind": "miniature"}}]}, "epochs": 1}
+    config = TrainConfig.from_dict({**values, "data_dir": str(data)})
+    monkeypatch.setattr("polyres.training.separation.make_root", lambda *_, **__: pytest.fail("made when packed"))
+    pack(config, tmp_path / "bundle", report=quiet)
+    inside, where = open_bundle(tmp_path / "bundle")
+    packed = TrainConfig.from_yaml(inside)
+    assert [root.path for root in packed.data.roots] == [root.path for root in config.data.roots]
+    assert packed.valid.roots == config.valid.roots
+    assert (Path(where["data_dir"]) / "scores" / "deep" / "piece.mid").read_bytes() == b"MThd"
+    for name, message in (
+        ("nowhere", "there is no .*nowhere"),
+        ("../data/scores", "cannot be packed; name it relative"),
+    ):
+        wrong = config.with_values({"data": {"roots": [{"make": {"kind": "midi", "midi": name}}]}})
+        with pytest.raises(TrainingError, match=message):
+            pack(wrong, tmp_path / "other", report=quiet)

@@ -14,6 +14,7 @@ import soundfile
 
 import polyres
 from polyres.core.errors import InputError, OutputError, TrainingError
+from polyres.data.synth.made import FOLDERS, MadeConfig, is_made
 from polyres.data.tracks import list_tracks, stem_paths
 from polyres.training.separation import TrainConfig, resolve_roots
 
@@ -74,7 +75,7 @@ def pack(config: TrainConfig, out: Path, max_mb: float = 60.0, report: Report = 
     shutil.rmtree(partial, ignore_errors=True)
     try:
         (partial / DATA_FOLDER).mkdir(parents=True)
-        fixed = _write_code(partial) + _write_init(config, partial)
+        fixed = _write_code(partial) + _write_init(config, partial) + _write_ingredients(config, partial)
         quality, kept = _choose(ingredients, max_mb * _MEGABYTE - fixed, report)
         written = sum(_encode(item, partial / DATA_FOLDER, quality) for item in kept)
         _write_recipe(config, partial, kept)
@@ -94,8 +95,11 @@ def pack(config: TrainConfig, out: Path, max_mb: float = 60.0, report: Report = 
 
 
 def _names(roots: Sequence[str], taken: dict[str, str]) -> dict[str, str]:
-    """Give every root a folder name of its own."""
+    """Give every root a folder name of its own; one that says what to make keeps its text."""
     for root in roots:
+        if is_made(root):
+            taken[root] = root
+            continue
         base = Path(root).name or "root"
         name, number = base, 2
         while name in taken.values() and taken.get(root) != name:
@@ -112,11 +116,12 @@ def _collect(config: TrainConfig) -> list[Ingredient]:
     found: list[Ingredient] = []
     seen: set[str] = set()
     for roots, validation in ((config.valid.roots, True), ([root.path for root in config.data.roots], False)):
-        for root, folder in zip(roots, resolve_roots(tuple(roots), config.data_dir), strict=True):
+        there = [root for root in roots if not is_made(root)]
+        for root, folder in zip(there, resolve_roots(tuple(there), config.data_dir), strict=True):
             if root not in seen:
                 seen.add(root)
                 found += _stems(names[root], Path(folder), config.model.sources, validation)
-    if not found:
+    if not found and not any(map(is_made, names)):
         raise TrainingError("the recipe's roots hold no track; nothing can be packed")
     return found
 
@@ -155,6 +160,29 @@ def _write_init(config: TrainConfig, folder: Path) -> int:
         raise TrainingError(f"init is {config.init!r}; a bundle needs it to be a weight file")
     (folder / INIT_FILE).write_bytes(path.read_bytes())
     return path.stat().st_size
+
+
+def _write_ingredients(config: TrainConfig, folder: Path) -> int:
+    """Copy the scores, sung notes, loops and banks that roots are made from; return the bytes written."""
+    written = 0
+    for root in dict.fromkeys([*config.valid.roots, *(root.path for root in config.data.roots)]):
+        if not is_made(root):
+            continue
+        spec = MadeConfig.from_root(root)
+        named = [str(getattr(spec, key)) for key in FOLDERS if getattr(spec, key) is not None]
+        for name in [*named, *spec.banks]:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise TrainingError(f"'{name}' in {root!r} cannot be packed; name it relative to the data folder")
+            source = Path(config.data_dir or ".") / name
+            if not source.exists():
+                raise TrainingError(f"there is no {source} (in root {root!r}); set the folder of your data with --data")
+            for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
+                place = folder / DATA_FOLDER / path.relative_to(Path(config.data_dir or "."))
+                if path.is_file() and not place.exists():
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(path.read_bytes())
+                    written += path.stat().st_size
+    return written
 
 
 def _choose(items: Sequence[Ingredient], budget: float, report: Report) -> tuple[int, list[Ingredient]]:
@@ -279,7 +307,11 @@ def _write_recipe(config: TrainConfig, folder: Path, kept: Sequence[Ingredient])
     _names(config.valid.roots, names)
     _names([root.path for root in config.data.roots], names)
     present = {item.root for item in kept}
-    roots = [{**root.to_dict(), "path": names[root.path]} for root in config.data.roots if names[root.path] in present]
+    roots = [
+        {**root.to_dict(), "path": names[root.path]}
+        for root in config.data.roots
+        if names[root.path] in present or is_made(root.path)
+    ]
     inside = config.with_values(
         {
             "data_dir": None,
