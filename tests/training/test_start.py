@@ -90,6 +90,13 @@ def test_many_differences_are_counted(small):
         fill_with(Separator(small.config.with_values(changes)), small)
 
 
+def test_weights_that_do_not_fit_show_before_there_is_a_run(recipe, small, tmp_path):
+    path = save_separator(small, tmp_path / "start.safetensors")
+    with pytest.raises(TrainingError, match=r"init does not fit the recipe's model"):
+        run_training(recipe, tmp_path / "run", [f"init={path}", "model.channels=8"])
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_cannot_be_loaded(tmp_path):
     with pytest.raises(
         TrainingError, match=r"init is '.*gone.safetensors': there is no weight file .*; check the path"

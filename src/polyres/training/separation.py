@@ -146,7 +146,7 @@ class SeparationTask:
             config: the recipe.
 
         Raises:
-            TrainingError: if a root of the data or the teacher is not there, or the teacher does not suit.
+            TrainingError: if a root of the data, the teacher or the weights of `init` are not there, or do not suit.
             InputError: if a root has no tracks, or one cannot be read.
             ConfigError: if some source is in no track.
         """
@@ -167,6 +167,8 @@ class SeparationTask:
         self._teacher: Teacher | None = None
         if config.distil is not None and config.distil.weight:
             self._teacher = Teacher(config.distil, config.model, config.loss, config.precision)
+        if config.init is not None:
+            self.build_model()  # weights that do not fit must show now too
         self._excerpts: list[Tensor] | None = None
 
     def build_model(self) -> Separator:
