@@ -219,12 +219,14 @@ def _largest(tables: Sequence[list[list[float]]]) -> float:
 
 def _heat_map(panel: Axes, table: list[list[float]], bound: float, signed: bool) -> None:
     """Draw a table with its numbers; colours go from 0 to the bound, or to either side of 0."""
+    from matplotlib import colormaps
+
     cmap, low = ("RdBu", -bound) if signed else ("Blues", 0.0)
-    image = panel.imshow(table, cmap=cmap, vmin=low, vmax=bound, aspect="auto")
+    panel.imshow(table, cmap=cmap, vmin=low, vmax=bound, aspect="auto")
     for y, row in enumerate(table):
         for x, value in enumerate(row):
-            red, green, blue, _ = image.cmap(image.norm(value))
-            dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
+            red, green, blue, _ = colormaps[cmap]((value - low) / (bound - low))
+            dark = math.isfinite(value) and 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
             text = number(value, 2, signed=True) if signed else number(value, 1)
             panel.text(x, y, text, ha="center", va="center", fontsize=8.5, color="white" if dark else "black")
     panel.tick_params(length=0)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from polyres.core.errors import OutputError
+
 
 def register(app: typer.Typer) -> None:
     """Add `fusion` to the command.
@@ -66,7 +68,10 @@ def fusion(
     text = json.dumps(report.to_dict(), indent=2)
     if out is not None:
         paths = draw_report(report, out) if figures else []
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from error
         write_text(out / "report.md", fusion_text.markdown(report))
         write_text(out / "report.json", text + "\n")
         typer.echo(f"{len(paths) + 2} files in {out}", err=True)
