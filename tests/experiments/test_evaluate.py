@@ -13,7 +13,7 @@ import torch
 from polyres.core.errors import ConfigError, InputError
 from polyres.data.datasets import TracksConfig, TracksDataset
 from polyres.experiments.evaluate import EvaluateOptions, count_jobs, evaluate
-from polyres.experiments.subjects import FolderSubject, ModelSubject, Origin, parts_of
+from polyres.experiments.subjects import GUESSES, FolderSubject, GuessSubject, ModelSubject, Origin, parts_of
 from polyres.inference.load import LoadedSeparator
 from polyres.inference.options import SeparateOptions
 from polyres.models.separator import Separator, SeparatorConfig
@@ -122,6 +122,15 @@ def test_stems_from_files(tmp_path: Path) -> None:
     )
     assert [row.value for row in rows] == pytest.approx([20 * np.log10(2)] * 8, abs=1e-3)
     assert rows[0].weights_id is None
+
+
+def test_what_a_model_has_to_beat() -> None:
+    mixture = torch.randn(2, 100, generator=torch.Generator().manual_seed(0))
+    found = {name: GuessSubject(name).estimate("t", mixture, SOURCES, RATE) for name in GUESSES}
+    assert all(estimate.shape == (4, 2, 100) for estimate in found.values())
+    assert not found["silence"].any()
+    assert torch.equal(found["mixture"][2], mixture)
+    assert torch.allclose(found["share"].sum(dim=0), mixture)
 
 
 @pytest.mark.parametrize(

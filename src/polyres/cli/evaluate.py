@@ -56,6 +56,8 @@ def evaluate(
 ) -> None:
     """Score models on songs with known stems, and keep every score as a row.
 
+    MODEL may also be mixture, share (mixture / stems) or silence: what a model has to beat.
+
     OUT gets scores.jsonl and, for SDR, ISR, SIR and SAR, one file per track in museval's schema.
 
     SDR and its kin are medians over windows of one second, as museval computes them; nSDR is over whole tracks.
@@ -95,11 +97,14 @@ def _subjects(
     models: list[str], estimates: list[Path], parts: bool, device: str, precision: str, options: SeparateOptions
 ) -> list[Subject]:
     from polyres.data.track_files import require_folder
-    from polyres.experiments.subjects import FolderSubject, ModelSubject, origin_of, parts_of
+    from polyres.experiments.subjects import GUESSES, FolderSubject, GuessSubject, ModelSubject, origin_of, parts_of
     from polyres.inference.load import load_separator
 
     subjects: list[Subject] = []
     for name in models:
+        if name in GUESSES:
+            subjects.append(GuessSubject(name))
+            continue
         separator = load_separator(name, device, precision)
         whole = ModelSubject(separator, origin_of(name, separator), options)
         subjects += [whole, *(parts_of(whole) if parts else [])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -122,6 +122,31 @@ class FolderSubject:
                 "give estimates of the whole track"
             )
         return torch.nn.functional.pad(stems, (0, max(0, length - stems.shape[-1])))[..., :length]
+
+
+@dataclass(frozen=True)
+class GuessSubject:
+    """An estimate that does not listen, to compare models with.
+
+    Args:
+        name: a key of `GUESSES`.
+    """
+
+    name: str
+    part: str = "all"
+    origin: Origin = Origin()
+
+    def estimate(self, track: str, mixture: Tensor, sources: Sequence[str], sample_rate_hz: int) -> Tensor:
+        """Return the same part of the mixture for every stem."""
+        return (mixture * GUESSES[self.name](len(sources))).expand(len(sources), *mixture.shape)
+
+
+GUESSES: dict[str, Callable[[int], float]] = {
+    "silence": lambda stems: 0.0,
+    "mixture": lambda stems: 1.0,
+    "share": lambda stems: 1.0 / stems,
+}
+"""Names and the factor on the mixture, given the number of stems."""
 
 
 def origin_of(name_or_path: str, separator: LoadedSeparator) -> Origin:
