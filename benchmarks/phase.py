@@ -1,4 +1,4 @@
-"""Phase methods on exact magnitudes of your own music: error and speed, with librosa in the same run if it is installed.
+"""Phase methods on exact magnitudes of your own music: error and speed, beside librosa where that is installed.
 
     python benchmarks/phase.py song.ogg… [--seconds 10] [--iterations 32] [--threads 1] [--repeats 3]
 

@@ -14,8 +14,8 @@ from polyres.core.errors import InputError
 Update = Callable[[Tensor, slice], Tensor]
 """Takes spectra `[B, n, F]` of the frames in a slice, gives the spectra to go on with."""
 
-# Frames handled at a time on a CPU, so that their spectra stay in its cache.
-_CPU_BLOCK_FRAMES = 64
+# Bins handled at a time on a CPU, so that their spectra stay in its cache.
+_CPU_BLOCK_BINS = 1 << 16
 
 # Share of the largest window energy below which a sample counts as not reached by any window.
 _REACH = 1e-8
@@ -189,7 +189,7 @@ class FrameTransform:
     def _blocks(self, like: Tensor) -> Iterator[slice]:
         """Return slices of frames; all at once on a GPU."""
         frames = self.framing.frames
-        step = _CPU_BLOCK_FRAMES if like.device.type == "cpu" else frames
+        step = max(1, _CPU_BLOCK_BINS // self.framing.bins) if like.device.type == "cpu" else frames
         return (slice(start, min(start + step, frames)) for start in range(0, frames, step))
 
     def _cut(self, wave: Tensor) -> Tensor:

