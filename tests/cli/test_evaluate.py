@@ -31,6 +31,8 @@ def test_a_table_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "| share | all | nSDR | 1.2" in shown.out
     assert "| silence | all | nSDR | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 | 2 | - |" in shown.out
     assert "4/4  silence  all  two" in shown.err
+    assert main([*words, "--against", "silence"]) == 0
+    assert "| share | all | nSDR | +1.2" in capsys.readouterr().out
     assert main([*words, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(rows) == 2 * 2 * 4

@@ -12,6 +12,8 @@ import typer
 from polyres.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from polyres.data.datasets import TracksDataset
+    from polyres.experiments.evaluate import EvaluateOptions
     from polyres.experiments.rows import ScoreRow
     from polyres.experiments.subjects import Subject
     from polyres.inference.options import SeparateOptions
@@ -47,6 +49,9 @@ def evaluate(
     max_length_s: Annotated[float | None, typer.Option(min=1.0, help="Score only this much of every song.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results; what it holds is not done again.")] = Path("scores"),
     average: Annotated[str, typer.Option(help="Over tracks in the table: median or mean.")] = "median",
+    against: Annotated[
+        str | None, typer.Option(help="Also print paired differences to this model, with intervals over tracks.")
+    ] = None,
     overlap: Annotated[float, typer.Option(min=0.0, max=0.99, help="Of segments.")] = 0.25,
     shifts: Annotated[int, typer.Option(min=0, help="Shifted passes that are averaged.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
@@ -69,16 +74,27 @@ def evaluate(
     if average not in ("median", "mean"):
         raise ConfigError(f"average {average!r} is not known; choose median or mean")
     from polyres.data.datasets import TracksConfig, TracksDataset
-    from polyres.experiments.evaluate import EvaluateOptions, count_jobs
-    from polyres.experiments.evaluate import evaluate as run
+    from polyres.experiments.evaluate import EvaluateOptions
     from polyres.inference.options import SeparateOptions
 
-    names = tuple(name.strip() for name in stems.split(",") if name.strip())
-    values = {"roots": [str(data)], "layout": layout, "split": split, "sources": names, "max_length_s": max_length_s}
-    tracks = TracksDataset(TracksConfig.from_dict(values))
-    options = EvaluateOptions(tuple(name.strip() for name in metrics.split(",") if name.strip()), workers, own_mixture)
+    sources = _words(stems)
+    where = {"roots": [str(data)], "layout": layout, "split": split, "sources": sources, "max_length_s": max_length_s}
+    tracks = TracksDataset(TracksConfig.from_dict(where))
+    options = EvaluateOptions(_words(metrics), workers, own_mixture)
     separate = SeparateOptions(overlap=overlap, shifts=shifts)
     subjects = _subjects(models or [], estimates or [], parts, device, precision, separate)
+    rows = _run(subjects, tracks, out, options)
+    _print(rows, sources, average, against, as_json)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _run(subjects: list[Subject], tracks: TracksDataset, out: Path, options: EvaluateOptions) -> list[ScoreRow]:
+    from polyres.experiments.evaluate import count_jobs
+    from polyres.experiments.evaluate import evaluate as run
+
     total = count_jobs(subjects, tracks, out, options)
     done = 0
 
@@ -90,7 +106,7 @@ def evaluate(
     rows = run(subjects, tracks, out, options, report)
     for line in tracks.warnings:
         typer.echo(f"warning: {line}", err=True)
-    _print(rows, names, average, as_json)
+    return rows
 
 
 def _subjects(
@@ -112,7 +128,8 @@ def _subjects(
     return subjects
 
 
-def _print(rows: list[ScoreRow], sources: tuple[str, ...], average: str, as_json: bool) -> None:
+def _print(rows: list[ScoreRow], sources: tuple[str, ...], average: str, against: str | None, as_json: bool) -> None:
+    from polyres.experiments.paired import paired, paired_markdown
     from polyres.experiments.summary import markdown, summarise
 
     if as_json:
@@ -121,3 +138,5 @@ def _print(rows: list[ScoreRow], sources: tuple[str, ...], average: str, as_json
         return
     typer.echo(f"{average} over tracks, dB\n")
     typer.echo(markdown(summarise(rows, sources, "median" if average == "median" else "mean"), sources))
+    if against is not None:
+        typer.echo("\n" + paired_markdown(paired(rows, against), against))

@@ -50,4 +50,4 @@ def _banded(kernel: Tensor, block: int) -> Tensor:
     span = block + kernel.shape[-1] - 1
     # Repeating the filter with one zero more than its matrix row is wide shifts it by one per row.
     skewed = F.pad(kernel, (0, block)).repeat(1, 1, block)[..., : block * span]
-    return skewed.unflatten(-1, (block, span)).transpose(-1, -2)
+    return skewed.reshape(*kernel.shape[:2], block, span).transpose(-1, -2)
