@@ -18,6 +18,8 @@ BANDS_HZ: dict[str, tuple[float, float]] = {
     "presence": (2000.0, 6000.0),
     "air": (6000.0, math.inf),
 }
+SILENT_SHARE = 1e-20
+"""A band with less than this share of the energy holds rounding, not a signal."""
 
 
 def band_sdr(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> dict[str, Tensor]:
@@ -43,8 +45,7 @@ def band_sdr(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> dict[s
     length = reference.shape[-1]
     signal, error = _bin_energies(reference), _bin_energies(reference - estimate)
     bins_hz = torch.fft.rfftfreq(length, 1 / sample_rate_hz, dtype=torch.float64, device=reference.device)
-    # What rounding leaves in a band without sound is not a signal.
-    silence = signal.sum() * torch.finfo(torch.float64).eps ** 2 * length
+    silence = signal.sum() * SILENT_SHARE
     ratios = {}
     for name, (low_hz, high_hz) in BANDS_HZ.items():
         inside = (bins_hz >= low_hz) & (bins_hz < high_hz)

@@ -126,7 +126,7 @@ class Projector:
         for channel in range(1, channels):
             own.addcmul_(true[:, channel, None], self.own[:, channel])
         if sources == 1:
-            everything = own
+            everything = own.clone()
         else:
             inputs = true.flatten(0, 1)
             everything = inputs[0] * self.full[0]
