@@ -28,11 +28,11 @@ def test_a_table_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     words = ["evaluate", "share", "silence", "--data", str(data), "--out", str(out), "--metrics", "nsdr"]
     assert main(words) == 0
     shown = capsys.readouterr()
-    assert "| share | all | nSDR | 1.2" in shown.out
-    assert "| silence | all | nSDR | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 | 2 | - |" in shown.out
+    assert "| share | all | nsdr | 1.2" in shown.out
+    assert "| silence | all | nsdr | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 | 2 | - |" in shown.out
     assert "4/4  silence  all  two" in shown.err
     assert main([*words, "--against", "silence"]) == 0
-    assert "| share | all | nSDR | +1.2" in capsys.readouterr().out
+    assert "| share | all | nsdr | +1.2" in capsys.readouterr().out
     assert main([*words, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(rows) == 2 * 2 * 4

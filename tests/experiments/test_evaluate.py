@@ -59,13 +59,13 @@ def silent(*_: str) -> None:
 
 def test_a_model_that_gives_equal_shares_scores_like_equal_shares(tmp_path: Path) -> None:
     root = write_tracks(tmp_path / "data")
-    rows = evaluate([small()], tracks_of(root), tmp_path / "out", EvaluateOptions(("nSDR", "SDR", "SIR")), silent)
+    rows = evaluate([small()], tracks_of(root), tmp_path / "out", EvaluateOptions(("nsdr", "sdr", "sir")), silent)
     assert len(rows) == 2 * 4 * 3
     for row in rows:
-        if row.metric == "nSDR":  # |s - m/4|^2 = 9/16 + 3/16 of a stem's power
+        if row.metric == "nsdr":  # |s - m/4|^2 = 9/16 + 3/16 of a stem's power
             assert row.value == pytest.approx(10 * np.log10(1 / 0.75), abs=0.2)
         assert (row.fingerprint, row.commit, row.seed, row.unit) == ("f" * 16, "abc", 7, "dB")
-        assert row.frames == (None if row.metric == "nSDR" else 3)
+        assert row.frames == (None if row.metric == "nsdr" else 3)
     stored = json.loads((tmp_path / "out" / "museval" / "small" / "a.json").read_text())
     assert [target["name"] for target in stored["targets"]] == list(SOURCES)
     assert set(stored["targets"][0]["frames"][0]["metrics"]) == {"SDR", "SIR"}
@@ -78,22 +78,22 @@ def test_what_is_there_is_not_done_again(tmp_path: Path) -> None:
     def report(model: str, part: str, track: str) -> None:
         told.append(track)
 
-    first = evaluate([small()], tracks_of(root), out, EvaluateOptions(("nSDR",)), report)
+    first = evaluate([small()], tracks_of(root), out, EvaluateOptions(("nsdr",)), report)
     text = (out / "scores.jsonl").read_bytes()
-    assert evaluate([small()], tracks_of(root), out, EvaluateOptions(("nSDR",)), report) == first
+    assert evaluate([small()], tracks_of(root), out, EvaluateOptions(("nsdr",)), report) == first
     assert (out / "scores.jsonl").read_bytes() == text
     assert told == ["a", "b"]
     write_tracks(root, names=("c",))
-    assert count_jobs([small()], tracks_of(root), out, EvaluateOptions(("nSDR",))) == 1
-    more = evaluate([small()], tracks_of(root), out, EvaluateOptions(("nSDR", "SDR")), report)
+    assert count_jobs([small()], tracks_of(root), out, EvaluateOptions(("nsdr",))) == 1
+    more = evaluate([small()], tracks_of(root), out, EvaluateOptions(("nsdr", "sdr")), report)
     assert told[2:] == ["a", "b", "c"]
-    assert {(row.track, row.metric) for row in more} == {(t, m) for t in "abc" for m in ("nSDR", "SDR")}
+    assert {(row.track, row.metric) for row in more} == {(t, m) for t in "abc" for m in ("nsdr", "sdr")}
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:
     root = write_tracks(tmp_path / "data", names=("a", "b", "c"))
     rows = [
-        evaluate([small()], tracks_of(root), tmp_path / str(workers), EvaluateOptions(("SDR",), workers), silent)
+        evaluate([small()], tracks_of(root), tmp_path / str(workers), EvaluateOptions(("sdr",), workers), silent)
         for workers in (1, 3)
     ]
     assert rows[0] == rows[1]
@@ -118,7 +118,7 @@ def test_stems_from_files(tmp_path: Path) -> None:
     root = write_tracks(tmp_path / "data")
     made = write_tracks(tmp_path / "made", gain=0.5)
     rows = evaluate(
-        [FolderSubject(made, "made")], tracks_of(root), tmp_path / "out", EvaluateOptions(("nSDR",)), silent
+        [FolderSubject(made, "made")], tracks_of(root), tmp_path / "out", EvaluateOptions(("nsdr",)), silent
     )
     assert [row.value for row in rows] == pytest.approx([20 * np.log10(2)] * 8, abs=1e-3)
     assert rows[0].weights_id is None
@@ -153,7 +153,7 @@ def test_unusable_estimates_are_named(tmp_path: Path, change: object, text: str)
     root, made = write_tracks(tmp_path / "data"), write_tracks(tmp_path / "made")
     change(made)  # type: ignore[operator]
     with pytest.raises(InputError, match=text):
-        evaluate([FolderSubject(made, "made")], tracks_of(root), tmp_path / "out", EvaluateOptions(("nSDR",)), silent)
+        evaluate([FolderSubject(made, "made")], tracks_of(root), tmp_path / "out", EvaluateOptions(("nsdr",)), silent)
     assert not (tmp_path / "out" / "scores.jsonl").exists()
 
 
@@ -162,7 +162,7 @@ def test_missing_stems_of_a_model_are_named(tmp_path: Path) -> None:
     (root / "a" / "bass.wav").rename(root / "a" / "guitar.wav")
     tracks = TracksDataset(TracksConfig(roots=(str(root),), sample_rate_hz=RATE, sources=("drums", "guitar")))
     with pytest.raises(ConfigError, match=r"small has no stem 'guitar'; it has drums, bass, other, vocals"):
-        evaluate([small()], tracks, tmp_path / "out", EvaluateOptions(("nSDR",)), silent)
+        evaluate([small()], tracks, tmp_path / "out", EvaluateOptions(("nsdr",)), silent)
 
 
 def test_twins_are_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from polyres.experiments.paired import paired, paired_markdown
 from polyres.experiments.rows import ScoreRow
 
 
-def rows_of(model: str, values: np.ndarray, metric: str = "nSDR") -> list[ScoreRow]:
+def rows_of(model: str, values: np.ndarray, metric: str = "nsdr") -> list[ScoreRow]:
     """Rows of two stems whose mean is the value, one track per value."""
     return [
         ScoreRow(model, "all", f"track {number}", source, metric, "dB", float(value + offset))
@@ -69,15 +69,20 @@ def test_equal_models_are_undecided() -> None:
 
 
 def test_only_shared_tracks_count_and_metrics_stay_apart() -> None:
-    rows = rows_of("old", base(8)) + rows_of("new", base(6) + 1.0) + rows_of("old", base(8), "SDR")
+    rows = rows_of("old", base(8)) + rows_of("new", base(6) + 1.0) + rows_of("old", base(8), "sdr")
     (line,) = paired(rows, "old")
-    assert (line.tracks, line.metric) == (6, "nSDR")
+    assert (line.tracks, line.metric) == (6, "nsdr")
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     rows = rows_of("old", base(9)) + rows_of("new", base(9)[::-1])
     assert paired(rows, "old", 3) == paired(rows, "old", 3)
     assert paired(rows, "old", 3) != paired(rows, "old", 4)
+
+
+def test_where_less_is_better_less_is_better() -> None:
+    (line,) = paired(rows_of("old", base(9), "l1") + rows_of("new", base(9) - 0.5, "l1"), "old")
+    assert line.verdict == "better"
 
 
 def test_a_missing_reference_is_an_error() -> None:

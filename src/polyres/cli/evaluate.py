@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from polyres.experiments.subjects import Subject
     from polyres.inference.options import SeparateOptions
 
-DEFAULT_METRICS = "nSDR,SDR"
+DEFAULT_METRICS = "nsdr,sdr"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,9 @@ def evaluate(
     estimates: Annotated[
         list[Path] | None, typer.Option(help="Score stems that are there: DIR/TRACK/vocals.wav … May be repeated.")
     ] = None,
-    metrics: Annotated[str, typer.Option(help="Comma-separated: nSDR, SDR, ISR, SIR, SAR.")] = DEFAULT_METRICS,
+    metrics: Annotated[
+        str, typer.Option(help="Comma-separated: nsdr, sdr, isr, sir, sar, si_sdr, log_wmse …")
+    ] = DEFAULT_METRICS,
     stems: Annotated[str, typer.Option(help="Stems to score, comma-separated.")] = "drums,bass,other,vocals",
     parts: Annotated[bool, typer.Option("--parts", help="Also each resolution alone, and all but each.")] = False,
     own_mixture: Annotated[
@@ -63,9 +65,9 @@ def evaluate(
 
     MODEL may also be mixture, share (mixture / stems) or silence: what a model has to beat.
 
-    OUT gets scores.jsonl and, for SDR, ISR, SIR and SAR, one file per track in museval's schema.
+    OUT gets scores.jsonl and, for sdr, isr, sir and sar, one file per track in museval's schema.
 
-    SDR and its kin are medians over windows of one second, as museval computes them; nSDR is over whole tracks.
+    sdr and its kin are medians over windows of one second, as museval computes them; nsdr is over whole tracks.
     """
     if data is None:
         raise ConfigError("no songs to score on; give --data DIR")
@@ -136,7 +138,7 @@ def _print(rows: list[ScoreRow], sources: tuple[str, ...], average: str, against
         for row in rows:
             typer.echo(json.dumps(asdict(row), ensure_ascii=False))
         return
-    typer.echo(f"{average} over tracks, dB\n")
+    typer.echo(f"{average} over tracks\n")
     typer.echo(markdown(summarise(rows, sources, "median" if average == "median" else "mean"), sources))
     if against is not None:
         typer.echo("\n" + paired_markdown(paired(rows, against), against))

@@ -15,8 +15,9 @@ from polyres.data.datasets import TracksDataset
 from polyres.data.names import shown
 from polyres.experiments.museval_json import track_scores, write_track
 from polyres.experiments.rows import RowFile, ScoreRow, finite_or_none
-from polyres.experiments.scoring import FRAME_METRICS, TrackScores, check_metrics, score_track
+from polyres.experiments.scoring import TrackScores, check_metrics, score_track
 from polyres.experiments.subjects import Subject
+from polyres.metrics.catalogue import METRICS
 
 ROWS_FILE = "scores.jsonl"
 
@@ -34,14 +35,14 @@ class EvaluateOptions:
         own_mixture: separate the mixture file that a track brings along, where it has one, not the sum of its stems.
     """
 
-    metrics: tuple[str, ...] = ("nSDR", "SDR")
+    metrics: tuple[str, ...] = ("nsdr", "sdr")
     workers: int = 1
     own_mixture: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", check_metrics(self.metrics))
         if not self.metrics:
-            raise ConfigError("no metrics; name at least one, such as nSDR")
+            raise ConfigError("no metrics; name at least one, such as nsdr")
         if self.workers < 1:
             raise ConfigError(f"workers {self.workers} is not possible; choose 1 or more")
 
@@ -133,9 +134,9 @@ def _estimates(subject: Subject, tracks: TracksDataset, index: int, own_mixture:
 
 def _write(out: Path, file: RowFile, subject: Subject, track: str, scores: TrackScores, rate_hz: int) -> None:
     """Write museval's file first: rows are what says that a track is done."""
-    if any(name in scores.frames for name in FRAME_METRICS):
+    if scores.frames:
         whole = subject.name if subject.part == "all" else f"{subject.name} {subject.part}"
-        frames = {name: values.tolist() for name, values in scores.frames.items()}
+        frames = {name.upper(): values.tolist() for name, values in scores.frames.items()}
         path = out / "museval" / shown(Path(whole)).replace("/", "_") / f"{shown(Path(track)).replace('/', '_')}.json"
         write_track(path, track_scores(frames, scores.sources))
     file.append(_rows(subject, track, scores))
@@ -143,10 +144,10 @@ def _write(out: Path, file: RowFile, subject: Subject, track: str, scores: Track
 
 def _rows(subject: Subject, track: str, scores: TrackScores) -> list[ScoreRow]:
     rows = []
-    for metric, values in scores.values.items():
-        frames = scores.frames.get(metric)
-        for index, source in enumerate(scores.sources):
-            valid = None if frames is None else int(frames[index].isfinite().sum())
+    for metric, by_source in scores.values.items():
+        for source, value in by_source.items():
+            frames = scores.frames[metric][scores.sources.index(source)] if metric in scores.frames else None
+            valid = None if frames is None else int(frames.isfinite().sum())
             rows.append(
                 ScoreRow(
                     subject.name,
@@ -154,10 +155,10 @@ def _rows(subject: Subject, track: str, scores: TrackScores) -> list[ScoreRow]:
                     track,
                     source,
                     metric,
-                    "dB",
-                    finite_or_none(float(values[index])),
+                    METRICS.build(metric).unit,
+                    finite_or_none(value),
                     valid,
-                    None if frames is None or valid is None else frames.shape[-1] - valid,
+                    None if frames is None or valid is None else len(frames) - valid,
                     subject.origin.weights_id,
                     subject.origin.fingerprint,
                     subject.origin.commit,

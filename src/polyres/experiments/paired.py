@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from polyres.core.errors import ConfigError
 from polyres.experiments.rows import ScoreRow
-
-RESAMPLES = 10_000
-FEWEST_TRACKS = 6
-"""With fewer tracks no signed-rank test can reach p < 0.05 on both sides, so none is made."""
+from polyres.metrics.aggregate import MIN_TRACKS, bootstrap_interval, holm, verdict, wilcoxon_test
+from polyres.metrics.catalogue import METRICS
 
 
 @dataclass(frozen=True)
@@ -25,8 +22,8 @@ class PairedLine:
         model: what is judged.
         part: which of its resolutions listened.
         metric: name.
-        mean_difference: mean over tracks of the difference of the tracks' means over stems; above 0 is better.
-        low: lower end of the 95 % interval.
+        mean_difference: mean over tracks of the difference of the tracks' means over stems.
+        low: lower end of the 95 % interval over tracks.
         high: upper end.
         p_value: of Wilcoxon's signed-rank test, Holm-corrected over the lines of the metric; None for few tracks.
         tracks: how many tracks both have.
@@ -43,10 +40,9 @@ class PairedLine:
 
     @property
     def verdict(self) -> str:
-        """Word what the numbers allow to say."""
-        if self.p_value is None or self.low <= 0 <= self.high or self.p_value >= 0.05:
-            return "undecided"
-        return "better" if self.mean_difference > 0 else "worse"
+        """Word what the interval allows to say, for metrics of which more is better as for the others."""
+        higher_is_better = METRICS.build(self.metric).direction == "higher"
+        return verdict((self.low, self.high) if higher_is_better else (-self.high, -self.low), self.tracks)
 
 
 def paired(rows: Sequence[ScoreRow], reference: str, seed: int = 0) -> list[PairedLine]:
@@ -62,8 +58,6 @@ def paired(rows: Sequence[ScoreRow], reference: str, seed: int = 0) -> list[Pair
 
     Raises:
         ConfigError: if the reference has no rows.
-
-    Source: percentile bootstrap over tracks (Efron 1979); Wilcoxon 1945; Holm 1979.
     """
     means = _track_means(rows)
     if not any(key[:2] == (reference, "all") for key in means):
@@ -74,12 +68,11 @@ def paired(rows: Sequence[ScoreRow], reference: str, seed: int = 0) -> list[Pair
         shared = [track for track in values if track in base]
         if (model, part) == (reference, "all") or not shared:
             continue
-        differences = np.array([values[track] - base[track] for track in shared])
-        low, high = _interval(differences, np.random.default_rng(seed))
-        lines.append(PairedLine(model, part, metric, float(differences.mean()), low, high, None, len(shared)))
-        if len(shared) >= FEWEST_TRACKS:
-            p_value = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
-            lines[-1] = _with_p(lines[-1], p_value)
+        first, second = ([scores[track] for track in shared] for scores in (values, base))
+        low, high = bootstrap_interval(np.subtract(first, second), seed=seed)
+        outcome = wilcoxon_test(first, second)
+        p_value = outcome.p_value if len(shared) >= MIN_TRACKS else None
+        lines.append(PairedLine(model, part, metric, outcome.difference, low, high, p_value, len(shared)))
     return _corrected(lines)
 
 
@@ -93,28 +86,14 @@ def _track_means(rows: Sequence[ScoreRow]) -> dict[tuple[str, str, str], dict[st
     return {key: {track: float(np.mean(v)) for track, v in tracks.items()} for key, tracks in values.items()}
 
 
-def _interval(differences: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    chosen = rng.integers(len(differences), size=(RESAMPLES, len(differences)))
-    low, high = np.percentile(differences[chosen].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _with_p(line: PairedLine, p_value: float) -> PairedLine:
-    return PairedLine(
-        line.model, line.part, line.metric, line.mean_difference, line.low, line.high, p_value, line.tracks
-    )
-
-
 def _corrected(lines: Sequence[PairedLine]) -> list[PairedLine]:
-    """Correct the p-values of each metric after Holm."""
+    """Correct the p-values of each metric for how many lines it has."""
     result = list(lines)
     for metric in dict.fromkeys(line.metric for line in lines):
-        tested = [i for i, line in enumerate(lines) if line.metric == metric and line.p_value is not None]
-        tested.sort(key=lambda i: lines[i].p_value or 0.0)
-        highest = 0.0
-        for rank, index in enumerate(tested):
-            highest = max(highest, min(1.0, (lines[index].p_value or 0.0) * (len(tested) - rank)))
-            result[index] = _with_p(lines[index], highest)
+        tested = [index for index, line in enumerate(lines) if line.metric == metric and line.p_value is not None]
+        adjusted = holm([lines[index].p_value or 0.0 for index in tested])
+        for index, p_value in zip(tested, adjusted.tolist(), strict=True):
+            result[index] = replace(lines[index], p_value=p_value)
     return result
 
 

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from polyres.core.catalogue import unknown_name_message
-from polyres.core.errors import UnknownNameError
-from polyres.metrics.bss_eval import bss_eval, framewise_sdr
-from polyres.metrics.separation import nsdr
+from polyres.metrics.catalogue import METRICS, make_scene, measure
 
-FRAME_METRICS = ("SDR", "ISR", "SIR", "SAR")
-TRACK_METRICS = ("nSDR",)
-KNOWN_METRICS = (*TRACK_METRICS, *FRAME_METRICS)
+FOR_ABSENT = "log_wmse"
+"""The metric that means something for a stem that the track lacks."""
+
 SILENT_PEAK = 1e-4
 """A stem that never gets louder than this (-80 dBFS) counts as absent."""
 
@@ -25,27 +22,24 @@ class TrackScores:
     """Scores of one track.
 
     Args:
-        sources: stems that the track has and that were scored.
-        values: metric to one value per source; NaN where there is none.
-        frames: frame metric to values `[S, frames]`, NaN or infinite where a frame has none.
+        sources: stems that the track has.
+        values: metric to source to its score over the track; NaN where it has none.
+        frames: windowed metric to values `[S, frames]` of `sources`, NaN or infinite where a window has none.
     """
 
     sources: tuple[str, ...]
-    values: dict[str, Tensor]
+    values: dict[str, dict[str, float]]
     frames: dict[str, Tensor]
 
 
 def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """Return metrics by their proper names, whatever the case.
+    """Return metrics by their names in the catalogue, whatever the case.
 
     Raises:
         UnknownNameError: naming the nearest right name.
     """
-    by_lower = {name.lower(): name for name in KNOWN_METRICS}
-    for name in names:
-        if name.lower() not in by_lower:
-            raise UnknownNameError(unknown_name_message("metric", name, KNOWN_METRICS))
-    return tuple(dict.fromkeys(by_lower[name.lower()] for name in names))
+    found = [METRICS.build(name.lower()).name for name in names]
+    return tuple(dict.fromkeys(found))
 
 
 def present_stems(stems: Tensor) -> list[int]:
@@ -59,35 +53,37 @@ def score_track(
     """Score the estimates of one track.
 
     Stems that the track lacks are left out: BSSEval is undefined for them and would lose every window of the others.
+    Only log_wmse is for them too.
 
     Args:
         references: true stems `[S, C, T]`.
         estimates: of the same shape.
         sources: names of the stems.
-        metrics: names in `KNOWN_METRICS`.
-        sample_rate_hz: windows last one second.
+        metrics: names in `METRICS`.
+        sample_rate_hz: of all.
 
     Returns:
-        The scores; frame metrics are summed up by the median over the windows that have a finite value.
+        The scores; windowed metrics are summed up by the median over the windows that have a finite value.
 
     Raises:
         InputError: if shapes differ or samples are not finite.
     """
     kept = present_stems(references)
     names = tuple(sources[index] for index in kept)
-    references, estimates = references[kept], estimates[kept]
-    values: dict[str, Tensor] = {}
+    usual = [name for name in metrics if name != FOR_ABSENT]
+    found: dict[str, tuple[Sequence[str], Tensor]] = {}
+    if usual and kept:
+        mixture = references.sum(dim=0)
+        scene = make_scene(references[kept], estimates[kept], sample_rate_hz, mixture)
+        found = {name: (names, values) for name, values in measure(scene, usual).items()}
+    if FOR_ABSENT in metrics:
+        scene = make_scene(references, estimates, sample_rate_hz)
+        found[FOR_ABSENT] = (sources, measure(scene, [FOR_ABSENT])[FOR_ABSENT])
+    values: dict[str, dict[str, float]] = {name: {} for name in metrics}
     frames: dict[str, Tensor] = {}
-    if not kept:
-        return TrackScores(names, {name: torch.empty(0) for name in metrics}, frames)
-    if "nSDR" in metrics:
-        values["nSDR"] = nsdr(references, estimates)
-    wanted = [name for name in FRAME_METRICS if name in metrics]
-    if wanted == ["SDR"]:
-        frames["SDR"] = framewise_sdr(references, estimates, sample_rate_hz, sample_rate_hz)
-    elif wanted:
-        scores = bss_eval(references, estimates, sample_rate_hz, sample_rate_hz)
-        frames = {name: scores[name] for name in wanted}
-    for name, found in frames.items():
-        values[name] = torch.where(found.isfinite(), found, torch.nan).nanmedian(dim=-1).values
-    return TrackScores(names, {name: values[name] for name in metrics}, frames)
+    for name, (stems, scores) in found.items():
+        if scores.dim() == 2:
+            frames[name] = scores
+            scores = torch.where(scores.isfinite(), scores, torch.nan).nanmedian(dim=-1).values
+        values[name] = dict(zip(stems, scores.tolist(), strict=True))
+    return TrackScores(names, values, frames)
