@@ -11,10 +11,15 @@ import pytest
 import soundfile
 
 from polyres.cli.main import main
-from polyres.core.errors import OutputError, TrainingError
-from polyres.training.pack import CODE_FOLDER, DATA_FOLDER, Ingredient, _thin, open_bundle, pack
+from polyres.core.errors import InputError, OutputError, TrainingError
+from polyres.data.activity import StemFile
+from polyres.data.datasets import StemsDataset, find_tracks, load_layout_track
+from polyres.data.track_files import SOURCES, Part
+from polyres.training.ingredients import Ingredient, collect, folder_names, thin
+from polyres.training.pack import CODE_FOLDER, DATA_FOLDER, open_bundle, pack
 from polyres.training.run import run_training
-from polyres.training.separation import TrainConfig
+from polyres.training.separation import SeparationTask, TrainConfig, resolve_roots
+from tests.data.stem_files import RATE_HZ, noise, write_slakh_track, write_stem_mp4, write_track
 
 
 def quiet(line: str) -> None:
@@ -70,18 +75,137 @@ def test_the_facts_tell_what_is_inside(bundle):
 
 
 def _stem(root: str, track: int, length_s: float, validation: bool = False) -> Ingredient:
-    return Ingredient(root, f"{track:03d}", "drums", Path(f"{root}/{track}"), length_s, validation)
+    stem = StemFile((Part(Path(f"{root}/{track}")),), 8000, round(8000 * length_s), np.zeros(0))
+    return Ingredient(root, f"{track:03d}", "drums", stem, validation)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.73, 1.0])
 def test_thinning_keeps_the_share_of_every_root(share):
     items = [_stem("a", n, 10.0) for n in range(50)] + [_stem("b", n, 1.0) for n in range(100)]
     items += [_stem("v", 0, 1000.0, validation=True)]
-    kept = _thin(items, share)
+    kept = thin(items, share)
     assert sum(item.length_s for item in kept if item.root == "v") == 1000.0
     for root, total_s, most_s in (("a", 500.0, 10.0), ("b", 100.0, 1.0)):
         seconds = sum(item.length_s for item in kept if item.root == root)
         assert share * total_s - most_s <= seconds <= share * total_s
+
+
+VALID_TRACK = "Actions - One Minute Smile"  # one of the 14 of MUSDB18's train for validation
+
+
+@pytest.fixture
+def musdb_dir(tmp_path):
+    """A tree like that of MUSDB18-HQ; no two stems of it are as loud."""
+    for number, name in enumerate(("train/A - Song", "train/B - Song", f"train/{VALID_TRACK}", "test/C - Song")):
+        folder = write_track(tmp_path / "musdb" / name, SOURCES, length=12_000, with_mixture=True)
+        for position, source in enumerate(SOURCES):
+            wave = noise(12_000, 10 * number + position, 0.03 * 1.2 ** (4 * number + position))
+            soundfile.write(folder / f"{source}.wav", wave.T, RATE_HZ, subtype="FLOAT")
+    return tmp_path / "musdb"
+
+
+def split_config(root, layout, **valid):
+    model = {"n_fft": [512], "channels": 4, "wave_branch": False, "transformer": {"kind": "none"}, "head": "mask"}
+    values = {
+        "model": {**model, "segment_samples": 6000},
+        "data": {"roots": [{"path": root.name, "layout": layout, "split": "train"}], "segment_samples": 6000},
+        "valid": {"roots": [root.name], "layout": layout, "split": "valid", **valid},
+        "data_dir": str(root.parent),
+    }
+    return TrainConfig.from_dict({**values, "epochs": 1, "device": "cpu"})
+
+
+def packed_config(bundle):
+    path, values = open_bundle(bundle)
+    return TrainConfig.from_yaml(path, [f"{key}={value}" for key, value in values.items()])
+
+
+def energies_db(config, root, layout, split):
+    """Energy of every stem of every track in dB, by the track's name."""
+    (folder,) = resolve_roots((root,), config.data_dir)
+    return {
+        track.name: 10 * load_layout_track(track, config.model.sources).double().square().sum((1, 2)).log10()
+        for track in find_tracks(folder, layout, split, config.model.sources)
+    }
+
+
+def assert_same_energies(config, inside):
+    before, after = config.data.roots[0], inside.data.roots[0]
+    for old, new, old_root, new_root in (
+        (before, after, before.path, after.path),
+        (config.valid, inside.valid, config.valid.roots[0], inside.valid.roots[0]),
+    ):
+        assert (new.layout, new.split) == ("stems", "all")
+        expected = energies_db(config, old_root, old.layout, old.split)
+        packed = energies_db(inside, new_root, new.layout, new.split)
+        assert list(packed) == list(expected)
+        for name, energy_db in expected.items():
+            assert packed[name].tolist() == pytest.approx(energy_db.tolist(), abs=0.5)
+
+
+def test_only_the_splits_of_the_recipe_are_packed(musdb_dir, tmp_path):
+    config = split_config(musdb_dir, "musdb18hq")
+    facts = pack(config, tmp_path / "bundle", report=quiet)
+    data = tmp_path / "bundle" / DATA_FOLDER
+    packed = {path.parent.relative_to(data).as_posix() for path in data.rglob("*.ogg")}
+    train = {"musdb_train/train/A - Song", "musdb_train/train/B - Song"}
+    assert packed == {*train, f"musdb_valid/train/{VALID_TRACK}"}
+    assert facts["stems"] == 12
+    inside = packed_config(tmp_path / "bundle")
+    assert_same_energies(config, inside)
+    task = SeparationTask(inside)
+    assert {track.name for tracks in task.build_source().sampler.tracks for track in tracks} == {"A - Song", "B - Song"}
+    assert [track.name for track in task._valid_files] == [VALID_TRACK]
+    assert isinstance(task.build_source(), StemsDataset)
+    assert task.build_source()[0].shape == (4, 2, 6000)
+
+
+def test_stem_files_are_packed_as_folders(tmp_path):
+    for number, name in enumerate(("train/A - Song", f"train/{VALID_TRACK}", "test/C - Song")):
+        waves = [noise(30_000, 5 * number + stream, 0.03 * 1.3**stream) for stream in range(5)]
+        write_stem_mp4(tmp_path / "musdb" / f"{name}.stem.mp4", waves)
+    config = split_config(tmp_path / "musdb", "musdb18")
+    pack(config, tmp_path / "bundle", report=quiet)
+    data = tmp_path / "bundle" / DATA_FOLDER
+    assert (data / "musdb_train" / "train" / "A - Song" / "vocals.ogg").is_file()
+    assert len(list(data.rglob("*.ogg"))) == 8
+    assert_same_energies(config, packed_config(tmp_path / "bundle"))
+
+
+def test_files_of_one_source_are_packed_as_their_sum(tmp_path):
+    stems = {"S00": "Drums", "S01": "Bass", "S02": "Bass", "S03": "Piano", "S04": "Guitar"}
+    for folder in ("train/Track00001", "validation/Track00002", "test/Track00003"):
+        write_slakh_track(tmp_path / "slakh" / folder, stems, length=12_000)
+    config = split_config(tmp_path / "slakh", "slakh2100")
+    pack(config, tmp_path / "bundle", report=quiet)
+    data = tmp_path / "bundle" / DATA_FOLDER
+    bass, rate_hz = soundfile.read(data / "slakh_train" / "train" / "Track00001" / "bass.ogg")
+    assert rate_hz == RATE_HZ
+    expected = (noise(12_000, 1) + noise(12_000, 2)).T
+    assert bass.shape == expected.shape
+    assert 10 * np.log10(np.sum((bass - expected) ** 2) / np.sum(expected**2)) < -6
+    assert sorted(path.parent.name for path in data.rglob("bass.ogg")) == ["Track00001", "Track00002"]
+
+
+def test_roots_of_the_same_name_stay_apart(musdb_dir, tmp_path):
+    config = split_config(musdb_dir, "musdb18hq")
+    other = {"path": f"deep/{musdb_dir.name}"}
+    whole = {"path": musdb_dir.name, "layout": "musdb18hq"}
+    both = {"path": musdb_dir.name, "layout": "musdb18hq", "split": "valid"}
+    roots = [root.to_dict() for root in config.data.roots]
+    config = config.with_values({"data": {"roots": [*roots, other, whole, both, {"path": ".."}]}})
+    assert list(folder_names(config).values()) == ["musdb_valid", "musdb_train", "musdb", "musdb_2", "root"]
+
+
+def test_folders_without_tracks_are_refused(musdb_dir, tmp_path):
+    config = split_config(musdb_dir, "musdb18hq")
+    (musdb_dir / "test" / "C - Song" / "bass.wav").unlink()  # of no split that is packed
+    assert len(collect(config, quiet)) == 12
+    (musdb_dir / "train" / "B - Song" / "bass.wav").unlink()
+    with pytest.raises(InputError, match=r"bass.wav' is missing from the track 'B - Song'"):
+        pack(config, tmp_path / "bundle", report=quiet)
+    with pytest.raises(TrainingError, match="the recipe's roots hold no track; nothing can be packed"):
+        collect(config.with_values({"data": {"roots": []}, "valid": {"roots": []}}), quiet)
 
 
 def test_too_small_a_limit_is_refused_and_leaves_nothing(recipe, tmp_path):

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import soundfile
 from safetensors.torch import load_file
 
 import polyres.training.run as run_module
@@ -110,6 +111,21 @@ def test_threads_are_set(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module.torch, "set_num_threads", counts.append)
     run_training(recipe, tmp_path / "run", ["threads=2", "epochs=1"])
     assert counts == [2]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_padded_stems_are_warned_of_by_the_first_process_alone(recipe, tmp_path, stems_dir, capsys, monkeypatch, rank):
+    shutil.copytree(stems_dir / "train", tmp_path / "train")
+    path = tmp_path / "train" / "two" / "bass.wav"
+    wave, rate_hz = soundfile.read(path)
+    soundfile.write(path, wave[:-2000], rate_hz, subtype="FLOAT")
+    monkeypatch.setattr(run_module.Ranks, "is_first", rank == 0)
+    run_training(recipe, tmp_path / "run", [f"data.roots=[{{path: '{tmp_path / 'train'}'}}]", "epochs=1"])
+    lines = capsys.readouterr().err.splitlines()
+    padded = "track 'two': shorter than its longest stem, padded with silence: bass.wav (bass) by 0.250 s"
+    assert [line for line in lines if line.startswith("warning")] == [f"warning: {padded}"] * (rank == 0)
+    if rank == 0:
+        assert lines.index(f"warning: {padded}") == 1 + next(n for n, line in enumerate(lines) if line[:4] == "run ")
 
 
 def test_user_errors_leave_nothing_behind(recipe, tmp_path):

@@ -81,6 +81,8 @@ def _train(fabric: Fabric, config: TrainConfig, out: Path, resume: bool) -> Trai
         solver = Solver(config, task, run, resume, fabric)
         if ranks.is_first:
             _say(_opening(config, solver))
+            for line in task.warnings:
+                _say(f"warning: {line}")
         result = solver.fit()
     if ranks.is_first:
         _say(_closing(out, result))

@@ -171,6 +171,11 @@ class SeparationTask:
             self.build_model()  # weights that do not fit must show now too
         self._excerpts: list[Tensor] | None = None
 
+    @property
+    def warnings(self) -> list[str]:
+        """One line for each track of the training data with stems that are padded."""
+        return self._source.warnings
+
     def build_model(self) -> Separator:
         """Return the separator, with the weights of `init` if there are any."""
         model = Separator(self.config.model, seed=self.config.seed)
