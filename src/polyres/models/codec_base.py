@@ -1,0 +1,180 @@
+"""What every codec offers: waveforms to latents and back, and every step between by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from polyres.core.catalogue import Catalogue
+from polyres.core.config import Config
+from polyres.core.errors import InputError
+from polyres.models.codec_latent import Latent
+
+__all__ = ["CODECS", "CODEC_FILES", "Codec", "CodecConfig", "Latent", "Latents", "check_codec_wave"]
+
+
+class CodecConfig(Config):
+    """The five slots of a codec, each naming one entry of its catalogue; a codec adds settings of its own.
+
+    Attributes:
+        front_end: from waves to what the autoencoder reads.
+        autoencoder: from that to latents and back.
+        enhancer: changes latents before they are decoded; none where None.
+        synthesis: from what the autoencoder gives to waves.
+        post_filter: changes decoded waves; none where None.
+    """
+
+    front_end: str
+    autoencoder: str
+    enhancer: str | None = None
+    synthesis: str
+    post_filter: str | None = None
+
+
+Latents = dict[str, Tensor]
+"""Name to `[B, D, N, ...]`: axis 2 is time, N = T / hop_samples steps. All numbers that a decoder needs."""
+
+
+class Codec(nn.Module, ABC):
+    """Encodes and decodes one window at a time; `polyres.load_codec` makes whole files of any rate out of it.
+
+    Step n of the latents and samples n * hop_samples to (n + 1) * hop_samples belong together. With at least
+    `context_samples` around it, no step and no sample may depend noticeably on where its window was cut.
+
+    A codec whose decoder passes through a picture of its own (a mel spectrogram) where windows are better joined
+    than in the wave sets `joins_features` and overrides `to_features` and `from_features`.
+    """
+
+    name: str
+    """As users write it."""
+
+    config: CodecConfig
+
+    sample_rate_hz: int
+    """Rate of all waves."""
+
+    audio_channels: int
+    """Channels coded together; 1 codes each channel on its own."""
+
+    hop_samples: int
+    """Samples per step of the latents."""
+
+    context_samples: int
+    """Samples needed on each side of what is kept of a window, a multiple of hop_samples."""
+
+    window_samples: int
+    """Longest window to hand over at a time, context included; a multiple of hop_samples."""
+
+    phase_sensitive: bool
+    """Whether decoded waves follow the phase of the original, so that SNR and correlation mean something."""
+
+    level: ClassVar[Literal["peak", "none"]] = "none"
+    """`peak`: files are handed over with their mean removed and their peak at 0.5; `none`: as they are."""
+
+    joins_features: ClassVar[bool] = False
+    """Whether windows are joined in `to_features` before waves are made of them."""
+
+    @abstractmethod
+    def encode(self, wave: Tensor) -> Latents:
+        """Turn waves into latents.
+
+        Args:
+            wave: `[B, C, T]` float32, C = audio_channels, T a multiple of hop_samples.
+
+        Returns:
+            `[B, D, N, ...]` each, N = T / hop_samples.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Latents, length_samples: int) -> Tensor:
+        """Turn latents into waves.
+
+        Args:
+            latents: as `encode` gives them; float32.
+            length_samples: of the waves, at most N * hop_samples.
+
+        Returns:
+            `[B, C, length_samples]` float32.
+        """
+
+    @abstractmethod
+    def stages(self, wave: Tensor) -> dict[str, Tensor]:
+        """Encode and decode, and keep every intermediate.
+
+        Args:
+            wave: `[B, C, T]` float32, C = audio_channels, T a multiple of hop_samples.
+
+        Returns:
+            Name to tensor, in the order they arise, such as `mel`, `latent`, `mel_decoded`; `wave` is the last.
+        """
+
+    def to_features(self, latents: Latents) -> Latents:
+        """Decode latents to the picture in which windows are joined; the latents themselves by default.
+
+        Args:
+            latents: as `encode` gives them; float32.
+
+        Returns:
+            `[B, D, N', ...]` each, N' a multiple of N.
+        """
+        return latents
+
+    def from_features(self, features: Latents, length_samples: int) -> Tensor:
+        """Make waves of the picture that `to_features` gives.
+
+        Args:
+            features: as `to_features` gives them.
+            length_samples: of the waves.
+
+        Returns:
+            `[B, C, length_samples]` float32.
+        """
+        return self.decode(features, length_samples)
+
+    def enhance(self, latents: Latents) -> Latents:
+        """Change latents before they are decoded, by the enhancer of the config; nothing by default.
+
+        Args:
+            latents: as `encode` gives them; float32.
+
+        Returns:
+            The same names and shapes.
+        """
+        return latents
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next((value.device for value in self.parameters()), torch.device("cpu"))
+
+
+CODECS: Catalogue[Codec] = Catalogue("codec")
+"""Each builds a codec with its weights, on the CPU, in evaluation mode; `load_codec` is the way for users."""
+
+CODEC_FILES: Catalogue[Codec] = Catalogue("kind of codec file")
+"""Each reads a codec from a path; the name is the value of "codec" in the metadata of our own weight files."""
+
+
+def check_codec_wave(wave: Tensor, codec: Codec) -> None:
+    """Refuse waves that a codec cannot encode.
+
+    Args:
+        wave: anything.
+        codec: what is to encode it.
+
+    Raises:
+        InputError: when the shape, type or length does not fit.
+    """
+    channels, hop = codec.audio_channels, codec.hop_samples
+    if wave.ndim != 3 or wave.shape[1] != channels or not wave.is_floating_point():
+        raise InputError(
+            f"{codec.name} was given a wave of shape {tuple(wave.shape)} and type {wave.dtype}; "
+            f"floating point [B, {channels}, T] is needed"
+        )
+    if wave.shape[-1] == 0 or wave.shape[-1] % hop:
+        raise InputError(
+            f"{codec.name} was given {wave.shape[-1]} samples; a multiple of {hop} is needed; pad the wave"
+        )
