@@ -1,0 +1,1 @@
+"""Blind listening tests: studies, the pages they are taken on, and what their ratings say."""

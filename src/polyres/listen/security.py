@@ -1,0 +1,151 @@
+"""What every answer and every request must obey: headers, body size, and no requests from other sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from polyres.listen.limits import MAX_BODY_BYTES
+
+# Everything from this server, nothing inline: a text of the study that slipped through as markup could do nothing.
+CONTENT_SECURITY_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "manifest-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+)
+SECURITY_HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+}
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class SecurityHeaders:
+    """Adds the security headers to every answer, and keeps answers of the API out of caches.
+
+    Args:
+        app: the application inside.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        default_cache = "no-store" if "/api/" in scope["path"] else "no-cache"
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("cache-control", default_cache)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class SameSiteOnly:
+    """Refuses changes that a page of another site makes a browser ask for.
+
+    Tokens travel in a header that no other site can set, so this is the second line of defence.
+
+    Args:
+        app: the application inside.
+        allowed_origins: further origins that may send changes, such as that of a proxy that rewrites the host.
+    """
+
+    def __init__(self, app: ASGIApp, allowed_origins: Iterable[str] = ()) -> None:
+        self._app = app
+        self._allowed = {origin.rstrip("/").lower() for origin in allowed_origins}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS and self._is_foreign(Headers(scope=scope)):
+            response = JSONResponse({"detail": "requests from other sites are refused"}, status_code=403)
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _is_foreign(self, headers: Headers) -> bool:
+        if headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none"):
+            origin = headers.get("origin")
+            if origin is None or origin.lower() in self._allowed:
+                return False
+            # Only the host: a proxy may speak https outside and http inside.
+            try:
+                host = urlsplit(origin).netloc
+            except ValueError:
+                return True
+            hosts = {headers.get("host", ""), headers.get("x-forwarded-host", "")}
+            # A browser that says "same-origin" has compared the whole origin itself.
+            return "sec-fetch-site" not in headers and host.lower() not in {name.lower() for name in hosts}
+        return headers.get("origin", "").lower() not in self._allowed
+
+
+class BodyLimit:
+    """Refuses request bodies that are too large, whether announced or streamed.
+
+    Args:
+        app: the application inside.
+        max_bytes: the largest body.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http" or scope["method"] in _SAFE_METHODS:
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "0")
+        body = bytearray()
+        too_large = not announced.isdigit() or int(announced) > self._max_bytes
+        while not too_large:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            body += message.get("body", b"")
+            too_large = len(body) > self._max_bytes
+            if not message.get("more_body", False):
+                break
+        if too_large:
+            detail = f"the request is too large; at most {self._max_bytes} bytes"
+            await JSONResponse({"detail": detail}, status_code=413)(scope, receive, send)
+            return
+        await self._app(scope, _replay(bytes(body), receive), send)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
