@@ -34,7 +34,8 @@ def test_pitch_moves_by_the_right_ratio_at_any_tempo(frequency_hz: float, semito
     moved = stretch(wave, semitones, speed, RATE_HZ)
     assert moved.shape == (1, round(wave.shape[1] / speed))
     expected_hz = frequency_hz * 2 ** (semitones / 12)
-    assert pitch_hz(torch.from_numpy(moved[0, 4000:-4000]), RATE_HZ) == pytest.approx(expected_hz, rel=0.01)
+    # A spectrum of the shortest of these waves resolves about 1.5 Hz.
+    assert pitch_hz(torch.from_numpy(moved[0, 4000:-4000]), RATE_HZ) == pytest.approx(expected_hz, rel=0.01, abs=1.5)
     assert moved[0, 4000:-4000].std() == pytest.approx(wave.std(), rel=0.15)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from polyres.core.errors import ConfigError, TrainingError
 from polyres.training.config import SolverConfig
@@ -54,6 +55,7 @@ def test_more_devices_than_there_are(monkeypatch):
 def test_several_processes_are_spawned_or_those_that_were_started(monkeypatch):
     assert is_to_be_spawned(build_fabric(config(device="cpu", devices=2)))
     assert not is_to_be_spawned(build_fabric(config(device="cpu")))
+    monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)  # Fabric writes there what it finds below
     for name, value in {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert started_outside() == (4, 2)

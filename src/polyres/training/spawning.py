@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.launchers.multiprocessing import _MultiProcessingLauncher
+from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
 T = TypeVar("T")
@@ -28,7 +29,11 @@ class _Box:
 
 def _boxed(fabric: Fabric, function: Callable[..., Any], *arguments: Any) -> _Box:
     """Call a function in one of the processes."""
-    return _Box(function(fabric, *arguments))
+    box = _Box(function(fabric, *arguments))
+    # Left to the end of the process, threads of the group can outlive what they use and abort a run that has finished.
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+    return box
 
 
 def is_to_be_spawned(fabric: Fabric) -> bool:

@@ -128,8 +128,14 @@ def frequency_modulated(phase: np.ndarray, ratio: float, index: np.ndarray) -> n
 
     Source: Chowning 1973, The Synthesis of Complex Audio Spectra by Means of Frequency Modulation.
     """
-    turn = 2.0 * np.pi * phase
-    return np.sin(turn + index * np.sin(ratio * turn)).astype(np.float32)
+    # Within one turn 32 bits are enough, and several times as fast.
+    carrier, modulator = (np.float32(2.0 * np.pi) * _within_turn(cycles) for cycles in (phase, ratio * phase))
+    return np.sin(carrier + np.asarray(index, np.float32) * np.sin(modulator))
+
+
+def _within_turn(cycles: np.ndarray) -> np.ndarray:
+    """Return the fraction of each number of cycles, float32."""
+    return (cycles - np.floor(cycles)).astype(np.float32)
 
 
 def envelope(

@@ -240,6 +240,7 @@ def make_song(score: Score, number: int, config: SongsConfig) -> tuple[dict[str,
     if config.singer is not None and waves:
         waves["vocals"], manifest["vocals"] = _sing_along(score, take, waves, config, rng)
     effects = {}
+    waves = {stem: waves[stem] for stem in (*INSTRUMENTAL, "vocals") if stem in waves}
     for stem in (*INSTRUMENTAL, "vocals"):
         chain = draw_chain(stem, rng, score.beat_s)
         if config.effects and stem in waves:
