@@ -304,10 +304,12 @@ class Separator(nn.Module):
             wave, wave_state = self.wave.encode(mix)
         features, wave = self._share({index: h for index, (h, _) in encoded.items()}, wave, mix)
         estimates = {i: branches[i].decode(features[i], encoded[i][1], mix.shape[-1]) for i in chosen}
-        waves = self._stack(estimates, mix.new_zeros(mix.shape[0], len(self.sources), *mix.shape[1:]))
-        # Samples keep full precision: half would cost more than all that the fusions learn.
-        with torch.autocast(mix.device.type, enabled=False):
-            fused = self.output(waves, self._active(chosen, mix))
+        fused = silence = mix.new_zeros(mix.shape[0], len(self.sources), *mix.shape[1:])
+        waves = self._stack(estimates, silence)
+        if chosen:  # a fusion with biases would make sound of nothing
+            # Samples keep full precision: half would cost more than all that the fusions learn.
+            with torch.autocast(mix.device.type, enabled=False):
+                fused = self.output(waves, self._active(chosen, mix))
         if self.wave is not None and wave is not None and wave_state is not None:
             fused = fused + self.wave.decode(wave, wave_state)
         return fused, waves
