@@ -169,9 +169,9 @@ def read_study(folder: Path) -> Study:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT:
             raise InputError(f"'{path}' is of another format; use the version of polyres that wrote it")
-        arms = tuple(Arm(arm["name"], arm["settings"]) for arm in values.pop("arms"))
-        lists = {key: tuple(values.pop(key)) for key in ("metrics", "seeds")}
-        return Study(**values, **lists, arms=arms)
+        values["arms"] = tuple(Arm(arm["name"], arm["settings"]) for arm in values["arms"])
+        values["metrics"], values["seeds"] = tuple(values["metrics"]), tuple(values["seeds"])
+        return Study(**values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"'{path}' cannot be read ({error}); run the study again to write it anew") from error
 
