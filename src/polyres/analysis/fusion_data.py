@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from polyres.analysis.coalitions import knock_outs, members, shapley_values
 from polyres.analysis.errors import AnalysisError
 from polyres.data.tracks import list_tracks, load_track
+from polyres.metrics.coalitions import knock_outs, members, shapley_values
 from polyres.metrics.separation import ENERGY_FLOOR
 from polyres.models.separator import Separator
 from polyres.nn.fusion_nets import GatedFusion
@@ -190,8 +190,6 @@ def _errors(model: Separator, stems: Tensor, wanted: list[int], sums: _Sums) -> 
 @torch.no_grad()
 def _separate(model: Separator, mix: Tensor, target: Tensor, coalition: int, sums: _Sums) -> Tensor:
     """Return the estimate `[S, C, T]` of a coalition; the full one also adds to the sums."""
-    if coalition == 0 and model.wave is None:
-        return torch.zeros_like(target)  # what a fusion makes of nothing is not counted as its own
     if coalition != 2 ** len(model.config.n_fft) - 1:
         estimate: Tensor = model(mix, members(coalition))[0]
         return estimate

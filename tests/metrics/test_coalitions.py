@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from polyres.analysis.coalitions import knock_outs, members, num_players, shapley_values
-from polyres.analysis.errors import AnalysisError
+from polyres.core.errors import InputError
+from polyres.metrics.coalitions import knock_outs, members, num_players, shapley_values
 
 
 def random_game(players: int, seed: int) -> Tensor:
@@ -83,5 +83,5 @@ def test_members() -> None:
 
 @pytest.mark.parametrize("rows", [0, 3, 6])
 def test_every_coalition_needs_a_value(rows: int) -> None:
-    with pytest.raises(AnalysisError, match=rf"{rows} coalitions are no power of two; every coalition needs one value"):
+    with pytest.raises(InputError, match=rf"{rows} coalitions are no power of two; every coalition needs one value"):
         shapley_values(torch.zeros(rows, 2))

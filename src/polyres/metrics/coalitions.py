@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from polyres.analysis.errors import AnalysisError
+from polyres.core.errors import InputError
 
 
 def members(coalition: int) -> list[int]:
@@ -28,11 +28,11 @@ def num_players(values: Tensor) -> int:
         R.
 
     Raises:
-        AnalysisError: when the number of rows is no power of two.
+        InputError: when the number of rows is no power of two.
     """
     rows = values.shape[0]
     if rows < 1 or rows & (rows - 1):
-        raise AnalysisError(f"{rows} coalitions are no power of two; every coalition needs one value")
+        raise InputError(f"{rows} coalitions are no power of two; every coalition needs one value")
     return rows.bit_length() - 1
 
 
@@ -46,7 +46,7 @@ def shapley_values(values: Tensor) -> Tensor:
         `[R, ...]`, float64, in the unit of the values; they sum to `values[-1] - values[0]`.
 
     Raises:
-        AnalysisError: when a coalition has no value.
+        InputError: when a coalition has no value.
 
     Source: Shapley 1953, "A value for n-person games", equation 12.
     """
@@ -72,7 +72,7 @@ def knock_outs(values: Tensor) -> Tensor:
         `[R, ...]`, float64; positive where the player helps.
 
     Raises:
-        AnalysisError: when a coalition has no value.
+        InputError: when a coalition has no value.
     """
     full = 2 ** num_players(values) - 1
     rows = [values[full].double() - values[full ^ 1 << player].double() for player in range(full.bit_length())]
