@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from polyres.core.errors import InputError
-from polyres.metrics.bands import BANDS_HZ, _bin_energies, band_sdr
+from polyres.metrics.bands import BANDS_HZ, band_sdr, bin_energies
 
 RATE = 8000
 
@@ -45,7 +45,7 @@ def test_silence_as_the_estimate_is_zero_and_as_the_reference_nan() -> None:
 @given(channels=st.integers(1, 3), length=st.integers(1, 60))
 def test_energies_of_bins_add_up_to_those_of_samples(channels: int, length: int) -> None:
     wave = torch.randn(channels, length, generator=torch.Generator().manual_seed(length), dtype=torch.float64)
-    assert _bin_energies(wave).sum().item() == pytest.approx(wave.square().sum().item(), rel=1e-12)
+    assert bin_energies(wave).sum().item() == pytest.approx(wave.square().sum().item(), rel=1e-12)
 
 
 def test_unusable_input_is_refused() -> None:

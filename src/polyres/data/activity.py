@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from polyres.core.errors import InputError
-from polyres.data.loudness import SILENCE_LUFS, LoudnessMeter
 from polyres.data.names import shown
 from polyres.data.parts import StemReader, refuse_warnings
 from polyres.data.track_files import Part, Parts
+from polyres.ops.loudness import SILENCE_LUFS, LoudnessMeter
 
 INDEX_NAME = ".polyres_index.json"
 FLOOR_DB = -120.0

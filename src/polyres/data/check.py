@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from polyres.core.errors import InputError
 from polyres.data.layouts import find_tracks, guess_layout
-from polyres.data.loudness import LoudnessMeter
 from polyres.data.names import shown
 from polyres.data.parts import StemReader, spread_channels
 from polyres.data.track_files import SOURCES, Parts, TrackFiles
 from polyres.data.tracks import padding_warning
+from polyres.ops.loudness import LoudnessMeter
 
 Wave = npt.NDArray[np.float32]
 

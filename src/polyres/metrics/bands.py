@@ -43,7 +43,7 @@ def band_sdr(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> dict[s
     if sample_rate_hz <= 0:
         raise InputError(f"sample_rate_hz must be above 0, got {sample_rate_hz}")
     length = reference.shape[-1]
-    signal, error = _bin_energies(reference), _bin_energies(reference - estimate)
+    signal, error = bin_energies(reference), bin_energies(reference - estimate)
     bins_hz = torch.fft.rfftfreq(length, 1 / sample_rate_hz, dtype=torch.float64, device=reference.device)
     silence = signal.sum() * SILENT_SHARE
     ratios = {}
@@ -55,7 +55,7 @@ def band_sdr(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> dict[s
     return ratios
 
 
-def _bin_energies(wave: Tensor) -> Tensor:
+def bin_energies(wave: Tensor) -> Tensor:
     """Energy of a real signal `[C, T]` by frequency bin, over all channels; the sum is that in time."""
     length = wave.shape[-1]
     total = torch.zeros(length // 2 + 1, dtype=torch.float64, device=wave.device)

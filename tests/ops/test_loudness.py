@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import freqz_sos
 
-from polyres.data.loudness import SILENCE_LUFS, LoudnessMeter, k_weighting
+from polyres.ops.loudness import SILENCE_LUFS, LoudnessMeter, k_weighting
 
 RATE_HZ = 48_000
 
