@@ -69,6 +69,25 @@ def test_resume_needs_no_recipe(calls):
     assert calls == [(None, Path("run"), [], True)]
 
 
+@pytest.mark.parametrize("words", ["r.yaml --resume run", "r.yaml run --resume", "r.yaml --out run --resume run"])
+def test_the_run_to_resume_may_follow_the_option(calls, words: str):
+    assert main(["train", *words.split()]) == 0
+    assert calls == [(Path("r.yaml"), Path("run"), [], True)]
+
+
+def test_a_run_folder_can_be_gone_on_with_by_its_name_alone(calls, tmp_path):
+    for name in ("config.yaml", "run.json"):
+        (tmp_path / name).touch()
+    assert main(["train", "--resume", str(tmp_path)]) == 0
+    assert calls == [(None, tmp_path, [], True)]
+
+
+def test_two_folders_for_one_run(calls, capsys):
+    assert main(["train", "r.yaml", "here", "--out", "there"]) == 2
+    assert "error: two folders for the run, here and there; name one" in capsys.readouterr().err
+    assert calls == []
+
+
 def test_neither_recipe_nor_resume(calls, capsys):
     assert main(["train", "--out", "run"]) == 2
     assert "error: no recipe given; name a YAML file, or add --resume" in capsys.readouterr().err

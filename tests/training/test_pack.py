@@ -9,16 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from polyres.cli.main import main
 from polyres.core.errors import InputError, OutputError, TrainingError
 from polyres.data.activity import StemFile
 from polyres.data.datasets import StemsDataset, find_tracks, load_layout_track
 from polyres.data.track_files import SOURCES, Part
+from polyres.models.separator import Separator
+from polyres.models.weights import save_separator
 from polyres.training.ingredients import Ingredient, collect, folder_names, thin
 from polyres.training.pack import CODE_FOLDER, DATA_FOLDER, open_bundle, pack
 from polyres.training.run import run_training
 from polyres.training.separation import SeparationTask, TrainConfig, resolve_roots
+from polyres.training.start import load_start
 from tests.data.stem_files import RATE_HZ, noise, write_slakh_track, write_stem_mp4, write_track
 
 
@@ -260,3 +264,35 @@ def test_what_is_made_is_packed_as_what_it_is_made_from(tmp_path, monkeypatch):
         wrong = config.with_values({"data": {"roots": [{"make": {"kind": "midi", "midi": name}}]}})
         with pytest.raises(TrainingError, match=message):
             pack(wrong, tmp_path / "other", report=quiet)
+
+
+def test_weights_travel_with_the_bundle_whatever_named_them(recipe, tmp_path):
+    run_training(recipe, tmp_path / "first", ["epochs=1"])
+    teacher = Separator(TrainConfig.from_yaml(recipe).model, seed=9)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.copy_(parameter.half())
+    save_separator(teacher, tmp_path / "teacher.safetensors")
+    named = {"init": str(tmp_path / "first"), "distil": {"teacher": str(tmp_path / "teacher.safetensors")}}
+    config = TrainConfig.from_yaml(recipe).with_values(named)
+    pack(config, tmp_path / "bundle", report=quiet)
+    path, values = open_bundle(tmp_path / "bundle")
+    assert set(values) == {"data_dir", "init", "distil.teacher"}
+    for key, name in (("init", tmp_path / "first"), ("distil.teacher", tmp_path / "teacher.safetensors")):
+        before, inside = load_start(str(name), key).state_dict(), load_start(values[key], key).state_dict()
+        assert all(tensor.equal(inside[name]) for name, tensor in before.items())
+    sizes = [Path(values[key]).stat().st_size for key in ("distil.teacher", "init")]
+    assert 1.5 < sizes[1] / sizes[0] < 2.5  # halves stay halves
+    assert main(["train", str(tmp_path / "bundle"), "--set", "epochs=1"]) == 0
+    for key in ("init", "distil.teacher"):
+        Path(values[key]).rename(tmp_path / f"moved_{key}.safetensors")
+    moved = f"distil.teacher='{tmp_path / 'moved_distil.teacher.safetensors'}'"
+    words = ["train", str(path), str(tmp_path / "bundle" / "run"), "--resume", "--set", "epochs=2", "--set", moved]
+    assert main([*words, "--data", values["data_dir"]]) == 0
+
+
+def test_weights_that_are_not_there_cannot_be_packed(recipe, tmp_path):
+    config = TrainConfig.from_yaml(recipe).with_values({"init": str(tmp_path / "gone.safetensors")})
+    with pytest.raises(TrainingError, match=r"init is '.*gone.safetensors': there is no weight file"):
+        pack(config, tmp_path / "bundle", report=quiet)
+    assert not (tmp_path / "bundle").exists()

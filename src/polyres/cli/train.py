@@ -41,8 +41,9 @@ def seconds_of(text: str) -> float:
 
 def train(
     recipe: Annotated[
-        Path | None, typer.Argument(help="Recipe (YAML) or packed bundle; a resumed run knows its own.")
+        Path | None, typer.Argument(help="Recipe (YAML), packed bundle, or run folder to go on with.")
     ] = None,
+    run: Annotated[Path | None, typer.Argument(help="Folder of the run, the same as --out.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; inside a bundle by default.")] = None,
     data: Annotated[
         str | None,
@@ -51,7 +52,7 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is named.")] = False,
     time_budget: Annotated[
         str | None, typer.Option(help="End after this long (45s, 90m, 1.5h); the schedule ends with it.")
     ] = None,
@@ -59,14 +60,20 @@ def train(
 ) -> None:
     """Train a model as a recipe says, and leave its best weights in the folder of the run."""
     from polyres.training.run import run_training
+    from polyres.training.run_folder import is_run
 
+    if run is not None and out is not None and run != out:
+        raise TrainingError(f"two folders for the run, {run} and {out}; name one")
+    out = out or run
     changes = list(overrides or ())
     if time_budget is not None:
         changes.append(f"time_budget_s={seconds_of(time_budget)}")
     for key, value in (("data_dir", data), ("init", init)):
         if value is not None:
             changes.append(f"{key}={quoted(value)}")
-    if recipe is not None and recipe.is_dir():
+    if recipe is not None and out is None and resume and is_run(recipe):
+        recipe, out = None, recipe
+    elif recipe is not None and recipe.is_dir():
         recipe, out, resume = _from_bundle(recipe, out, resume, changes)
     if out is None:
         raise TrainingError("no folder for the run; name one with --out DIR")

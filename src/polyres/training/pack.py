@@ -8,17 +8,22 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 import polyres
 from polyres.core.errors import OutputError, TrainingError
 from polyres.data.synth.made import FOLDERS, MadeConfig, is_made
+from polyres.models.weights import save_separator
 from polyres.training.ingredients import Ingredient, choose, collect, encode, folder_names, train_keys, valid_keys
 from polyres.training.separation import TrainConfig
+from polyres.training.start import load_start
 
 BUNDLE_FILE = "bundle.json"
 RECIPE_FILE = "recipe.yaml"
 DATA_FOLDER = "data"
 CODE_FOLDER = "code"
 INIT_FILE = "init.safetensors"
+TEACHER_FILE = "teacher.safetensors"
 FORMAT = 1
 
 _MEGABYTE = 1_000_000
@@ -54,7 +59,7 @@ def pack(config: TrainConfig, out: Path, max_mb: float = 60.0, report: Report = 
     shutil.rmtree(partial, ignore_errors=True)
     try:
         (partial / DATA_FOLDER).mkdir(parents=True)
-        fixed = _write_code(partial) + _write_init(config, partial) + _write_ingredients(config, partial)
+        fixed = _write_code(partial) + _write_weights(config, partial) + _write_ingredients(config, partial)
         quality, kept = choose(ingredients, max_mb * _MEGABYTE - fixed, report)
         written = sum(encode(item, partial / DATA_FOLDER, quality) for item in kept)
         _write_recipe(config, partial, kept)
@@ -86,15 +91,17 @@ def _write_code(folder: Path) -> int:
     return written
 
 
-def _write_init(config: TrainConfig, folder: Path) -> int:
-    """Copy the weights to start from; return the bytes written."""
-    if config.init is None:
-        return 0
-    path = Path(config.init)
-    if not path.is_file():
-        raise TrainingError(f"init is {config.init!r}; a bundle needs it to be a weight file")
-    (folder / INIT_FILE).write_bytes(path.read_bytes())
-    return path.stat().st_size
+def _write_weights(config: TrainConfig, folder: Path) -> int:
+    """Write the weights to start from and those of the teacher, whatever named them; return the bytes written."""
+    teacher = None if config.distil is None else config.distil.teacher
+    written = 0
+    for key, name, file in (("init", config.init, INIT_FILE), ("distil.teacher", teacher, TEACHER_FILE)):
+        if name is not None:
+            model = load_start(name, key)
+            # Released weights are of 16 bits, and stay as small as they are.
+            halves = all(torch.equal(value, value.half().float()) for value in model.state_dict().values())
+            written += save_separator(model, folder / file, dtype="fp16" if halves else "fp32").stat().st_size
+    return written
 
 
 def _write_ingredients(config: TrainConfig, folder: Path) -> int:
@@ -136,6 +143,7 @@ def _write_recipe(config: TrainConfig, folder: Path, kept: Sequence[Ingredient])
         {
             "data_dir": None,
             "init": None,
+            "distil": None if config.distil is None else {**config.distil.to_dict(), "teacher": TEACHER_FILE},
             "data": {**config.data.to_dict(), "roots": roots},
             "valid": {**config.valid.to_dict(), **plain, "roots": valid_roots},
         }
@@ -170,7 +178,7 @@ def open_bundle(folder: Path) -> tuple[Path, dict[str, str]]:
         folder: made by `pack`.
 
     Returns:
-        The recipe's path, and values by key: `data_dir`, and `init` where the bundle has weights to start from.
+        The recipe's path, and values by key: `data_dir`, and `init` and `distil.teacher` where the bundle has them.
 
     Raises:
         TrainingError: if the folder is no bundle, or one of another format.
@@ -182,6 +190,7 @@ def open_bundle(folder: Path) -> tuple[Path, dict[str, str]]:
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise TrainingError(f"'{folder}' is a bundle of another format; make it again with this version of polyres")
     values = {"data_dir": str(folder / DATA_FOLDER)}
-    if (folder / INIT_FILE).is_file():
-        values["init"] = str(folder / INIT_FILE)
+    for key, file in (("init", INIT_FILE), ("distil.teacher", TEACHER_FILE)):
+        if (folder / file).is_file():
+            values[key] = str(folder / file)
     return folder / RECIPE_FILE, values

@@ -75,7 +75,7 @@ def _in_process(fabric: Fabric, config: TrainConfig, out: Path, resume: bool) ->
 def _train(fabric: Fabric, config: TrainConfig, out: Path, resume: bool) -> TrainResult:
     """Train, together with the other processes if there are any."""
     ranks = Ranks(fabric)
-    task = SeparationTask(config)
+    task = SeparationTask(config, goes_on=resume)
     run = ranks.from_first(lambda: _open(config, out, resume))
     with held(out):
         solver = Solver(config, task, run, resume, fabric)

@@ -26,8 +26,10 @@ MAY_CHANGE = frozenset(
         "data_dir",
         "device",
         "devices",
+        "distil.teacher",
         "epochs",
         "gradient_norms_every",
+        "init",
         "log_every_s",
         "num_workers",
         "strategy",
@@ -37,7 +39,10 @@ MAY_CHANGE = frozenset(
         "valid.batch_size",
     }
 )
-"""Settings that a resumed run may have different from the start: they say how long and on what machine to go on."""
+"""Settings that a resumed run may have different from the start.
+
+They say how long and on what machine to go on, and where files lie.
+"""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,6 +61,15 @@ def write_text(path: Path, text: str) -> None:
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; make room or choose another folder") from error
+
+
+def is_run(path: Path) -> bool:
+    """Say whether a folder is that of a run.
+
+    Args:
+        path: the folder; may be missing.
+    """
+    return (path / CONFIG_FILE).is_file() and (path / FACTS_FILE).is_file()
 
 
 def versions() -> dict[str, str]:

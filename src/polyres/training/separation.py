@@ -139,11 +139,12 @@ def augmented(config: AugmentConfig, stems: Tensor, generator: torch.Generator) 
 class SeparationTask:
     """Trains a separator to give back the stems of mixtures."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, goes_on: bool = False) -> None:
         """Find the data and build the loss.
 
         Args:
             config: the recipe.
+            goes_on: whether a checkpoint will replace the weights, so that those of `init` are not needed.
 
         Raises:
             TrainingError: if a root of the data, the teacher or the weights of `init` are not there, or do not suit.
@@ -167,7 +168,8 @@ class SeparationTask:
         self._teacher: Teacher | None = None
         if config.distil is not None and config.distil.weight:
             self._teacher = Teacher(config.distil, config.model, config.loss, config.precision)
-        if config.init is not None:
+        self._init = None if goes_on else config.init
+        if self._init is not None:
             self.build_model()  # weights that do not fit must show now too
         self._excerpts: list[Tensor] | None = None
 
@@ -179,8 +181,8 @@ class SeparationTask:
     def build_model(self) -> Separator:
         """Return the separator, with the weights of `init` if there are any."""
         model = Separator(self.config.model, seed=self.config.seed)
-        if self.config.init is not None:
-            start_from(model, self.config.init)
+        if self._init is not None:
+            start_from(model, self._init)
         return model
 
     def build_source(self) -> StemsDataset:
