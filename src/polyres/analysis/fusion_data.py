@@ -190,6 +190,8 @@ def _errors(model: Separator, stems: Tensor, wanted: list[int], sums: _Sums) -> 
 @torch.no_grad()
 def _separate(model: Separator, mix: Tensor, target: Tensor, coalition: int, sums: _Sums) -> Tensor:
     """Return the estimate `[S, C, T]` of a coalition; the full one also adds to the sums."""
+    if coalition == 0 and model.wave is None:
+        return torch.zeros_like(target)  # silence, without a pass
     if coalition != 2 ** len(model.config.n_fft) - 1:
         estimate: Tensor = model(mix, members(coalition))[0]
         return estimate
