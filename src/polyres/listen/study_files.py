@@ -33,11 +33,13 @@ class Attribute(Config):
         name: identifier, a column of the results.
         question: what the listener reads.
         labels: names of the steps of the scale, worst first.
+        anchors: which anchors ought to sound bad in this respect; the analysis screens listeners by them.
     """
 
     name: str = Field("quality", pattern=_IDENTIFIER)
     question: str = "How good is the sound, compared with the reference?"
     labels: tuple[str, ...] = ("Bad", "Poor", "Fair", "Good", "Excellent")
+    anchors: tuple[Role, ...] = ("low_anchor", "mid_anchor")
 
 
 class Condition(Config):

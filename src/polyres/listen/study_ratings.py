@@ -1,13 +1,16 @@
-"""One answer of a listener, as the server stores it and the analysis reads it."""
+"""Answers of listeners: what one holds, and reading them from files and databases."""
 
 from __future__ import annotations
 
+import csv
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, get_args
 
-from polyres.core.errors import InputError
+from polyres.core.errors import ConfigError, InputError
 from polyres.listen.study_files import Kind
 
 SIMULATED_PREFIX = "simulated-"
@@ -87,3 +90,87 @@ class Rating:
         if not math.isfinite(rating.value):
             raise InputError(f"value = {rating.value} of a rating is not finite")
         return rating
+
+
+def ratings_from(source: str | Path) -> list[Rating]:
+    """Read ratings from a file or the database of a server; of two with one key the later counts.
+
+    Args:
+        source: `.jsonl`, `.json` (list of rows), `.csv` or `.parquet` as `polyres listen export` writes them,
+            an SQLite file, or the URL of a database (`postgresql://…`).
+
+    Returns:
+        Rows in the order in which they were stored.
+
+    Raises:
+        InputError: if there is no such file, or a line is no rating.
+        ConfigError: if a library for the format is missing.
+    """
+    text = str(source)
+    if "://" in text:
+        return _unique(_stored(text))
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"{path} is no file of ratings; give .jsonl, .json, .csv, .parquet or a database")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        return _unique(_stored(f"sqlite:///{path.resolve()}"))
+    try:
+        rows = list(reader(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} cannot be read as ratings ({error}); export it again") from error
+    ratings = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            if not isinstance(row, Mapping):
+                raise InputError(f"{type(row).__name__} is no rating")
+            ratings.append(Rating.from_dict({name: row[name] for name in row if name not in EXTRA_COLUMNS}))
+        except InputError as error:
+            raise InputError(f"{path}, row {number}: {error}") from error
+    return _unique(ratings)
+
+
+EXTRA_COLUMNS = frozenset({"label", "role", "item", "track", "stem", "start_s", "simulated"})
+"""What an export adds for readers; not read back."""
+
+
+def _unique(ratings: Iterable[Rating]) -> list[Rating]:
+    return list({rating.key: rating for rating in ratings}.values())
+
+
+def _stored(url: str) -> list[Rating]:
+    from polyres.listen.store import read_ratings
+
+    return read_ratings(url)
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.strip():
+            yield json.loads(line)
+
+
+def _csv_rows(path: Path) -> Iterator[Any]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        yield from csv.DictReader(file)
+
+
+def _json_rows(path: Path) -> Iterator[Any]:
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    yield from rows if isinstance(rows, list) else rows["ratings"]
+
+
+def _parquet_rows(path: Path) -> Iterator[Any]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ConfigError("Parquet needs pyarrow; install it with pip install 'polyres[listen]'") from error
+    yield from parquet.read_table(path).to_pylist()
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
+    ".jsonl": _json_lines,
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+}
