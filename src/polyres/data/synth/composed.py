@@ -29,7 +29,7 @@ from polyres.data.synth.takes import TakeConfig, draw_take
 from polyres.data.synth.voice import sing_formants
 from polyres.data.synth.voicebank import VoiceBank
 
-FORMAT = 2
+FORMAT = 3
 INSTRUMENTAL = ("drums", "bass", "other")
 _PURPOSES = {"score": 101, "instruments": 102, "electronic": 103, "voice": 104, "effects": 105, "mix": 106}
 _SILENCE = 1e-4
