@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from polyres.inference.codec import load_codec
     from polyres.inference.load import load_separator
 
-__all__ = ["__version__", "load_separator"]
+__all__ = ["__version__", "load_separator", "load_codec"]  # noqa: RUF022  (in the order to learn them)
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,10 @@ def __getattr__(name: str) -> object:
         from polyres.inference.load import load_separator
 
         return load_separator
+    if name == "load_codec":
+        from polyres.inference.codec import load_codec
+
+        return load_codec
     raise AttributeError(f"module 'polyres' has no attribute {name!r}; public names: {', '.join(__all__)}")
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from polyres.core.catalogue import Catalogue
-from polyres.core.config import Config
-from polyres.core.errors import InputError
+from polyres.core.catalogue import Catalogue, unknown_name_message
+from polyres.core.config import Config, diff
+from polyres.core.errors import ConfigError, InputError, UnknownNameError
 from polyres.models.codec_latent import Latent
 
 __all__ = ["CODECS", "CODEC_FILES", "Codec", "CodecConfig", "Latent", "Latents", "check_codec_wave"]
@@ -76,6 +77,12 @@ class Codec(nn.Module, ABC):
 
     joins_features: ClassVar[bool] = False
     """Whether windows are joined in `to_features` before waves are made of them."""
+
+    free_settings: ClassVar[tuple[str, ...]] = ("enhancer", "post_filter")
+    """Fields of the config that `configure` may change."""
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Settings under a name: `NAME:VARIANT` is a codec, too."""
 
     @abstractmethod
     def encode(self, wave: Tensor) -> Latents:
@@ -144,6 +151,42 @@ class Codec(nn.Module, ABC):
             The same names and shapes.
         """
         return latents
+
+    def code_state(self) -> Mapping[str, Tensor]:
+        """Weights that give latents their meaning: a decoder with others cannot read them; all by default."""
+        return self.state_dict()
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Change settings that need no other weights.
+
+        Args:
+            settings: what of the config is to be otherwise.
+
+        Raises:
+            ConfigError: for a setting that is unknown, out of range, or part of the weights.
+        """
+        config = type(self.config).from_dict(self.config.complete(settings))
+        fixed = [key for key in diff(self.config, config) if key.partition(".")[0] not in self.free_settings]
+        if fixed:
+            raise ConfigError(
+                f"{fixed[0]} of {self.name} cannot be changed: its weights were trained with it; "
+                f"free are {', '.join(self.free_settings)}"
+            )
+        self.config = config
+
+    def use_variant(self, variant: str) -> None:
+        """Turn into a variant; the name says so from then on.
+
+        Args:
+            variant: a name in `variants`.
+
+        Raises:
+            UnknownNameError: for another one.
+        """
+        if variant not in self.variants:
+            raise UnknownNameError(unknown_name_message(f"variant of {self.name}", variant, self.variants))
+        self.configure(self.variants[variant])
+        self.name = f"{self.name}:{variant}"
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,108 @@
+"""Codecs by name or path."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polyres.core.catalogue import unknown_name_message
+from polyres.core.errors import UnknownNameError, WeightsError
+from polyres.models.codec_base import CODEC_FILES, CODECS, Codec
+from polyres.models.weights import METADATA_KEY, read_metadata, weights_file
+
+DEFAULT = "default"
+EMBEDDED = "polyres_wave"
+_MODULES = ("polyres.models.audioldm2", "polyres.models.wave_codec", "polyres.models.mel_codec")
+
+
+def codec_names() -> list[str]:
+    """Names of all codecs that can be loaded by name."""
+    _register()
+    return CODECS.names()
+
+
+def codec_summary(name: str) -> str:
+    """One line on a codec.
+
+    Raises:
+        UnknownNameError: for a name that is not known.
+    """
+    _register()
+    return CODECS.summary(name)
+
+
+def build_codec(
+    name_or_path: str | Path = DEFAULT,
+    device: str | torch.device = "cpu",
+    settings: Mapping[str, Any] | None = None,
+) -> Codec:
+    """Load a codec by name, or from a file or folder.
+
+    Args:
+        name_or_path: a name of `codec_names()`, "default", a weight file of ours, a run folder, or a folder with `vae`
+            and `vocoder` as AudioLDM2 has them. `NAME:VARIANT` is a variant that the codec names, such as
+            `audioldm2:sampled_latent`.
+        device: where to put it.
+        settings: what of the codec's config is to be otherwise, such as {"synthesis": "pghi+fgla"}.
+
+    Returns:
+        The codec in evaluation mode.
+
+    Raises:
+        UnknownNameError: for a name or variant that is not known; suggests the nearest.
+        ConfigError: for settings that the codec does not have or its weights do not allow.
+        WeightsError: when the weights cannot be read or do not fit.
+        OfflineError: when weights are not here and cannot be downloaded.
+    """
+    _register()
+    given = EMBEDDED if str(name_or_path) == DEFAULT else str(name_or_path)
+    name, _, variant = (given, "", "") if os.path.exists(given) else given.partition(":")
+    if name in CODECS:
+        codec = CODECS.build(name)
+    elif name == EMBEDDED:
+        raise WeightsError(f"{EMBEDDED} is not part of this installation; install polyres again, or name another codec")
+    elif _looks_like_path(given):
+        codec, variant = _from_path(given), ""
+    else:
+        raise UnknownNameError(unknown_name_message("codec", name, [DEFAULT, *CODECS.names()]))
+    if variant:
+        codec.use_variant(variant)
+    if settings:
+        codec.configure(settings)
+    return codec.to(device).eval()
+
+
+def _register() -> None:
+    """Load the modules of the codecs, which enter themselves into the catalogues."""
+    for module in _MODULES:
+        if find_spec(module) is not None:
+            import_module(module)
+
+
+def _looks_like_path(name: str) -> bool:
+    return os.path.exists(os.path.expanduser(name)) or os.sep in name or name.endswith(".safetensors")
+
+
+def _from_path(given: str) -> Codec:
+    path = Path(os.path.expanduser(given))
+    if (path / "vae").is_dir() or (path / "vocoder").is_dir():
+        return CODEC_FILES.build("audioldm2", path)
+    if not path.exists():
+        raise WeightsError(f"there is no codec at {path}; check the path")
+    try:
+        about = json.loads(read_metadata(weights_file(path)).get(METADATA_KEY, "{}"))
+    except ValueError:
+        about = {}
+    kind = about.get("codec") if isinstance(about, dict) and about.get("kind") == "codec" else None
+    if kind not in CODEC_FILES:
+        raise WeightsError(
+            f"{path} holds no codec; give a codec file of polyres, or a folder with 'vae' and 'vocoder' of AudioLDM2"
+        )
+    return CODEC_FILES.build(str(kind), path)
