@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from polyres.listen.limits import MAX_BODY_BYTES
@@ -136,6 +136,30 @@ class BodyLimit:
             await JSONResponse({"detail": detail}, status_code=413)(scope, receive, send)
             return
         await self._app(scope, _replay(bytes(body), receive), send)
+
+
+class RootPath:
+    """Makes the server work below a path, whether the proxy in front strips the path or not.
+
+    Args:
+        app: the application inside.
+        root_path: such as "/listen"; empty where there is none.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str = "") -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] == "http" and self._root_path:
+            if scope["path"] == self._root_path:
+                await RedirectResponse(f"{self._root_path}/", status_code=308)(scope, receive, send)
+                return
+            stripped = not scope["path"].startswith(f"{self._root_path}/")
+            path = self._root_path + scope["path"] if stripped else scope["path"]
+            scope = {**scope, "root_path": self._root_path, "path": path}
+        await self._app(scope, receive, send)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

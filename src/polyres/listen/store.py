@@ -30,6 +30,11 @@ from polyres.listen.store_tables import (
 from polyres.listen.study_ratings import Rating
 
 _TRIES = 20
+_DESIGN = "design"
+
+
+class ClosedError(InputError):
+    """Answers of a listener who has finished or withdrawn."""
 
 
 @dataclass(frozen=True)
@@ -121,21 +126,24 @@ class Store:
             if self._writing is not None:
                 self._writing.release()
 
-    def hold_fact(self, name: str, value: str) -> str:
-        """Remember a value for good, unless one is there already.
+    def holds_design(self, fingerprint: str) -> bool:
+        """Tie the database to one design.
 
         Args:
-            name: of the fact.
-            value: remembered at the first time.
+            fingerprint: of all that plans are made from.
 
         Returns:
-            The value remembered.
+            Whether the listeners there are, if any, were given plans of this design.
         """
         with self._write() as connection:
-            found = connection.scalar(sa.select(facts.c.value).where(facts.c.name == name))
-            if found is None:
-                connection.execute(facts.insert().values(name=name, value=value))
-        return value if found is None else str(found)
+            found = connection.scalar(sa.select(facts.c.value).where(facts.c.name == _DESIGN))
+            if found == fingerprint:
+                return True
+            if found is not None and connection.scalar(sa.select(sa.func.count()).select_from(listeners)):
+                return False
+            connection.execute(facts.delete().where(facts.c.name == _DESIGN))
+            connection.execute(facts.insert().values(name=_DESIGN, value=fingerprint))
+        return True
 
     # -- listeners ----------------------------------------------------------------------------------------------------
 
@@ -200,12 +208,10 @@ class Store:
         """Add results of the checks to those known.
 
         Raises:
-            InputError: if there is no such listener.
+            ClosedError: if the listener is unknown or withdrew.
         """
         with self._write() as connection:
-            kept = connection.scalar(sa.select(listeners.c.checks).where(listeners.c.id == listener_id))
-            if kept is None:
-                raise InputError(f"there is no listener {listener_id!r}")
+            kept = _open_row(connection, listener_id, even_finished=True)["checks"]
             text = json.dumps({**json.loads(kept), **checks})
             connection.execute(listeners.update().where(listeners.c.id == listener_id).values(checks=text))
 
@@ -220,15 +226,21 @@ class Store:
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    def save_ratings(self, sent: Iterable[SentRating]) -> None:
+    def save_ratings(self, listener_id: str, sent: Iterable[SentRating]) -> None:
         """Write ratings, all or none; one that is already there in a later revision stays as it is.
 
         Args:
-            sent: ratings of listeners known to the store.
+            listener_id: whose.
+            sent: the ratings.
+
+        Raises:
+            ClosedError: if the listener is unknown, has finished or withdrew.
         """
         with self._write() as connection:
+            _open_row(connection, listener_id)
             for one in sent:
                 _put_rating(connection, one)
+            connection.execute(listeners.update().where(listeners.c.id == listener_id).values(seen_at=now()))
 
     def saved_ratings(self, listener_id: str) -> list[SentRating]:
         """Return all ratings of a listener, training included, in the order of the plan."""
@@ -252,13 +264,24 @@ class Store:
             return {row[0]: row[1] for row in connection.execute(count.group_by(ratings.c.listener))}
 
     def save_answers(self, listener_id: str, given: Mapping[str, str]) -> None:
-        """Write answers of the questionnaire over those there are."""
+        """Write answers of the questionnaire over those there are.
+
+        Raises:
+            ClosedError: if the listener is unknown, has finished or withdrew.
+        """
         with self._write() as connection:
+            _open_row(connection, listener_id)
             for name, value in given.items():
                 key = sa.and_(answers.c.listener == listener_id, answers.c.name == name)
                 connection.execute(answers.delete().where(key))
                 row = {"listener": listener_id, "name": name, "value": value, "received_at": now()}
                 connection.execute(answers.insert().values(**row))
+
+    def answers_of(self, listener_id: str) -> dict[str, str]:
+        """Return a listener's answers of the questionnaire by name."""
+        query = answers.select().where(answers.c.listener == listener_id).order_by(answers.c.name)
+        with self._engine.connect() as connection:
+            return {row.name: row.value for row in connection.execute(query)}
 
     def answers(self) -> dict[str, dict[str, str]]:
         """Return the answers of the questionnaire: listener -> name -> value."""
@@ -272,8 +295,12 @@ class Store:
         """Keep what a listener did (plays, switches, loops); a batch that is there already is not kept twice.
 
         Beyond 50 000 events of one listener, further ones are left out.
+
+        Raises:
+            ClosedError: if the listener is unknown or withdrew.
         """
         with self._write() as connection:
+            _open_row(connection, listener_id, even_finished=True)
             key = sa.and_(event_batches.c.listener == listener_id, event_batches.c.batch == batch)
             if connection.scalar(sa.select(sa.func.count()).where(key)):
                 return
@@ -314,6 +341,19 @@ def read_ratings(study_dir: str | Path, database_url: str | None = None, trainin
         return store.ratings(training)
     finally:
         store.close()
+
+
+def _open_row(connection: Connection, listener_id: str, even_finished: bool = False) -> sa.RowMapping:
+    """Look the listener up within the transaction that writes, so that no answer slips in after a withdrawal."""
+    query = listeners.select().where(listeners.c.id == listener_id).with_for_update()
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        raise ClosedError("this listener is not known; open the link again")
+    if row["withdrawn_at"]:
+        raise ClosedError("this listener has withdrawn; nothing more is kept")
+    if row["finished_at"] and not even_finished:
+        raise ClosedError("this listener has finished; answers can no longer be changed")
+    return row
 
 
 def _listener(row: sa.RowMapping) -> Listener:

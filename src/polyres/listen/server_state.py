@@ -1,0 +1,134 @@
+"""What one running server knows: the study, its sounds, the database and the limits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from polyres.core.errors import ConfigError
+from polyres.listen.limits import Rate, RateLimiter
+from polyres.listen.links import SERVER_FOLDER, Signer, read_or_make_secrets
+from polyres.listen.server_audio import AudioShelf
+from polyres.listen.server_plan import Planner
+from polyres.listen.store import Store
+from polyres.listen.store_tables import default_database_url
+from polyres.listen.study_files import ListenStudy, load_study
+
+LISTENER = "listener"
+COMPLETION = "completion"
+ETAG = "etag"
+
+# A class of students behind one address joins within a minute or two.
+JOINS = Rate(burst=60, per_second=0.5)
+# One page of twelve sounds, each in a few ranges, and ratings while sliders move.
+CALLS = Rate(burst=240, per_second=20)
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How a study is served.
+
+    Attributes:
+        host: address to listen on; "0.0.0.0" for all.
+        port: TCP port.
+        root_path: path under which a proxy shows the server, such as "/listen"; it may or may not strip it.
+        public_url: what links begin with, such as "https://lab.example/listen"; host and port by default.
+        database_url: any SQLAlchemy URL; SQLite inside the study's folder by default.
+        admin_token: of at least 16 characters; made and kept in the study's folder by default.
+        open_enrolment: whether anybody may join; otherwise only those with a link.
+        proxy_addresses: whose `X-Forwarded-For` is believed, comma-separated; "*" for everybody.
+        allowed_origins: further origins that may send changes.
+        joins: how often one address may join.
+        calls: how often one listener may call.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    root_path: str = ""
+    public_url: str = ""
+    database_url: str | None = None
+    admin_token: str | None = None
+    open_enrolment: bool = True
+    proxy_addresses: str = "127.0.0.1"
+    allowed_origins: tuple[str, ...] = ()
+    joins: Rate = JOINS
+    calls: Rate = CALLS
+
+    def __post_init__(self) -> None:
+        """Check what would only fail later.
+
+        Raises:
+            ConfigError: for a port or path that cannot be.
+        """
+        if not 0 <= self.port <= 65_535:
+            raise ConfigError(f"port {self.port} does not exist; choose 1024 to 65535, or 0 for any that is free")
+        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+            raise ConfigError(f"root path {self.root_path!r} must begin with '/' and not end with one, like '/listen'")
+
+
+class ServerState:
+    """Everything that answers need.
+
+    Args:
+        study_dir: the folder of the study.
+        options: how it is served.
+
+    Raises:
+        InputError: if the study or a sound of it is unusable.
+        ConfigError: if an option is, or the study has changed since its first listener.
+        OutputError: if secrets or database cannot be written.
+    """
+
+    def __init__(self, study_dir: Path, options: ServerOptions) -> None:
+        self.study: ListenStudy = load_study(study_dir)
+        self.options = options
+        self.bound_port = options.port
+        kept = read_or_make_secrets(study_dir, options.admin_token)
+        self.admin_token = kept.admin_token
+        self.signer = Signer(kept.signing)
+        self.audio = AudioShelf(self.study, study_dir, study_dir / SERVER_FOLDER / "audio")
+        self.planner = Planner(self.study)
+        self.joins = RateLimiter(options.joins)
+        self.calls = RateLimiter(options.calls)
+        self.failures = RateLimiter(Rate(burst=30, per_second=0.5))
+        self.store = Store(options.database_url or default_database_url(study_dir))
+        if not self.store.holds_design(fingerprint(self.study)):
+            self.store.close()
+            raise ConfigError(
+                f"the pages, conditions or design of {study_dir} have changed since its first listener; "
+                "restore them, or make a new study in another folder"
+            )
+
+    @property
+    def base_url(self) -> str:
+        """What links begin with, without a slash at the end."""
+        host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
+        local = f"http://{host}:{self.bound_port}{self.options.root_path}"
+        return (self.options.public_url or local).rstrip("/")
+
+    def new_token(self) -> str:
+        """Make the token of a new listener."""
+        return self.signer.token(LISTENER, secrets.token_urlsafe(12))
+
+    def listener_link(self, token: str) -> str:
+        """Return the link of a listener: its token stands after `#`, which browsers keep out of logs."""
+        return f"{self.base_url}/#{token}"
+
+    def admin_link(self) -> str:
+        """Return the link of the administrator."""
+        return f"{self.base_url}/admin#{self.admin_token}"
+
+    def completion_code(self, listener_id: str) -> str:
+        """Return the study's code, or one of the listener's own where the study names none."""
+        return self.study.completion_code or self.signer.code(COMPLETION, listener_id)
+
+
+def fingerprint(study: ListenStudy) -> str:
+    """Return a text that changes when plans or the meaning of ratings change; wording is left out."""
+    values = study.to_dict()
+    parts = {name: values[name] for name in ("kind", "conditions", "pages", "training", "design", "sample_rate_hz")}
+    parts["attributes"] = [[attribute.name, len(attribute.labels)] for attribute in study.attributes]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
