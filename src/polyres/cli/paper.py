@@ -1,0 +1,65 @@
+"""`polyres paper`: tables, figures and claims of finished studies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add `paper` to the command.
+
+    Args:
+        app: the command.
+    """
+    app.command("paper")(paper)
+
+
+def paper(
+    studies: Annotated[
+        list[Path], typer.Argument(metavar="STUDY...", help="Folders that polyres study made, finished or not.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for index, claims, tables and figures.")] = Path("paper"),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the scored tracks, if they are not where the study had them.")
+    ] = None,
+    track: Annotated[
+        str | None, typer.Option(help="Whose drums are shown as spectrograms; the first track with an attack.")
+    ] = None,
+    arm: Annotated[
+        str | None, typer.Option(help="ARM or STUDY:ARM whose architecture is drawn; the first of several resolutions.")
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Draw figures as PDF and PNG.")] = True,
+    audio: Annotated[bool, typer.Option(help="Draw those that need the tracks: spectrograms and spectra.")] = True,
+    device: Annotated[str, typer.Option(help="For the models of the spectrograms: auto, cpu, cuda, …")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the claims and files as JSON.")] = False,
+) -> None:
+    """Turn studies into a paper's tables (LaTeX and Markdown), figures (PDF and PNG) and judged claims.
+
+    Every number comes from the files of the studies; what they do not have is a dash. A claim holds, fails, or is
+    undecided: with fewer than 6 tracks, or where an interval over tracks and seeds includes the bound. Claims that the
+    studies cannot speak to say what they need.
+
+    Start with OUT/index.html; the evidence of every claim is in OUT/claims.md and OUT/claims.json.
+    """
+    from polyres.analysis.claims import VERDICTS
+    from polyres.analysis.paper import PaperOptions, write_paper
+
+    options = PaperOptions(figures, audio, data, track, arm, device)
+    made = write_paper(studies, out, options, lambda line: typer.echo(line, err=True))
+    if as_json:
+        files = [path.relative_to(out).as_posix() for path in made.files]
+        values = {"files": files, "notes": made.notes, "claims": [one.to_dict() for one in made.claims]}
+        typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+        return
+    for note in made.notes:
+        typer.echo(f"note: {note}", err=True)
+    for verdict in VERDICTS:
+        found = [one for one in made.claims if one.verdict == verdict]
+        typer.echo(f"{len(found):3d} {verdict}")
+        for one in found if verdict != VERDICTS[-1] else ():
+            typer.echo(f"      {one.claim.statement}")
+    typer.echo(f"{len(made.files)} files; start with {out / 'index.html'}")
