@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import polyres
-from polyres.cli import complexity, data, evaluate, fusion, models, pack, runs, separate, synth, train
+from polyres.cli import complexity, data, evaluate, fusion, models, pack, runs, separate, study, synth, train
 from polyres.core.errors import PolyresError
 
 REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
@@ -21,6 +21,7 @@ REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
     pack.register,
     synth.register,
     evaluate.register,
+    study.register,
     complexity.register,
     fusion.register,
     data.register,

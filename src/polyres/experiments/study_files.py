@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class Study:
         commit: of the code, if known.
         versions: of the packages a result depends on.
         budget: what is equal in all arms: {"equal": "steps"} or {"equal": "seconds", "seconds": …}; None says nothing.
+        common: dotted keys with the values that hold for all arms in place of the recipe's.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Study:
     commit: str | None
     versions: Mapping[str, str]
     budget: Mapping[str, Any] | None = None
+    common: Mapping[str, Any] = field(default_factory=dict)
 
     def arm(self, name: str) -> Arm:
         """Return an arm by its name.
@@ -209,7 +211,7 @@ def read_costs(folder: Path) -> list[Cost]:
     path = folder / COSTS_FILE
     if not path.is_file():
         return []
-    wanted = {field.name for field in fields(Cost)}
+    wanted = {one.name for one in fields(Cost)}
     costs = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:

@@ -1,0 +1,124 @@
+"""What of a study is done: the files of its runs, and whether they are what the plan asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from polyres.core.config import diff
+from polyres.core.errors import ConfigError
+from polyres.experiments.rows import ScoreRow
+from polyres.experiments.study_files import STUDY_FILE, read_study, run_folder, write_study
+from polyres.experiments.study_job import Job, Outcome, is_trained, read_outcome, read_scores
+from polyres.experiments.study_plan import Plan, Run
+from polyres.training.run_folder import CONFIG_FILE, MAY_CHANGE
+from polyres.training.run_lock import is_held
+from polyres.training.separation import TrainConfig
+
+
+@dataclass(frozen=True)
+class Places:
+    """Files of a run within a study."""
+
+    run: Path
+    recipe: Path
+    job: Path
+    log: Path
+
+
+def places_of(folder: Path, run: Run) -> Places:
+    """Return where the files of a run lie."""
+    place = run_folder(folder, run.arm, run.seed)
+    beside = [place.with_name(f"{place.name}{suffix}") for suffix in (".yaml", ".job.yaml", ".log")]
+    return Places(place, beside[0], beside[1], beside[2])
+
+
+def job_of(plan: Plan, run: Run, folder: Path, threads: int = 1) -> Job:
+    """Return what has to be done for a run."""
+    places, config = places_of(folder, run), plan.config
+    return Job(
+        name=run.name,
+        run=str(places.run),
+        recipe=str(places.recipe),
+        data=config.data,
+        metrics=config.metrics,
+        separation=config.separation,
+        threads=min(run.config.threads or threads, threads),
+    )
+
+
+def outcome_of(plan: Plan, run: Run, folder: Path) -> Outcome | None:
+    """Return what a run has come to, if it has been trained and scored as the plan says.
+
+    Raises:
+        ConfigError: if another run lies in its folder.
+    """
+    job = job_of(plan, run, folder)
+    _refuse_another(Path(job.run), run)
+    if not is_trained(Path(job.run), run.config):
+        return None
+    outcome = read_outcome(job.scores_folder())
+    return outcome if outcome is not None and set(plan.config.metrics) <= set(outcome.metrics) else None
+
+
+def _refuse_another(place: Path, run: Run) -> None:
+    """Refuse a run folder whose recipe differs in what shapes the weights."""
+    if not (place / CONFIG_FILE).is_file():
+        return
+    changes = diff(TrainConfig.from_yaml(place / CONFIG_FILE), run.config)
+    for key, (there, here) in changes.items():
+        if key not in MAY_CHANGE:
+            raise ConfigError(
+                f"{place} holds a run with other settings ({key} was {there!r} and is now {here!r}); "
+                "choose another --out, or remove that run"
+            )
+
+
+def open_folder(plan: Plan, folder: Path) -> Plan:
+    """Write down what is compared; seeds of earlier calls stay part of the study.
+
+    Args:
+        plan: of this call.
+        folder: of the study.
+
+    Returns:
+        The plan with the seeds of all calls in its study.
+
+    Raises:
+        ConfigError: if another study lies there, or one of its runs has other settings.
+        InputError: if the study there cannot be read.
+        OutputError: if the folder cannot be written.
+    """
+    study = plan.study
+    if (folder / STUDY_FILE).is_file():
+        before = read_study(folder)
+        if before.name != study.name:
+            raise ConfigError(f"{folder} holds the study {before.name!r}; choose another --out for {study.name!r}")
+        study = replace(study, seeds=tuple(dict.fromkeys((*before.seeds, *study.seeds))))
+    for run in plan.runs:
+        _refuse_another(places_of(folder, run).run, run)
+    write_study(folder, study)
+    return replace(plan, study=study)
+
+
+def scores_of(plan: Plan, run: Run, folder: Path) -> list[ScoreRow]:
+    """Return the rows of a run that has been scored."""
+    place = job_of(plan, run, folder).scores_folder()
+    outcome = read_outcome(place)
+    return [] if outcome is None else read_scores(place, outcome, plan.config.metrics)
+
+
+def state_of(plan: Plan, run: Run, folder: Path) -> str:
+    """Word how far a run is: new, stopped, running, trained or done.
+
+    Raises:
+        ConfigError: if another run lies in its folder.
+    """
+    if outcome_of(plan, run, folder) is not None:
+        return "done"
+    place = places_of(folder, run).run
+    if not (place / CONFIG_FILE).is_file():
+        return "new"
+    if is_trained(place, run.config):
+        return "trained"
+    return "running" if is_held(place) else "stopped"
