@@ -9,7 +9,8 @@ from torch import Tensor
 
 from polyres.core.errors import InputError
 from polyres.metrics.distances import MR_STFT_FLOOR
-from polyres.ops.mel import AUDIOLDM2_16K, MelConfig, hz_from_mel, mel_from_hz
+from polyres.ops.mel import AUDIOLDM2_16K, MelConfig
+from polyres.ops.mel_bands import mel_centres_hz
 from polyres.ops.stft import stft
 
 RECONSTRUCTION_BANDS_HZ: dict[str, tuple[float, float]] = {
@@ -62,20 +63,6 @@ def metric_mel(sample_rate_hz: int) -> MelConfig:
         max_hz=sample_rate_hz / 2,
         framing="centred",
     )
-
-
-def mel_centres_hz(config: MelConfig) -> Tensor:
-    """Return the middle frequencies of the filters of a front end.
-
-    Args:
-        config: the front end.
-
-    Returns:
-        `[M]` float64 in Hz.
-    """
-    ends = mel_from_hz(torch.tensor([config.min_hz, config.max_hz], dtype=torch.float64), config.scale)
-    steps = torch.arange(1, config.mel_bins + 1, dtype=torch.float64) / (config.mel_bins + 1)
-    return hz_from_mel(ends[0] + (ends[1] - ends[0]) * steps, config.scale)
 
 
 def _check(reference: Tensor, estimate: Tensor, kind: str) -> None:
