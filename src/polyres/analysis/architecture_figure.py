@@ -49,7 +49,7 @@ def architecture_figure(config: SeparatorConfig, name: str) -> Figure:
     from matplotlib.figure import Figure
 
     rows = len(config.n_fft) + config.wave_branch
-    figure = Figure(figsize=(WIDTH_IN, ROW_IN * rows + 1.9), layout="constrained")
+    figure = Figure(figsize=(WIDTH_IN, ROW_IN * rows + 1.5), layout="constrained")
     panel = figure.subplots()
     bottom = -0.75 if config.wave_branch else -0.55
     panel.set_xlim(0, 11.3)
@@ -132,7 +132,7 @@ def _branch(config: SeparatorConfig, n_fft: int, y: float) -> list[_Box]:
 
 def _wave(y: float) -> list[_Box]:
     return [
-        _Box(2.87, y, 2.85, 0.62, "waveform encoder", WAVE),
+        _Box(2.85, y, 2.9, 0.62, "waveform encoder", WAVE),
         _Box(7.57, y, 2.15, 0.62, "waveform decoder", WAVE),
     ]
 

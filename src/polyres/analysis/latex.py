@@ -31,6 +31,8 @@ SPECIAL = {
     "\u202f": r"\,",
     "\u00a0": r"~",
 }
+NUMBERED = re.compile(r"^Table \d+\. ")
+"""LaTeX numbers tables itself."""
 PREAMBLE = "% needs \\usepackage{booktabs}\n"
 
 
@@ -59,7 +61,7 @@ def latex_table(table: Table, label: str, bold: Collection[tuple[int, int]] = ()
     lines = [
         PREAMBLE + r"\begin{table}[t]",
         r"  \centering",
-        rf"  \caption{{{escape(table.title)}}}",
+        rf"  \caption{{{escape(NUMBERED.sub('', table.title))}}}",
         rf"  \label{{{label}}}",
         rf"  \begin{{tabular}}{{{columns}}}",
         r"    \toprule",

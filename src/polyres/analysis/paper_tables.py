@@ -10,7 +10,7 @@ import numpy as np
 
 from polyres.analysis.contrasts import Term, contrast
 from polyres.analysis.paper_arms import families, method_of, resolutions_text
-from polyres.analysis.paper_data import Arm, PaperStudy, seed_means
+from polyres.analysis.paper_data import Arm, PaperStudy, Values, seed_means
 from polyres.analysis.tables import MISSING, Table, number, whole
 from polyres.metrics.aggregate import verdict
 from polyres.metrics.catalogue import METRICS
@@ -19,7 +19,11 @@ from polyres.models.variants import FIVE, THREE
 from polyres.nn.fusion import OUTPUT_FUSION, FusionShape
 
 GIGA, MILLION = 1e9, 1e6
-SEED_NOTE = "Mean over the tracks, ± standard deviation over the seeds; bold: best."
+PARTIAL = "*"
+SEED_NOTE = (
+    f"Mean over the tracks, ± standard deviation over the seeds; bold: best; {PARTIAL} not all tracks and seeds yet, "
+    "so it does not compare."
+)
 INTERVAL_NOTE = (
     "Interval: tracks drawn anew, widened by the seeds' own. "
     "Undecided: it holds zero, or there are fewer than 6 tracks."
@@ -93,13 +97,22 @@ def score_cell(study: PaperStudy, arm: Arm | None, metric: str, sources: Sequenc
         metric: name.
         sources: stems that count; all if None.
     """
-    values = [] if arm is None else seed_means(study.values(arm, metric), sources)
+    table = {} if arm is None else study.values(arm, metric)
+    values = seed_means(table, sources)
     if not values:
         return Cell()
     about = METRICS.build(metric)
     mean = float(np.mean(values))
     spread = f" ± {number(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
+    if not _is_whole(study, table, metric):
+        return Cell(number(mean) + spread + PARTIAL)
     return Cell(number(mean) + spread, mean, 1 if about.direction == "higher" else -1)
+
+
+def _is_whole(study: PaperStudy, table: Values, metric: str) -> bool:
+    """Say whether all seeds of an arm have all tracks that any arm has; else its means are of other tracks."""
+    wanted = {track for arm in study.arms for tracks in study.values(arm, metric).values() for track in tracks}
+    return len(table) == len(study.about.seeds) and all(set(tracks) == wanted for tracks in table.values())
 
 
 def cost_cell(arm: Arm | None, name: str, scale: float = 1.0, digits: int = 2) -> Cell:
@@ -178,7 +191,7 @@ def main_table(studies: Sequence[PaperStudy]) -> PaperTable:
 
 
 def _tracks_note(studies: Sequence[PaperStudy]) -> str:
-    parts = [f"{study.name}: {len(study.tracks)} tracks, {len(study.about.seeds)} seeds" for study in studies]
+    parts = [f"{study.name}: {len(study.tracks)} tracks, seeds: {len(study.about.seeds)}" for study in studies]
     return "; ".join(parts) + "."
 
 
@@ -257,7 +270,7 @@ def fusion_table(studies: Sequence[PaperStudy]) -> PaperTable:
     """
     lead = _columns(studies)
     header = ("fusion", "arm", "resolutions", "weights", "mean", "fusion parameters", "GMAC per s")
-    found = _family_rows(studies, "model.output", lambda model: model.output)
+    found = _family_rows(studies, "model.output", lambda model: model.output.fingerprint())
     rows = []
     for study, arm in found:
         model = arm.model

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from polyres.analysis.drawing import canvas, colour, line, tidy
+from polyres.analysis.drawing import colour, line, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +77,7 @@ def level_spectrogram(wave: Tensor) -> Tensor:
     """
     window = torch.hann_window(N_FFT, dtype=torch.float64)
     mono = wave.double().mean(dim=0)
-    spectrum = torch.stft(mono, N_FFT, HOP, window=window, center=True, pad_mode="constant", return_complex=True)
+    spectrum = torch.stft(mono, N_FFT, HOP, window=window, center=True, pad_mode="reflect", return_complex=True)
     return 10 * torch.log10(spectrum.abs().square() + 1e-12)
 
 
@@ -87,24 +87,28 @@ def spectrogram_figure(excerpt: Excerpt) -> Figure:
     Args:
         excerpt: what to draw.
     """
+    from matplotlib.figure import Figure
+
     names = list(excerpt.waves)
     columns = min(len(names), 4)
     rows = math.ceil(len(names) / columns)
-    figure, panels = canvas(columns, rows + 1, width=2.75, height=2.2)
+    figure = Figure(figsize=(2.75 * columns, 2.2 * (rows + 1)), layout="constrained")
+    grid = figure.add_gridspec(rows + 1, columns)
+    panels = [figure.add_subplot(grid[place // columns, place % columns]) for place in range(len(names))]
     levels = {name: level_spectrogram(wave) for name, wave in excerpt.waves.items()}
     top = max(float(level.max()) for level in levels.values())
+    panel_top_khz = min(HIGHEST_HZ, excerpt.sample_rate_hz // 2) // 1000
     image: Any = None
-    for place, (panel, name) in enumerate(zip(panels, names, strict=False)):
+    for place, (panel, name) in enumerate(zip(panels, names, strict=True)):
         image = _spectrogram(panel, levels[name], excerpt.sample_rate_hz, top)
         panel.set_title(name, fontsize=9.5)
+        panel.set_yticks(range(0, panel_top_khz + 1, 4))
         panel.set_ylabel("kHz" if place % columns == 0 else "")
         if place % columns:
             panel.set_yticklabels([])
         panel.set_xlabel("ms")
-    for panel in panels[len(names) :]:
-        panel.remove()
-    figure.colorbar(image, ax=panels[: len(names)], label="dB below the loudest", shrink=0.85, aspect=30)
-    wide = figure.add_subplot(rows + 1, 1, rows + 1)
+    figure.colorbar(image, ax=panels, label="dB below the loudest", shrink=0.85, aspect=30)
+    wide = figure.add_subplot(grid[rows, :])
     _levels(wide, excerpt)
     at = f"{excerpt.start_s + BEFORE_S:.2f} s"
     figure.suptitle(f"{excerpt.source} of {excerpt.track} at {at}", fontsize=10.5)
