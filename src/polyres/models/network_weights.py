@@ -1,0 +1,144 @@
+"""Weight files of the small networks around a codec: enhancers, refiners, bandwidth extension."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
+
+from polyres.core.config import Config
+from polyres.core.errors import ConfigError, OutputError, WeightsError
+from polyres.models.weights import (
+    METADATA_KEY,
+    check_finite,
+    fill,
+    one_line,
+    read_metadata,
+    read_tensors,
+    replaced_atomically,
+    weights_file,
+)
+from polyres.nn.bandwidth import BandwidthConfig, BandwidthExtender
+from polyres.nn.refine import ResidualConfig, ResidualNetwork
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a kind of network is built."""
+
+    config: type[Config]
+    network: type[nn.Module]
+
+
+KINDS: dict[str, _Kind] = {
+    "latent_enhancer": _Kind(ResidualConfig, ResidualNetwork),
+    "mel_refiner": _Kind(ResidualConfig, ResidualNetwork),
+    "bandwidth": _Kind(BandwidthConfig, BandwidthExtender),
+}
+"""What a weight file of this sort may hold."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and what its file says of it.
+
+    Attributes:
+        kind: of `KINDS`.
+        module: the network, float32, in evaluation mode.
+        card: data, training, scores; the codec it was trained behind under `codec`.
+    """
+
+    kind: str
+    module: nn.Module
+    card: dict[str, Any]
+
+
+def build_network(kind: str, config: Mapping[str, Any], seed: int = 0) -> nn.Module:
+    """Build a network with its first weights.
+
+    Args:
+        kind: of `KINDS`.
+        config: its settings as plain values.
+        seed: of the weights.
+
+    Returns:
+        The network.
+
+    Raises:
+        ConfigError: for an unknown kind or wrong settings.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"unknown kind of network {kind!r}; known: {', '.join(KINDS)}")
+    return KINDS[kind].network(KINDS[kind].config.from_dict(dict(config)), seed)
+
+
+def save_network(kind: str, module: nn.Module, path: str | Path, card: Mapping[str, Any] | None = None) -> Path:
+    """Write a network with its config and card; an older file is replaced only when the new one is complete.
+
+    Args:
+        kind: of `KINDS`.
+        module: the network.
+        path: the file, or an existing folder that gets `best.safetensors`.
+        card: values that JSON can hold.
+
+    Returns:
+        The file written.
+
+    Raises:
+        WeightsError: when a tensor is not finite, or the card is not JSON.
+        OutputError: when the file cannot be written.
+    """
+    target = weights_file(path)
+    try:
+        about = {"format": FORMAT, "kind": kind, "config": module.config.to_dict(), "card": dict(card or {})}
+        metadata = {METADATA_KEY: json.dumps(about, sort_keys=True, allow_nan=False)}
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"the card of {target} cannot be written as JSON: {one_line(error)}") from error
+    tensors = {
+        name: value.detach().to("cpu", torch.float32).contiguous() for name, value in module.state_dict().items()
+    }
+    check_finite(tensors, str(target))
+    try:
+        with replaced_atomically(target) as temporary:
+            save_file(tensors, temporary, metadata)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write {target}: {one_line(error)}") from error
+    return target
+
+
+def load_network(path: str | Path, kinds: tuple[str, ...] = tuple(KINDS)) -> Network:
+    """Read a network written by `save_network`.
+
+    Args:
+        path: the file, or a run folder with `best.safetensors`.
+        kinds: what is wanted.
+
+    Returns:
+        The network.
+
+    Raises:
+        WeightsError: when the file is missing, damaged, of another kind, or its tensors do not fit its config.
+    """
+    source = weights_file(path)
+    try:
+        about = json.loads(read_metadata(source).get(METADATA_KEY, "{}"))
+    except ValueError as error:
+        raise WeightsError(f"{source}: its header is damaged: {one_line(error)}") from error
+    kind = about.get("kind") if isinstance(about, dict) else None
+    if kind not in kinds:
+        raise WeightsError(f"{source} holds {kind or 'something else'}, not a network of kind {' or '.join(kinds)}")
+    try:
+        module = build_network(str(kind), about.get("config", {}))
+    except ConfigError as error:
+        raise WeightsError(f"{source}: its config cannot be built: {error}") from error
+    fill(module, read_tensors(source), str(source))
+    return Network(str(kind), module.eval(), dict(about.get("card", {})))
