@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from pyarrow import parquet
 
 from polyres.cli.main import main
+from polyres.metrics.catalogue import METRICS
+from polyres.models.separator import Separator, SeparatorConfig
+from polyres.models.weights import save_separator
+from polyres.nn.transformer import TransformerConfig
 
 SOURCES = ("drums", "bass", "other", "vocals")
+
+
+Change = Callable[[Path], object]
+BROKEN: list[Change] = [
+    lambda one: soundfile.write(one / "bass.wav", np.full((66150, 2), np.nan), 44100, "FLOAT"),
+    lambda one: (one / "bass.wav").write_bytes(b"no audio"),
+]
 
 
 def write_tracks(root: Path) -> Path:
@@ -29,7 +42,7 @@ def test_a_table_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(words) == 0
     shown = capsys.readouterr()
     assert "| share | all | nsdr | 1.2" in shown.out
-    assert "| silence | all | nsdr | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 | 2 | - |" in shown.out
+    assert "| silence | all | nsdr | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 | 0.00 to 0.00 | 2 | - |" in shown.out
     assert "4/4  silence  all  two" in shown.err
     assert main([*words, "--against", "silence"]) == 0
     assert "| share | all | nsdr | +1.2" in capsys.readouterr().out
@@ -37,6 +50,77 @@ def test_a_table_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(rows) == 2 * 2 * 4
     assert len((out / "scores.jsonl").read_text().splitlines()) == 16
+
+
+def write_model(path: Path) -> str:
+    config = SeparatorConfig(
+        n_fft=(512, 1024),
+        channels=4,
+        segment_samples=44100,
+        head="mask",
+        wave_branch=False,
+        transformer=TransformerConfig(kind="none"),
+    )
+    return str(save_separator(Separator(config), path / "tiny.safetensors"))
+
+
+def test_resolutions_one_by_one_and_their_shapley_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, model = write_tracks(tmp_path / "data"), write_model(tmp_path)
+    words = ["evaluate", model, "--data", str(data), "--out", str(tmp_path / "out"), "--metrics", "nsdr"]
+    assert main([*words, "--shapley", "--parquet", "--intervals", "--workers", "2", "--device", "cpu"]) == 0
+    shown = capsys.readouterr()
+    lines = [line.split(" | ")[1] for line in shown.out.splitlines() if line.startswith("| tiny")]
+    assert lines == ["all", "only 512", "only 1024", "shapley 512", "shapley 1024"]
+    assert "8/8  tiny  none  two" in shown.err
+    assert "median of medians over tracks" in shown.out
+    assert (tmp_path / "out" / "tables.md").read_text() == shown.out
+    table = parquet.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+    assert len(table) == 2 * 4 * 6
+    assert len((tmp_path / "out" / "scores.jsonl").read_text().splitlines()) == len(table)
+    assert main([*words, "--parts", "--against", "tiny"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "p Wilcoxon" in said.out
+
+
+def test_all_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = write_tracks(tmp_path / "data"), tmp_path / "out"
+    assert main(["evaluate", "share", "--data", str(data), "--out", str(out), "--metrics", "all"]) == 0
+    found = {line.split(" | ")[2] for line in capsys.readouterr().out.splitlines() if line.startswith("| share")}
+    assert found == set(METRICS.names())
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda one: (one / "bass.wav").unlink(), "no estimate of 'bass' in"),
+        (lambda one: soundfile.write(one / "bass.wav", np.zeros((72000, 2)), 48000), "is at 48000 Hz"),
+        (lambda one: [soundfile.write(path, np.zeros((50000, 2)), 44100) for path in one.iterdir()], "have 50000 samp"),
+        (lambda one: [path.unlink() for path in one.iterdir()], "no estimate of 'drums' in"),
+        *((broken, "bass.wav") for broken in BROKEN),
+    ],
+)
+def test_unusable_estimates_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Change, text: str
+) -> None:
+    data, made = write_tracks(tmp_path / "data"), write_tracks(tmp_path / "made")
+    change(made / "one")
+    assert main(["evaluate", "--estimates", str(made), "--data", str(data), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert text in error
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize("change", BROKEN)
+def test_unusable_references_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Change) -> None:
+    data = write_tracks(tmp_path / "data")
+    change(data / "one")
+    assert main(["evaluate", "share", "--data", str(data), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "bass.wav" in error
+    assert "\n" not in error
 
 
 @pytest.mark.parametrize(
@@ -47,7 +131,7 @@ def test_a_table_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["share", "--data", "{empty}"], "no tracks in"),
         (["share", "--data", "{data}", "--metrics", "sdrr"], "unknown metric 'sdrr'; did you mean"),
         (["share", "--data", "{data}", "--metrics", ","], "no metrics; name at least one"),
-        (["share", "--data", "{data}", "--average", "mode"], "average 'mode' is not known"),
+        (["share", "--data", "{data}", "--average", "mode"], "unknown aggregation 'mode'; known: median_of_medians"),
         (["share", "--data", "{data}", "--layout", "stem"], "unknown layout 'stem'; did you mean 'stems'"),
         (["nodel", "--data", "{data}"], "nodel"),
         (["--estimates", "{empty}", "--data", "{data}"], "no estimate of 'drums' in"),

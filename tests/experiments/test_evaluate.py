@@ -66,7 +66,11 @@ def test_a_model_that_gives_equal_shares_scores_like_equal_shares(tmp_path: Path
             assert row.value == pytest.approx(10 * np.log10(1 / 0.75), abs=0.2)
         assert (row.fingerprint, row.commit, row.seed, row.unit) == ("f" * 16, "abc", 7, "dB")
         assert row.frames == (None if row.metric == "nsdr" else 3)
-    stored = json.loads((tmp_path / "out" / "museval" / "small" / "a.json").read_text())
+    stored = json.loads((tmp_path / "out" / "museval" / "small" / "test" / "a.json").read_text())
+    frames = [frame["metrics"]["SDR"] for frame in stored["targets"][1]["frames"]]
+    (bass,) = [row for row in rows if (row.track, row.source, row.metric) == ("a", "bass", "sdr")]
+    assert (bass.value, bass.window_mean) == pytest.approx((np.median(frames), np.mean(frames)), abs=1e-5)
+    assert bass.value != bass.window_mean
     assert [target["name"] for target in stored["targets"]] == list(SOURCES)
     assert set(stored["targets"][0]["frames"][0]["metrics"]) == {"SDR", "SIR"}
 
@@ -155,6 +159,34 @@ def test_unusable_estimates_are_named(tmp_path: Path, change: object, text: str)
     with pytest.raises(InputError, match=text):
         evaluate([FolderSubject(made, "made")], tracks_of(root), tmp_path / "out", EvaluateOptions(("nsdr",)), silent)
     assert not (tmp_path / "out" / "scores.jsonl").exists()
+
+
+def test_estimates_at_another_rate_are_refused(tmp_path: Path) -> None:
+    root, made = write_tracks(tmp_path / "data"), write_tracks(tmp_path / "made")
+    soundfile.write(made / "a" / "other.wav", np.zeros((36000, 2)), 12000)
+    with pytest.raises(InputError, match=r"other.wav' is at 12000 Hz, the tracks are scored at 8000 Hz; resample"):
+        evaluate([FolderSubject(made, "made")], tracks_of(root), tmp_path / "out", EvaluateOptions(("nsdr",)), silent)
+
+
+@pytest.mark.parametrize("subset", ["test", "train"])
+def test_estimates_may_lie_as_museval_has_them(tmp_path: Path, subset: str) -> None:
+    made = write_tracks(tmp_path / "made" / subset, gain=0.5).parent
+    options = EvaluateOptions(("nsdr",))
+    rows = evaluate(
+        [FolderSubject(made, "made")], tracks_of(write_tracks(tmp_path / "data")), tmp_path / "o", options, silent
+    )
+    assert {row.track for row in rows} == {"a", "b"}
+    assert [row.value for row in rows] == pytest.approx([20 * np.log10(2)] * 8, abs=1e-3)
+
+
+def test_a_model_that_gives_no_numbers_is_named(tmp_path: Path) -> None:
+    whole = small()
+    with torch.no_grad():
+        next(whole.separator.model.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match=r"small \(all\) on 'a': the waveforms contain NaN or infinite samples"):
+        evaluate(
+            [whole], tracks_of(write_tracks(tmp_path / "data")), tmp_path / "out", EvaluateOptions(("nsdr",)), silent
+        )
 
 
 def test_missing_stems_of_a_model_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -88,3 +90,20 @@ def test_where_less_is_better_less_is_better() -> None:
 def test_a_missing_reference_is_an_error() -> None:
     with pytest.raises(ConfigError, match="no scores of 'older' to compare with"):
         paired(rows_of("old", base(3)), "older")
+
+
+def test_both_tests_are_corrected_over_the_lines_of_a_metric() -> None:
+    values = base(9)
+    rows = rows_of("old", values) + rows_of("new", values + 0.5) + rows_of("newer", values + 0.25)
+    lines = paired(rows, "old")
+    # Of 2^9 combinations of signs two are as large as nine gains: p = 1/256, twice that for two lines.
+    assert [line.p_permutation for line in lines] == pytest.approx([2 / 256] * 2)
+    assert [line.p_value for line in lines] == pytest.approx([2 / 256] * 2, rel=0.01)  # equal ranks: asymptotic
+    assert "| 7.8e-03 | 7.8e-03 | 9 | better |" in paired_markdown(lines, "old")
+    (few,) = paired(rows_of("old", base(5)) + rows_of("new", base(5) + 9.0), "old")
+    assert (few.p_value, few.p_permutation) == (None, None)
+
+
+def test_shapley_values_are_not_compared() -> None:
+    rows = rows_of("old", base(9)) + [replace(row, part="shapley 512") for row in rows_of("old", base(9))]
+    assert paired(rows, "old") == []

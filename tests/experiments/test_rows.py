@@ -46,6 +46,11 @@ def test_a_broken_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
         RowFile(path)
 
 
+def test_what_a_row_need_not_have_may_be_absent() -> None:
+    values = {key: value for key, value in vars(ROW).items() if key not in ("window_mean", "frames")}
+    assert row_from(values) == ROW
+
+
 def test_other_json_is_no_row() -> None:
     for value in ({"model": "x"}, [1], {**json.loads(json.dumps(vars(ROW))), "more": 1}):
         with pytest.raises(ValueError, match="not a row"):

@@ -13,8 +13,10 @@ from polyres.core.errors import InputError, UnknownNameError
 from polyres.metrics.aggregate import (
     AGGREGATIONS,
     aggregate,
+    bootstrap_columns,
     bootstrap_interval,
     holm,
+    over_tracks,
     paired_differences,
     permutation_test,
     track_scores,
@@ -177,3 +179,45 @@ def test_verdicts() -> None:
     assert verdict((-0.1, 0.5), 30) == "undecided"
     assert verdict((0.1, 0.5), 5) == "undecided"
     assert verdict((NAN, NAN), 30) == "undecided"
+
+
+def test_columns_are_averaged_without_what_is_missing() -> None:
+    table = [[1.0, NAN, NAN], [2.0, 4.0, NAN], [6.0, NAN, NAN]]
+    columns, overall = over_tracks(table, "mean")
+    np.testing.assert_array_equal(columns, [3, 4, NAN])
+    assert overall == 3.5
+    assert over_tracks(table, "median")[1] == 3.0
+    assert math.isnan(over_tracks([[NAN]], "mean")[1])
+
+
+def test_intervals_of_columns_and_of_their_mean() -> None:
+    table = np.column_stack([scores(40), scores(40, seed=1) + 5, np.full(40, NAN)])
+    table[:30, 1] = NAN
+    found = bootstrap_columns(table, seed=0, resamples=4000)
+    assert found.shape == (4, 2)
+    wanted = [bootstrap_interval(table[:, column], seed=3) for column in (0, 1)]
+    np.testing.assert_allclose(found[:2], wanted, atol=0.08)
+    assert np.isnan(found[2]).all()
+    assert found[3, 0] < np.nanmean(np.nanmean(table[:, :2], axis=0)) < found[3, 1]
+    np.testing.assert_array_equal(found, bootstrap_columns(table, seed=0, resamples=4000))
+
+
+def test_opposite_columns_have_a_certain_mean() -> None:
+    values = scores(20)
+    found = bootstrap_columns(np.column_stack([values, -values]), seed=0)
+    assert found[2] == pytest.approx([0, 0], abs=1e-12)
+    assert found[0, 1] - found[0, 0] > 0.5
+
+
+def test_one_track_has_no_interval() -> None:
+    assert np.isnan(bootstrap_columns([[1.0, 2.0]], seed=0)).all()
+    assert np.isnan(bootstrap_columns([[1.0], [NAN]], seed=0)).all()
+
+
+def test_unusable_settings_of_intervals_are_refused() -> None:
+    with pytest.raises(InputError, match="level must lie between 0 and 1, got 1"):
+        bootstrap_columns([[1.0]], seed=0, level=1)
+    with pytest.raises(InputError, match="resamples must be at least 1, got 0"):
+        bootstrap_columns([[1.0]], seed=0, resamples=0)
+    with pytest.raises(InputError, match="statistic 'mode' is not known"):
+        bootstrap_columns([[1.0]], "mode", seed=0)  # type: ignore[arg-type]

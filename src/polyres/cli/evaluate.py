@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +16,52 @@ if TYPE_CHECKING:
     from polyres.data.datasets import TracksDataset
     from polyres.experiments.evaluate import EvaluateOptions
     from polyres.experiments.rows import ScoreRow
-    from polyres.experiments.subjects import Subject
+    from polyres.experiments.subjects import ModelSubject, Subject
     from polyres.inference.options import SeparateOptions
 
 DEFAULT_METRICS = "nsdr,sdr"
+TABLES_FILE = "tables.md"
+PARQUET_FILE = "scores.parquet"
+
+Models = Annotated[list[str] | None, typer.Argument(metavar="[MODEL...]", help="Names or paths as for separate.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Folder of songs with known stems; or YAML with roots, a recipe or a run's config.yaml."),
+]
+Layout = Annotated[str | None, typer.Option(help="How the songs lie there: see polyres data check; found by default.")]
+Split = Annotated[str | None, typer.Option(help="all, train, valid or test; all by default.")]
+Estimates = Annotated[
+    list[Path] | None,
+    typer.Option(help="Score stems that are there: DIR/TRACK/vocals.wav, also DIR/test/TRACK … May be repeated."),
+]
+Metrics = Annotated[
+    str, typer.Option(help="Comma-separated, or all: nsdr, sdr, isr, sir, sar, si_sdr, log_wmse, onset_correlation …")
+]
+Stems = Annotated[str, typer.Option(help="Stems to score, comma-separated.")]
+Parts = Annotated[bool, typer.Option("--parts", help="Also each resolution alone, and all but each.")]
+Shapley = Annotated[
+    bool, typer.Option("--shapley", help="Also the exact Shapley value of every resolution: 2^R passes per song.")
+]
+OwnMixture = Annotated[
+    bool, typer.Option("--own-mixture", help="Separate the track's mixture file, not the sum of its stems.")
+]
+MaxLength = Annotated[float | None, typer.Option(min=1.0, help="Score only this much of every song.")]
+SampleRate = Annotated[int | None, typer.Option(min=1, help="Hz at which is scored; that of the songs by default.")]
+Out = Annotated[Path, typer.Option(help="Folder of the results; what it holds is not done again.")]
+Parquet = Annotated[bool, typer.Option("--parquet", help="Also write the rows to OUT/scores.parquet.")]
+Average = Annotated[
+    str, typer.Option(help="Over windows, then over tracks: median_of_medians, mean_of_medians or mean.")
+]
+Intervals = Annotated[bool, typer.Option("--intervals", help="Print the interval over tracks of every stem too.")]
+Against = Annotated[
+    str | None, typer.Option(help="Also print paired differences to this model, with intervals over tracks.")
+]
+Overlap = Annotated[float, typer.Option(min=0.0, max=0.99, help="Of segments.")]
+Shifts = Annotated[int, typer.Option(min=0, help="Shifted passes that are averaged.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Workers = Annotated[int, typer.Option(min=1, help="Songs scored at the same time, beside the one being separated.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the rows as JSON lines instead of a table.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,67 +73,81 @@ def register(app: typer.Typer) -> None:
     app.command("evaluate")(evaluate)
 
 
+@dataclass(frozen=True)
+class View:
+    """How results are shown."""
+
+    average: str
+    against: str | None
+    intervals: bool
+    as_json: bool
+
+
 def evaluate(
-    models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL...]", help="Names or paths as for separate --model.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of songs with known stems.")] = None,
-    layout: Annotated[str, typer.Option(help="How the songs lie there: see polyres data check --help.")] = "stems",
-    split: Annotated[str, typer.Option(help="all, train, valid or test.")] = "all",
-    estimates: Annotated[
-        list[Path] | None, typer.Option(help="Score stems that are there: DIR/TRACK/vocals.wav … May be repeated.")
-    ] = None,
-    metrics: Annotated[
-        str, typer.Option(help="Comma-separated: nsdr, sdr, isr, sir, sar, si_sdr, log_wmse …")
-    ] = DEFAULT_METRICS,
-    stems: Annotated[str, typer.Option(help="Stems to score, comma-separated.")] = "drums,bass,other,vocals",
-    parts: Annotated[bool, typer.Option("--parts", help="Also each resolution alone, and all but each.")] = False,
-    own_mixture: Annotated[
-        bool, typer.Option("--own-mixture", help="Separate the track's mixture file, not the sum of its stems.")
-    ] = False,
-    max_length_s: Annotated[float | None, typer.Option(min=1.0, help="Score only this much of every song.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the results; what it holds is not done again.")] = Path("scores"),
-    average: Annotated[str, typer.Option(help="Over tracks in the table: median or mean.")] = "median",
-    against: Annotated[
-        str | None, typer.Option(help="Also print paired differences to this model, with intervals over tracks.")
-    ] = None,
-    overlap: Annotated[float, typer.Option(min=0.0, max=0.99, help="Of segments.")] = 0.25,
-    shifts: Annotated[int, typer.Option(min=0, help="Shifted passes that are averaged.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "fp32",
-    workers: Annotated[int, typer.Option(min=1, help="Tracks scored at the same time.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON lines instead of a table.")] = False,
+    models: Models = None,
+    data: Data = None,
+    layout: Layout = None,
+    split: Split = None,
+    estimates: Estimates = None,
+    metrics: Metrics = DEFAULT_METRICS,
+    stems: Stems = "drums,bass,other,vocals",
+    parts: Parts = False,
+    shapley: Shapley = False,
+    own_mixture: OwnMixture = False,
+    max_length_s: MaxLength = None,
+    sample_rate: SampleRate = None,
+    out: Out = Path("scores"),
+    parquet: Parquet = False,
+    average: Average = "median_of_medians",
+    intervals: Intervals = False,
+    against: Against = None,
+    overlap: Overlap = 0.25,
+    shifts: Shifts = 0,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    workers: Workers = 1,
+    as_json: AsJson = False,
 ) -> None:
     """Score models on songs with known stems, and keep every score as a row.
 
     MODEL may also be mixture, share (mixture / stems) or silence: what a model has to beat.
 
-    OUT gets scores.jsonl and, for sdr, isr, sir and sar, one file per track in museval's schema.
+    OUT gets scores.jsonl, tables.md and, for sdr, isr, sir and sar, museval/MODEL/test/TRACK.json in museval's schema.
 
-    sdr and its kin are medians over windows of one second, as museval computes them; nsdr is over whole tracks.
+    sdr and its kin are over windows of one second, as in museval; nsdr and the others are over whole tracks.
     """
     if data is None:
         raise ConfigError("no songs to score on; give --data DIR")
     if not models and not estimates:
         raise ConfigError("nothing to score; name a model, such as default, or give --estimates DIR")
-    if average not in ("median", "mean"):
-        raise ConfigError(f"average {average!r} is not known; choose median or mean")
-    from polyres.data.datasets import TracksConfig, TracksDataset
     from polyres.experiments.evaluate import EvaluateOptions
+    from polyres.experiments.parquet import check_pyarrow
+    from polyres.experiments.song_sets import SongChoices, open_songs
     from polyres.inference.options import SeparateOptions
+    from polyres.metrics.aggregate import AGGREGATIONS
 
+    AGGREGATIONS.build(average)
+    if parquet:
+        check_pyarrow()
     sources = _words(stems)
-    where = {"roots": [str(data)], "layout": layout, "split": split, "sources": sources, "max_length_s": max_length_s}
-    tracks = TracksDataset(TracksConfig.from_dict(where))
-    options = EvaluateOptions(_words(metrics), workers, own_mixture)
+    options = EvaluateOptions(_metric_names(metrics), workers, own_mixture)
+    tracks = open_songs(data, SongChoices(sources, layout, split, sample_rate, max_length_s))
     separate = SeparateOptions(overlap=overlap, shifts=shifts)
-    subjects = _subjects(models or [], estimates or [], parts, device, precision, separate)
+    wholes = _models(models or [], device, precision, separate)
+    subjects = [part for one in wholes for part in _with_parts(one, parts, shapley)] + _folders(estimates or [])
     rows = _run(subjects, tracks, out, options)
-    _print(rows, sources, average, against, as_json)
+    rows += _shapley(wholes, rows, out) if shapley else []
+    _keep(rows, sources, out, View(average, against, intervals, as_json), parquet)
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _metric_names(text: str) -> tuple[str, ...]:
+    from polyres.metrics.catalogue import METRICS
+
+    return tuple(METRICS.names()) if text.strip() == "all" else _words(text)
 
 
 def _run(subjects: list[Subject], tracks: TracksDataset, out: Path, options: EvaluateOptions) -> list[ScoreRow]:
@@ -98,12 +155,14 @@ def _run(subjects: list[Subject], tracks: TracksDataset, out: Path, options: Eva
     from polyres.experiments.evaluate import evaluate as run
 
     total = count_jobs(subjects, tracks, out, options)
-    done = 0
+    done, start = 0, time.monotonic()
 
     def report(model: str, part: str, track: str) -> None:
         nonlocal done
         done += 1
-        typer.echo(f"{done}/{total}  {model}  {part}  {track}", err=True)
+        left_s = (time.monotonic() - start) / done * (total - done)
+        left = f"  about {left_s / 60:.0f} min left" if left_s >= 60 else ""
+        typer.echo(f"{done}/{total}  {model}  {part}  {track}{left}", err=True)
 
     rows = run(subjects, tracks, out, options, report)
     for line in tracks.warnings:
@@ -111,11 +170,8 @@ def _run(subjects: list[Subject], tracks: TracksDataset, out: Path, options: Eva
     return rows
 
 
-def _subjects(
-    models: list[str], estimates: list[Path], parts: bool, device: str, precision: str, options: SeparateOptions
-) -> list[Subject]:
-    from polyres.data.track_files import require_folder
-    from polyres.experiments.subjects import GUESSES, FolderSubject, GuessSubject, ModelSubject, origin_of, parts_of
+def _models(models: list[str], device: str, precision: str, options: SeparateOptions) -> list[Subject]:
+    from polyres.experiments.subjects import GUESSES, GuessSubject, ModelSubject, origin_of
     from polyres.inference.load import load_separator
 
     subjects: list[Subject] = []
@@ -124,21 +180,50 @@ def _subjects(
             subjects.append(GuessSubject(name))
             continue
         separator = load_separator(name, device, precision)
-        whole = ModelSubject(separator, origin_of(name, separator), options)
-        subjects += [whole, *(parts_of(whole) if parts else [])]
-    subjects += [FolderSubject(require_folder(folder), folder.resolve().name) for folder in estimates]
+        subjects.append(ModelSubject(separator, origin_of(name, separator), options))
     return subjects
 
 
-def _print(rows: list[ScoreRow], sources: tuple[str, ...], average: str, against: str | None, as_json: bool) -> None:
-    from polyres.experiments.paired import paired, paired_markdown
-    from polyres.experiments.summary import markdown, summarise
+def _folders(estimates: list[Path]) -> list[Subject]:
+    from polyres.data.track_files import require_folder
+    from polyres.experiments.subjects import FolderSubject
 
-    if as_json:
-        for row in rows:
-            typer.echo(json.dumps(asdict(row), ensure_ascii=False))
-        return
-    typer.echo(f"{average} over tracks\n")
-    typer.echo(markdown(summarise(rows, sources, "median" if average == "median" else "mean"), sources))
-    if against is not None:
-        typer.echo("\n" + paired_markdown(paired(rows, against), against))
+    return [FolderSubject(require_folder(folder), folder.resolve().name) for folder in estimates]
+
+
+def _with_parts(whole: Subject, parts: bool, shapley: bool) -> list[Subject]:
+    from polyres.experiments.shapley import coalitions_of
+    from polyres.experiments.subjects import ModelSubject, parts_of
+
+    if not isinstance(whole, ModelSubject):
+        return [whole]
+    if shapley:
+        return [whole, *coalitions_of(whole)]
+    return [whole, *(parts_of(whole) if parts else [])]
+
+
+def _shapley(wholes: list[Subject], rows: list[ScoreRow], out: Path) -> list[ScoreRow]:
+    from polyres.experiments.shapley import add_shapley
+    from polyres.experiments.subjects import ModelSubject
+
+    chosen: list[ModelSubject] = [whole for whole in wholes if isinstance(whole, ModelSubject)]
+    return [row for whole in chosen for row in add_shapley(out, whole, rows)]
+
+
+def _keep(rows: list[ScoreRow], sources: tuple[str, ...], out: Path, view: View, parquet: bool) -> None:
+    """Write the tables, and print them or the rows."""
+    from polyres.experiments.paired import paired, paired_markdown
+    from polyres.experiments.parquet import write_parquet
+    from polyres.experiments.summary import markdown, shown_lines, summarise
+    from polyres.training.run_folder import write_text
+
+    lines = shown_lines(summarise(rows, sources, view.average))
+    text = f"{view.average.replace('_', ' ')} over tracks\n\n{markdown(lines, sources, view.intervals)}\n"
+    if view.against is not None:
+        text += f"\n{paired_markdown(paired(rows, view.against), view.against)}\n"
+    write_text(out / TABLES_FILE, text)
+    if parquet:
+        write_parquet(rows, out / PARQUET_FILE)
+    if view.as_json:
+        text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+    typer.echo(text, nl=False)

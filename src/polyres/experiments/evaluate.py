@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from polyres.core.errors import ConfigError
+from polyres.core.errors import ConfigError, InputError
 from polyres.data.datasets import TracksDataset
 from polyres.data.names import shown
 from polyres.experiments.museval_json import track_scores, write_track
@@ -55,7 +55,8 @@ def evaluate(
     Args:
         subjects: models, parts of models or folders of estimates.
         tracks: references.
-        out: gets `scores.jsonl` and, with BSSEval metrics, `museval/MODEL/TRACK.json` in museval's schema.
+        out: gets `scores.jsonl` and, with BSSEval metrics, `museval/MODEL/test/TRACK.json` in museval's schema; its
+            `EvalStore.add_eval_dir` reads `museval/MODEL`.
         options: metrics and workers.
         report: told after every track.
 
@@ -80,7 +81,11 @@ def evaluate(
 
     def finish() -> None:
         subject, track, future = pending.popleft()
-        _write(out, file, subject, track, future.result(), tracks.config.sample_rate_hz)
+        try:
+            scores = future.result()
+        except InputError as error:
+            raise InputError(f"{subject.name} ({subject.part}) on {shown(Path(track))!r}: {error}") from error
+        _write(out, file, subject, track, scores)
         report(subject.name, subject.part, track)
 
     with ThreadPoolExecutor(max_workers=options.workers) as pool:
@@ -132,13 +137,13 @@ def _estimates(subject: Subject, tracks: TracksDataset, index: int, own_mixture:
     return stems, subject.estimate(tracks.names[index], mixture, tracks.config.sources, rate_hz)
 
 
-def _write(out: Path, file: RowFile, subject: Subject, track: str, scores: TrackScores, rate_hz: int) -> None:
+def _write(out: Path, file: RowFile, subject: Subject, track: str, scores: TrackScores) -> None:
     """Write museval's file first: rows are what says that a track is done."""
     if scores.frames:
         whole = subject.name if subject.part == "all" else f"{subject.name} {subject.part}"
         frames = {name.upper(): values.tolist() for name, values in scores.frames.items()}
-        path = out / "museval" / shown(Path(whole)).replace("/", "_") / f"{shown(Path(track)).replace('/', '_')}.json"
-        write_track(path, track_scores(frames, scores.sources))
+        folder, name = (shown(Path(text)).replace("/", "_") for text in (whole, track))
+        write_track(out / "museval" / folder / "test" / f"{name}.json", track_scores(frames, scores.sources))
     file.append(_rows(subject, track, scores))
 
 
@@ -163,6 +168,7 @@ def _rows(subject: Subject, track: str, scores: TrackScores) -> list[ScoreRow]:
                     subject.origin.fingerprint,
                     subject.origin.commit,
                     subject.origin.seed,
+                    None if frames is None else finite_or_none(float(frames[frames.isfinite()].mean())),
                 )
             )
     return rows

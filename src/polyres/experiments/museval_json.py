@@ -27,9 +27,9 @@ def track_scores(
         hop_s: distance of frames in seconds.
 
     Returns:
-        JSON-able; values rounded to 1e-5 dB, null where a frame has none or an infinite one.
+        To be written as JSON; values rounded to 1e-5 dB, NaN where a frame has none or an infinite one.
 
-    Source: museval 0.4.1, musevaljson schema.
+    Source: museval 0.4.1, musdb.schema.json and TrackStore.
     """
     targets = []
     for index, source in enumerate(sources):
@@ -46,12 +46,12 @@ def track_scores(
     return {"targets": targets}
 
 
-def _rounded(value: float) -> float | None:
-    return round(round(value / _STEP) * _STEP, 5) if math.isfinite(value) else None
+def _rounded(value: float) -> float:
+    return round(round(value / _STEP) * _STEP, 5) if math.isfinite(value) else math.nan
 
 
 def write_track(path: Path, scores: Mapping[str, object]) -> None:
-    """Write the scores of one track in one step.
+    """Write the scores of one track in one step; a frame without a value is NaN, as museval writes and reads it.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -59,7 +59,7 @@ def write_track(path: Path, scores: Mapping[str, object]) -> None:
     temporary = path.with_name(f".{path.name}.part{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(scores, indent=2, allow_nan=False), encoding="utf-8")
+        temporary.write_text(json.dumps(scores, indent=2), encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
         with suppress(OSError):

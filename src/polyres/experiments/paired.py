@@ -10,8 +10,18 @@ import numpy as np
 
 from polyres.core.errors import ConfigError
 from polyres.experiments.rows import ScoreRow
-from polyres.metrics.aggregate import MIN_TRACKS, bootstrap_interval, holm, verdict, wilcoxon_test
+from polyres.metrics.aggregate import (
+    MIN_TRACKS,
+    bootstrap_interval,
+    holm,
+    permutation_test,
+    verdict,
+    wilcoxon_test,
+)
 from polyres.metrics.catalogue import METRICS
+
+NO_SCORES = ("with ", "none", "shapley ")
+"""Beginnings of the names of parts that are not compared with a model."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class PairedLine:
         high: upper end.
         p_value: of Wilcoxon's signed-rank test, Holm-corrected over the lines of the metric; None for few tracks.
         tracks: how many tracks both have.
+        p_permutation: of the sign-flip test of the mean, corrected alike; None for few tracks.
     """
 
     model: str
@@ -37,6 +48,7 @@ class PairedLine:
     high: float
     p_value: float | None
     tracks: int
+    p_permutation: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -49,7 +61,7 @@ def paired(rows: Sequence[ScoreRow], reference: str, seed: int = 0) -> list[Pair
     """Compare every model with one of them, track by track.
 
     Args:
-        rows: scores of all.
+        rows: scores of all; Shapley values are no scores and are left out.
         reference: name of the model to compare with, all of its resolutions listening.
         seed: of the resampling.
 
@@ -71,8 +83,12 @@ def paired(rows: Sequence[ScoreRow], reference: str, seed: int = 0) -> list[Pair
         first, second = ([scores[track] for track in shared] for scores in (values, base))
         low, high = bootstrap_interval(np.subtract(first, second), seed=seed)
         outcome = wilcoxon_test(first, second)
-        p_value = outcome.p_value if len(shared) >= MIN_TRACKS else None
-        lines.append(PairedLine(model, part, metric, outcome.difference, low, high, p_value, len(shared)))
+        p_value = p_permutation = None
+        if len(shared) >= MIN_TRACKS:
+            p_value, p_permutation = outcome.p_value, permutation_test(first, second, seed=seed).p_value
+        lines.append(
+            PairedLine(model, part, metric, outcome.difference, low, high, p_value, len(shared), p_permutation)
+        )
     return _corrected(lines)
 
 
@@ -80,7 +96,7 @@ def _track_means(rows: Sequence[ScoreRow]) -> dict[tuple[str, str, str], dict[st
     """Average over the stems of every track."""
     values: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for row in rows:
-        if row.value is not None:
+        if row.value is not None and not row.part.startswith(NO_SCORES):
             of_track = values.setdefault((row.model, row.part, row.metric), {})
             of_track.setdefault(row.track, []).append(row.value)
     return {key: {track: float(np.mean(v)) for track, v in tracks.items()} for key, tracks in values.items()}
@@ -92,20 +108,21 @@ def _corrected(lines: Sequence[PairedLine]) -> list[PairedLine]:
     for metric in dict.fromkeys(line.metric for line in lines):
         tested = [index for index, line in enumerate(lines) if line.metric == metric and line.p_value is not None]
         adjusted = holm([lines[index].p_value or 0.0 for index in tested])
-        for index, p_value in zip(tested, adjusted.tolist(), strict=True):
-            result[index] = replace(lines[index], p_value=p_value)
+        flipped = holm([lines[index].p_permutation or 0.0 for index in tested])
+        for index, p_value, p_permutation in zip(tested, adjusted.tolist(), flipped.tolist(), strict=True):
+            result[index] = replace(lines[index], p_value=p_value, p_permutation=p_permutation)
     return result
 
 
 def paired_markdown(lines: Sequence[PairedLine], reference: str) -> str:
-    """Word paired differences as a Markdown table."""
+    """Word paired differences as a Markdown table; both p-values are corrected by Holm's method within a metric."""
     table = [
-        f"| model | resolutions | metric | against {reference} | 95 % | p (Holm) | tracks | verdict |",
-        "|---" * 8 + "|",
+        f"| model | resolutions | metric | against {reference} | 95 % | p Wilcoxon | p sign flips | tracks | verdict |",
+        "|---" * 9 + "|",
     ]
     for line in lines:
-        p_value = "-" if line.p_value is None or math.isnan(line.p_value) else f"{line.p_value:.1e}"
+        p_values = ["-" if p is None or math.isnan(p) else f"{p:.1e}" for p in (line.p_value, line.p_permutation)]
         interval = f"{line.low:+.2f} to {line.high:+.2f}"
-        cells = [line.model, line.part, line.metric, f"{line.mean_difference:+.2f}", interval, p_value]
+        cells = [line.model, line.part, line.metric, f"{line.mean_difference:+.2f}", interval, *p_values]
         table.append("| " + " | ".join([*cells, str(line.tracks), line.verdict]) + " |")
     return "\n".join(table)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 from polyres.core.errors import InputError, OutputError
@@ -30,6 +30,8 @@ class ScoreRow:
         fingerprint: of the config of the run that trained the model, if known.
         commit: of the code of that run, if known.
         seed: of that run, if known.
+        window_mean: mean over the windows with a value, where `value` is their median; None for metrics over the whole
+            track.
     """
 
     model: str
@@ -45,6 +47,7 @@ class ScoreRow:
     fingerprint: str | None = None
     commit: str | None = None
     seed: int | None = None
+    window_mean: float | None = None
 
 
 class RowFile:
@@ -102,14 +105,16 @@ class RowFile:
 
 
 def row_from(values: object) -> ScoreRow:
-    """Turn a JSON object into a row.
+    """Turn a JSON object into a row; what a row need not have may be absent.
 
     Raises:
         ValueError: if it is no row.
     """
-    if not isinstance(values, dict) or set(values) != {field.name for field in fields(ScoreRow)}:
+    known = {field.name for field in fields(ScoreRow)}
+    needed = {field.name for field in fields(ScoreRow) if field.default is MISSING}
+    if not isinstance(values, dict) or not needed <= set(values) <= known:
         raise ValueError("not a row of scores")
-    return ScoreRow(**{field.name: values[field.name] for field in fields(ScoreRow)})
+    return ScoreRow(**values)
 
 
 def finite_or_none(value: float) -> float | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from polyres.core.errors import ConfigError, InputError
+from polyres.data.audio import probe
 from polyres.data.track_files import stem_paths
 from polyres.data.tracks import load_track
 from polyres.inference.load import LoadedSeparator
@@ -28,6 +29,9 @@ class Origin:
     commit: str | None = None
     seed: int | None = None
 
+
+SUBSETS = ("test", "train")
+"""Folders between DIR and TRACK in the layout of MUSDB18."""
 
 MAX_LENGTH_DIFFERENCE_SAMPLES = 4096
 """What lossy codecs add or take at the ends of a file."""
@@ -107,13 +111,21 @@ class FolderSubject:
         """Read the stems of the track.
 
         Raises:
-            InputError: if a stem is missing, or its length differs from the mixture's by more than a codec's edges.
+            InputError: if a stem is missing or at another rate, or its length differs from the mixture's by more than
+                a codec's edges.
         """
-        folder = self.folder / track
+        folder = self._folder_of(track)
         found = stem_paths(folder, sources)
         missing = [source for source in sources if source not in found]
         if missing:
             raise InputError(f"no estimate of {missing[0]!r} in '{folder}'; it needs {missing[0]}.wav, .flac or alike")
+        for path in found.values():
+            rate_hz = probe(path).sample_rate_hz
+            if rate_hz != sample_rate_hz:
+                raise InputError(
+                    f"'{path}' is at {rate_hz} Hz, the tracks are scored at {sample_rate_hz} Hz; "
+                    "resample the estimates, or choose another --sample-rate"
+                )
         stems = load_track(folder, sources, sample_rate_hz, mixture.shape[0])
         length = mixture.shape[-1]
         if abs(stems.shape[-1] - length) > MAX_LENGTH_DIFFERENCE_SAMPLES:
@@ -122,6 +134,11 @@ class FolderSubject:
                 "give estimates of the whole track"
             )
         return torch.nn.functional.pad(stems, (0, max(0, length - stems.shape[-1])))[..., :length]
+
+    def _folder_of(self, track: str) -> Path:
+        """Return the folder of a track: DIR/TRACK, or DIR/test/TRACK as museval's tools write it."""
+        places = [self.folder / track, *(self.folder / subset / track for subset in SUBSETS)]
+        return next((place for place in places if place.is_dir()), places[0])
 
 
 @dataclass(frozen=True)
@@ -161,16 +178,25 @@ def origin_of(name_or_path: str, separator: LoadedSeparator) -> Origin:
     return Origin(separator.weights_id, card.get("fingerprint"), card.get("commit"), card.get("seed"))
 
 
-def parts_of(whole: ModelSubject) -> list[ModelSubject]:
-    """Return a model's resolutions one by one, and the model without each of them.
+def resolutions_of(whole: ModelSubject) -> Separator:
+    """Return the model of a subject if it has resolutions to take apart.
 
     Raises:
         ConfigError: for a bag, or a model of one resolution.
     """
     model = whole.separator.model
     if not isinstance(model, Separator) or len(model.config.n_fft) < 2:
-        raise ConfigError(f"{whole.name} has no resolutions to take apart; leave out --parts")
-    sizes = model.config.n_fft
+        raise ConfigError(f"{whole.name} has no resolutions to take apart; leave out --parts and --shapley")
+    return model
+
+
+def parts_of(whole: ModelSubject) -> list[ModelSubject]:
+    """Return a model's resolutions one by one, and the model without each of them.
+
+    Raises:
+        ConfigError: for a bag, or a model of one resolution.
+    """
+    sizes = resolutions_of(whole).config.n_fft
     chosen = [(f"only {size}", [size]) for size in sizes]
     if len(sizes) > 2:
         chosen += [(f"without {size}", [other for other in sizes if other != size]) for size in sizes]

@@ -1,17 +1,20 @@
-"""Tables of scores: over tracks, per stem, with the share of windows that had no value."""
+"""Tables of scores: over tracks, per stem, with intervals and the share of windows that had no value."""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+import numpy as np
+
+from polyres.core.errors import InputError
 from polyres.experiments.rows import ScoreRow
+from polyres.metrics.aggregate import AGGREGATIONS, Aggregation, bootstrap_columns, over_tracks
 
-Average = Literal["mean", "median"]
-AVERAGES: dict[Average, Callable[[list[float]], float]] = {"mean": statistics.fmean, "median": statistics.median}
+Interval = tuple[float, float]
+HIDDEN = ("with ", "none")
+"""Beginnings of the names of parts that only serve Shapley values."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,9 @@ class SummaryLine:
         part: which resolutions listened.
         metric: name.
         by_source: stem to its average over tracks; NaN where no track has a value.
+        intervals: stem to its 95 % interval over tracks; NaN with fewer than two.
         overall: mean over the stems.
+        interval: its 95 % interval over tracks.
         tracks: how many tracks were scored.
         invalid_share: share of windows without a value; None for metrics over whole tracks.
     """
@@ -32,55 +37,118 @@ class SummaryLine:
     part: str
     metric: str
     by_source: dict[str, float]
+    intervals: dict[str, Interval]
     overall: float
+    interval: Interval
     tracks: int
     invalid_share: float | None
 
 
-def summarise(rows: Sequence[ScoreRow], sources: Sequence[str], average: Average = "median") -> list[SummaryLine]:
+def summarise(
+    rows: Sequence[ScoreRow], sources: Sequence[str], method: str = "median_of_medians", seed: int = 0
+) -> list[SummaryLine]:
     """Average over tracks: of every model, part and metric, per stem.
 
     Args:
-        rows: scores; each is a median over its track's windows, or a value of the whole track.
+        rows: scores.
         sources: stems, in the order of the table.
-        average: "median" (museval's headline: median of medians) or "mean" (mean over tracks).
+        method: a name of `polyres.metrics.aggregate.AGGREGATIONS`: how windows and then tracks are averaged.
+        seed: of the resampling of tracks.
 
     Returns:
         Lines in the order in which models, parts and metrics first appear.
+
+    Raises:
+        UnknownNameError: if there is no such method.
+        InputError: if the method needs means over windows and the rows have none.
     """
-    keys = dict.fromkeys((row.model, row.part, row.metric) for row in rows)
-    return [
-        _line(key, [row for row in rows if (row.model, row.part, row.metric) == key], sources, average) for key in keys
-    ]
+    way = AGGREGATIONS.build(method)
+    groups: dict[tuple[str, str, str], list[ScoreRow]] = {}
+    for row in rows:
+        groups.setdefault((row.model, row.part, row.metric), []).append(row)
+    return [_line(key, group, sources, way, seed) for key, group in groups.items()]
 
 
-def _line(key: tuple[str, str, str], rows: list[ScoreRow], sources: Sequence[str], average: Average) -> SummaryLine:
-    by_source = {}
-    for source in sources:
-        values = [row.value for row in rows if row.source == source and row.value is not None]
-        by_source[source] = AVERAGES[average](values) if values else math.nan
-    known = [value for value in by_source.values() if not math.isnan(value)]
+def track_value(row: ScoreRow, way: Aggregation) -> float:
+    """Return the score of a track as a way of aggregation has it.
+
+    Args:
+        row: the score.
+        way: says whether windows are averaged by their median or their mean.
+
+    Returns:
+        NaN where the row has no value.
+
+    Raises:
+        InputError: if the mean over windows is wanted and was not kept.
+    """
+    if row.value is None:
+        return math.nan
+    if row.frames is None or way.over_windows == "median":
+        return row.value
+    if row.window_mean is None:
+        raise InputError(
+            f"the scores of {row.model} hold no means over windows; score again into another --out, "
+            "or average by median_of_medians or mean_of_medians"
+        )
+    return row.window_mean
+
+
+def _line(
+    key: tuple[str, str, str], rows: Sequence[ScoreRow], sources: Sequence[str], way: Aggregation, seed: int
+) -> SummaryLine:
+    tracks = list(dict.fromkeys(row.track for row in rows))
+    table = np.full((len(tracks), len(sources)), np.nan)
+    places = {track: index for index, track in enumerate(tracks)}
+    for row in rows:
+        if row.source in sources:
+            table[places[row.track], sources.index(row.source)] = track_value(row, way)
+    values, overall = over_tracks(table, way.over_tracks)
+    intervals = bootstrap_columns(table, way.over_tracks, seed=seed)
     windows = sum((row.frames or 0) + (row.frames_invalid or 0) for row in rows)
-    invalid = sum(row.frames_invalid or 0 for row in rows)
     return SummaryLine(
         *key,
-        by_source,
-        statistics.fmean(known) if known else math.nan,
-        len({row.track for row in rows}),
-        invalid / windows if windows else None,
+        dict(zip(sources, values.tolist(), strict=True)),
+        {source: (float(low), float(high)) for source, (low, high) in zip(sources, intervals, strict=False)},
+        overall,
+        (float(intervals[-1][0]), float(intervals[-1][1])),
+        len(tracks),
+        sum(row.frames_invalid or 0 for row in rows) / windows if windows else None,
     )
 
 
-def markdown(lines: Sequence[SummaryLine], sources: Sequence[str]) -> str:
-    """Word a summary as a Markdown table; missing values are dashes."""
+def shown_lines(lines: Sequence[SummaryLine]) -> list[SummaryLine]:
+    """Leave out the parts that only serve Shapley values."""
+    return [line for line in lines if not line.part.startswith(HIDDEN)]
 
-    def cell(value: float | None, form: str = ".2f") -> str:
-        return "-" if value is None or math.isnan(value) else format(value, form)
 
-    head = ["model", "resolutions", "metric", *sources, "all", "tracks", "windows without value"]
+def _cell(value: float | None, form: str = ".2f") -> str:
+    return "-" if value is None or math.isnan(value) else format(value, form)
+
+
+def _range(interval: Interval) -> str:
+    low, high = interval
+    return "-" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
+
+
+def markdown(lines: Sequence[SummaryLine], sources: Sequence[str], intervals: bool = False) -> str:
+    """Word a summary as a Markdown table; missing values are dashes.
+
+    Args:
+        lines: of the table.
+        sources: stems, in the order of the columns.
+        intervals: write the interval of every stem too, not that of their mean alone.
+
+    Returns:
+        The table, without a line break at its end.
+    """
+    head = ["model", "resolutions", "metric", *sources, "all", "all, 95 %", "tracks", "windows without value"]
     table = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for line in lines:
-        scores = [cell(line.by_source[source]) for source in sources]
-        cells = [line.model, line.part, line.metric, *scores, cell(line.overall), str(line.tracks)]
-        table.append("| " + " | ".join([*cells, cell(line.invalid_share, ".1%")]) + " |")
+        scores = [_cell(line.by_source[source]) for source in sources]
+        if intervals:
+            pairs = zip(scores, sources, strict=True)
+            scores = [f"{score} ({_range(line.intervals[source])})" for score, source in pairs]
+        cells = [line.model, line.part, line.metric, *scores, _cell(line.overall), _range(line.interval)]
+        table.append("| " + " | ".join([*cells, str(line.tracks), _cell(line.invalid_share, ".1%")]) + " |")
     return "\n".join(table)

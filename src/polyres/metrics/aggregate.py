@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -109,6 +110,13 @@ def _statistic(name: Statistic) -> Callable[..., Any]:
     return _STATISTICS[name]
 
 
+def _check_bootstrap(level: float, resamples: int) -> None:
+    if not 0 < level < 1:
+        raise InputError(f"level must lie between 0 and 1, got {level}")
+    if resamples < 1:
+        raise InputError(f"resamples must be at least 1, got {resamples}")
+
+
 def bootstrap_interval(
     scores: ArrayLike, statistic: Statistic = "mean", *, seed: int, resamples: int = 10_000, level: float = 0.95
 ) -> tuple[float, float]:
@@ -129,10 +137,7 @@ def bootstrap_interval(
 
     Source: Efron 1979, Bootstrap Methods: Another Look at the Jackknife.
     """
-    if not 0 < level < 1:
-        raise InputError(f"level must lie between 0 and 1, got {level}")
-    if resamples < 1:
-        raise InputError(f"resamples must be at least 1, got {resamples}")
+    _check_bootstrap(level, resamples)
     function, values = _statistic(statistic), _finite(scores)
     if values.size < 2:
         return float("nan"), float("nan")
@@ -143,6 +148,65 @@ def bootstrap_interval(
     ]
     low, high = np.quantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def over_tracks(table: ArrayLike, statistic: Statistic) -> tuple[Array, float]:
+    """Average the scores of tracks column by column, and the columns by their mean.
+
+    Args:
+        table: `[tracks, columns]`, such as sources; NaN where a track has no score.
+        statistic: "mean" or "median".
+
+    Returns:
+        One number per column, NaN where no track has a score, and the mean of those that are not.
+    """
+    columns, overall = _averages(np.asarray(table, dtype=np.float64)[None], statistic)
+    return columns[0], float(overall[0])
+
+
+def bootstrap_columns(
+    table: ArrayLike, statistic: Statistic = "mean", *, seed: int, resamples: int = 2000, level: float = 0.95
+) -> Array:
+    """Intervals for what `over_tracks` gives, from tracks drawn anew with replacement: a track keeps its columns.
+
+    Args:
+        table: `[tracks, columns]`; NaN where a track has no score.
+        statistic: "mean" or "median".
+        seed: of the draws.
+        resamples: number of draws, >= 1.
+        level: coverage, between 0 and 1.
+
+    Returns:
+        Lower and upper end `[columns + 1, 2]`, the last for the mean of the columns; NaN where fewer than two tracks
+        have a score.
+
+    Raises:
+        InputError: if statistic, resamples or level are out of range.
+
+    Source: as `bootstrap_interval`.
+    """
+    _check_bootstrap(level, resamples)
+    _statistic(statistic)
+    values = np.asarray(table, dtype=np.float64)
+    tracks, columns = values.shape
+    scored = np.isfinite(values).sum(axis=0)
+    if tracks < 2:
+        return np.full((columns + 1, 2), np.nan)
+    draws = np.random.default_rng(seed).integers(tracks, size=(resamples, tracks))
+    found = np.column_stack(_averages(values[draws], statistic))
+    found[:, np.append(scored, scored.max(initial=0)) < 2] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # columns of nothing but NaN stay NaN
+        return np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0).T
+
+
+def _averages(tables: Array, statistic: Statistic) -> tuple[Array, Array]:
+    """Average tables `[..., tracks, columns]` over tracks, and that over columns; leaves out NaN."""
+    function: Callable[..., Any] = np.nanmean if statistic == "mean" else np.nanmedian
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # what has no score at all is NaN
+        columns = function(tables, axis=-2)
+        return columns, np.nanmean(columns, axis=-1)
 
 
 @dataclass(frozen=True)
