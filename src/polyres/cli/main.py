@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import polyres
-from polyres.cli import complexity, data, evaluate, fusion, models, pack, runs, separate, study, synth, train
+from polyres.cli import complexity, data, evaluate, fusion, models, pack, paper, runs, separate, study, synth, train
 from polyres.core.errors import PolyresError
 
 REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
@@ -24,6 +24,7 @@ REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
     study.register,
     complexity.register,
     fusion.register,
+    paper.register,
     data.register,
 )
 
