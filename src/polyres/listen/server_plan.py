@@ -49,6 +49,7 @@ class Planner:
             "level_check": study.level_check,
             "sample_rate_hz": study.sample_rate_hz,
             "scale": list(study.scale),
+            "pages": sum(not trial.training for trial in self._plan(0)),
             "ties": study.design.ties and study.kind == "ab",
             "gates": study.gates.to_dict(),
             "attributes": [attribute.to_dict() for attribute in self.attributes],
