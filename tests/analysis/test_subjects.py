@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from polyres.analysis.subjects import check_subject, config_from_yaml, load_subject
+from polyres.analysis.subjects import ARCHITECTURES, check_subject, config_from_yaml, load_subject, subjects_named
 from polyres.core.errors import ConfigError, UnknownNameError
 from polyres.models.separator import Separator
 from polyres.models.variants import VARIANTS
@@ -82,3 +82,11 @@ def test_names_are_checked_before_any_work() -> None:
         check_subject("a.yaml")
     check_subject("released_6s")
     check_subject("htdemucs")
+
+
+def test_all_stands_for_every_architecture() -> None:
+    named = subjects_named(["all", "nn"])
+    assert named == [*ARCHITECTURES, "nn"]
+    assert len(named) == 14
+    with pytest.raises(UnknownNameError, match="unknown model 'w55'; did you mean 'w5'"):
+        subjects_named(["nn", "w55"])

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from polyres.analysis import measure
+from polyres.analysis import measure, subjects
 from polyres.cli.main import main
 from polyres.models.weights import save_separator
-from tests.analysis.runs import small
+from tests.analysis.runs import SMALL, small
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +55,25 @@ def test_wrong_names_stop_before_the_first_model(model: str, capsys: pytest.Capt
     assert said.err.startswith("error: unknown model 'w55'; did you mean 'w5'?")
     assert main(["complexity", str(Path(model).with_name("gone.safetensors"))]) == 2
     assert "there is no file or folder" in capsys.readouterr().err
+
+
+def test_all_architectures_into_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(subjects, "ARCHITECTURES", {"one": SMALL, "two": SMALL.with_values({"n_fft": [512]})})
+    out = tmp_path / "deep" / "out"
+    words = ["complexity", "all", "--seconds", "0.5", "--repeats", "0", "--device", "cpu"]
+    assert main([*words, "--out", str(out), "--markdown"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "one ...\ntwo ...\n"
+    page = (out / "complexity.md").read_text(encoding="utf-8")
+    assert page == f"# Complexity\n\n{said.out}"
+    assert "**Parts of one**" in page
+    rows = json.loads((out / "complexity.json").read_text(encoding="utf-8"))
+    assert [(row["model"], row["n_fft"]) for row in rows] == [("one", [[512, 1024, 2048]]), ("two", [[512]])]
+    (tmp_path / "file").write_text("")
+    assert main([*words, "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "error: cannot make the folder" in capsys.readouterr().err
 
 
 def test_no_model(capsys: pytest.CaptureFixture[str]) -> None:

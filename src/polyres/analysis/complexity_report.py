@@ -16,6 +16,16 @@ CONVENTION = (
 )
 
 
+def complexity_page(results: Sequence[Complexity]) -> str:
+    """Return all tables as a page of Markdown.
+
+    Args:
+        results: of the models.
+    """
+    tables = [summary_table(results), kinds_table(results), *map(parts_table, results)]
+    return "# Complexity\n\n" + "\n".join(table.markdown() for table in tables)
+
+
 def summary_table(results: Sequence[Complexity]) -> Table:
     """Return one row per model: size, cost, time, memory.
 

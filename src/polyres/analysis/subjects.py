@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,30 @@ RELEASED_6S = SeparatorConfig(
 ARCHITECTURES: Mapping[str, SeparatorConfig] = {"released": RELEASED, "released_6s": RELEASED_6S, **VARIANTS}
 """Architectures that need no weights: those of the released HTDemucs weights, and the rows of the table of variants."""
 
+ALL = "all"
+"""Stands for every architecture where several models are named."""
+
 YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def known_subjects() -> tuple[str, ...]:
     """Return the names that `load_subject` takes besides paths."""
     return (*ARCHITECTURES, DEFAULT, EMBEDDED, *OFFICIAL)
+
+
+def subjects_named(names: Sequence[str]) -> list[str]:
+    """Return the models that are named; `all` stands for every architecture.
+
+    Args:
+        names: see `load_subject`.
+
+    Raises:
+        UnknownNameError: naming the nearest right name.
+    """
+    named = [one for name in names for one in (ARCHITECTURES if name == ALL else (name,))]
+    for name in named:
+        check_subject(name)
+    return named
 
 
 def check_subject(name: str) -> None:

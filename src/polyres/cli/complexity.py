@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from polyres.core.errors import OutputError
+
+if TYPE_CHECKING:
+    from polyres.analysis.measure import Complexity
+
+PAGE_FILE, VALUES_FILE = "complexity.md", "complexity.json"
 
 
 def register(app: typer.Typer) -> None:
@@ -22,8 +30,8 @@ def complexity(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="Variants (n, w5, ...), released, released_6s, models known by name, weight files, run folders, "
-            "recipes (YAML).",
+            help="Variants (n, w5, ...), released, released_6s, all of these by all, models known by name, weight "
+            "files, run folders, recipes (YAML).",
         ),
     ],
     seconds: Annotated[float, typer.Option(min=0.0, help="Length of the audio, in one piece.")] = 7.8,
@@ -32,25 +40,39 @@ def complexity(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU.")] = None,
     repeats: Annotated[int, typer.Option(min=0, help="Timed passes, after a warm-up; 0 only counts.")] = 5,
     depth: Annotated[int, typer.Option(min=1, help="How deep the parts of a model are told apart.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for complexity.md and complexity.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print as Markdown.")] = False,
 ) -> None:
     """Count parameters and multiply-accumulates of models, and measure their speed and memory.
 
-    Each model runs in a process of its own. Multiply-accumulates include attention and Fourier transforms.
+    Each model runs in a process of its own. Multiply-accumulates include attention and Fourier transforms. With --out
+    the files are written after every model, so that nothing is lost where a later one does not fit into memory.
     """
     from polyres.analysis.complexity_report import kinds_table, parts_table, summary_table
     from polyres.analysis.measure import Request, measure_apart
-    from polyres.analysis.subjects import check_subject
+    from polyres.analysis.subjects import subjects_named
     from polyres.cli.tables import print_tables
 
-    for model in models:
-        check_subject(model)
-    results = []
-    for model in models:
+    results: list[Complexity] = []
+    for model in subjects_named(models):
         typer.echo(f"{model} ...", err=True)
         results.append(measure_apart(Request(model, seconds, device, precision, repeats, threads, depth)))
+        if out is not None:
+            _write(results, out)
     if as_json:
         typer.echo(json.dumps([result.to_dict() for result in results], indent=2))
         return
     print_tables([summary_table(results), kinds_table(results), *map(parts_table, results)], markdown)
+
+
+def _write(results: list[Complexity], out: Path) -> None:
+    from polyres.analysis.complexity_report import complexity_page
+    from polyres.training.run_folder import write_text
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from error
+    write_text(out / PAGE_FILE, complexity_page(results))
+    write_text(out / VALUES_FILE, json.dumps([result.to_dict() for result in results], indent=1) + "\n")
