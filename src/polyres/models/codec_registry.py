@@ -61,15 +61,14 @@ def build_codec(
         WeightsError: when the weights cannot be read or do not fit.
         OfflineError: when weights are not here and cannot be downloaded.
     """
-    _register()
-    given = EMBEDDED if str(name_or_path) == DEFAULT else str(name_or_path)
-    name, _, variant = (given, "", "") if os.path.exists(given) else given.partition(":")
+    name, variant = _split(EMBEDDED if str(name_or_path) == DEFAULT else str(name_or_path))
+    _register(name)
     if name in CODECS:
         codec = CODECS.build(name)
     elif name == EMBEDDED:
         raise WeightsError(f"{EMBEDDED} is not part of this installation; install polyres again, or name another codec")
-    elif _looks_like_path(given):
-        codec, variant = _from_path(given), ""
+    elif _looks_like_path(name):
+        codec = _from_path(name)
     else:
         raise UnknownNameError(unknown_name_message("codec", name, [DEFAULT, *CODECS.names()]))
     if variant:
@@ -79,10 +78,17 @@ def build_codec(
     return codec.to(device).eval()
 
 
-def _register() -> None:
-    """Load the modules of the codecs, which enter themselves into the catalogues."""
+def _split(given: str) -> tuple[str, str]:
+    """Part NAME:VARIANT or PATH:VARIANT; a path may hold colons of its own."""
+    name, colon, variant = given.rpartition(":")
+    is_both = colon and not os.path.exists(os.path.expanduser(given)) and len(name) > 1 and os.sep not in variant
+    return (name, variant) if is_both else (given, "")
+
+
+def _register(name: str | None = None) -> None:
+    """Load the modules of the codecs, which enter themselves into the catalogues, until one has entered a name."""
     for module in _MODULES:
-        if find_spec(module) is not None:
+        if name not in CODECS and find_spec(module) is not None:
             import_module(module)
 
 
