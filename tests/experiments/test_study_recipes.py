@@ -22,14 +22,9 @@ def plan_of(path: Path) -> Plan:
 @every_study
 def test_every_arm_of_every_study_has_a_model(path: Path) -> None:
     plan = plan_of(path)
-    built = set()
-    for run in plan.runs:
-        if run.config.model.fingerprint() not in built:
-            built.add(run.config.model.fingerprint())
-            small = (
-                run.config.model.with_values({"channels": 8}) if run.config.model.channels > 24 else run.config.model
-            )
-            assert sum(parameter.numel() for parameter in Separator(small).parameters()) > 1000
+    # Thin, so that building is quick: what depends on the width is checked with the recipe.
+    for model in {run.config.model.fingerprint(): run.config.model for run in plan.runs}.values():
+        Separator(model.with_values({"channels": 8}))
     assert {run.arm for run in plan.runs} == set(plan.config.arms)
     assert len(plan.runs) == len(plan.config.arms) * len(plan.config.seeds)
 
