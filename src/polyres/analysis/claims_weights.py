@@ -26,7 +26,7 @@ def _arms(material: Material, wanted: Wanted | None = None) -> Iterator[tuple[Pa
     """Yield the arms whose output has learned weights, with the weights of their runs `[K, S, R]`."""
     for study in material.studies:
         for arm in study.arms:
-            if arm.model is None or not arm.model.output.learned or (wanted and not wanted(arm.model)):
+            if arm.model is None or (wanted and not wanted(arm.model)):
                 continue
             weights = output_weights(material.reports, study, arm)
             if weights is not None:

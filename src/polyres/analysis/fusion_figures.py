@@ -17,11 +17,14 @@ from polyres.models.weights import replaced_atomically
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 FORMATS = ("png", "pdf")
 DPI = 160
 MARKERS = "osD^vP*X"
 FEW_EPOCHS = 40
+MIN_TITLE_WIDTH = 5.2
+"""Inches that the title of a figure of one narrow panel takes."""
 # Okabe & Ito's colours, told apart by colour-blind readers too.
 SOURCE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
@@ -183,8 +186,8 @@ def heat_figure(report: FusionReport, stage: Stage) -> Figure:
         effects.append(("knock-out loss, dB nSDR", _by_source(report.data.knock_out_db)))
         if report.data.shapley_db is not None:
             effects.append(("Shapley value, dB nSDR", _by_source(report.data.shapley_db)))
-    width = max(2.6, 0.62 * len(report.n_fft) + 1.0)
     maps = [*weights_map, *effects]
+    width = max(2.6, 0.62 * len(report.n_fft) + 1.0, MIN_TITLE_WIDTH / len(maps))
     figure, panels = _figure(len(maps), width=width, height=0.5 * len(report.sources) + 1.5)
     # Twice an even share is as dark as it gets, so that nearly even weights look even; decibels share one scale.
     darkest = max(200 / len(report.n_fft), _largest([table for _, table in weights_map]))
@@ -240,22 +243,26 @@ def divergence_figure(report: FusionReport) -> Figure:
         report: the numbers.
     """
     shown = [(stage, one) for stage, one in report.evolution.items() if len(one.epochs) > 1]
-    figure, panels = _figure(len(shown), width=4.2)
+    figure, panels = _figure(len(shown), width=4.6)
     highest = max(max(summary.divergence_bits) for _, one in shown for summary in one.summaries)
+    lines: dict[str, Line2D] = {}
     for panel, (stage, evolution) in zip(panels, shown, strict=True):
         rows = source_rows(report, evolution.summaries[-1].weights)
         for source, s in rows:
             values = [summary.divergence_bits[s] for summary in evolution.summaries]
             colour = SOURCE_COLOURS[s % len(SOURCE_COLOURS)] if len(rows) > 1 else "black"
             marker = MARKERS[s % len(MARKERS)] if len(evolution.epochs) <= FEW_EPOCHS else ""
-            panel.plot(evolution.epochs, values, color=colour, marker=marker, markersize=4, label=source)
+            (line,) = panel.plot(evolution.epochs, values, color=colour, marker=marker, markersize=4, label=source)
+            lines.setdefault(source, line)
         if len(rows) > 1:
             values = [summary.disagreement_bits for summary in evolution.summaries]
-            panel.plot(evolution.epochs, values, color="black", linestyle=":", label="between sources")
+            (line,) = panel.plot(evolution.epochs, values, color="black", linestyle=":", label="between sources")
+            lines.setdefault("between sources", line)
         panel.set_title(stage)
         panel.set_ylim(0, 1.08 * highest or None)
-        panel.legend(fontsize=8, frameon=False)
         _epoch_axis(panel)
+        panel.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    figure.legend(handles=list(lines.values()), loc="outside right center")
     panels[0].set_ylabel("divergence from uniform, bits")
     figure.suptitle("How far the raw weights are from even", fontsize=11)
     return figure

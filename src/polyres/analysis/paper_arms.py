@@ -86,13 +86,18 @@ def families(study: PaperStudy, free: Sequence[str]) -> list[list[Arm]]:
     groups: list[list[Arm]] = []
     for arm in (arm for arm in study.arms if arm.model is not None):
         for group in groups:
-            same = all(key.startswith(tuple(free)) for key in differences(group[0], arm))
-            if same and basis(group[0], arm) is not None:
+            # One resolution fuses nothing, so it may go with two arms that do not go with each other.
+            if all(_differ_only(one, arm, free) for one in group):
                 group.append(arm)
                 break
         else:
             groups.append([arm])
     return [group for group in groups if len(group) > 1]
+
+
+def _differ_only(first: Arm, second: Arm, free: Sequence[str]) -> bool:
+    same = all(key.startswith(tuple(free)) for key in differences(first, second))
+    return same and basis(first, second) is not None
 
 
 def method_of(model: SeparatorConfig) -> str | None:

@@ -68,7 +68,7 @@ def output_stage(report: FusionReport) -> Stage | None:
 
 
 def output_weights(reports: Reports, study: PaperStudy, arm: Arm) -> Array | None:
-    """Return the output weights of an arm's runs `[K, S, R]`, of K seeds; None where there are none.
+    """Return the learned output weights of an arm's runs `[K, S, R]`, of K seeds; None where there are none.
 
     Args:
         reports: of all runs.
@@ -79,6 +79,6 @@ def output_weights(reports: Reports, study: PaperStudy, arm: Arm) -> Array | Non
     for run in arm.runs:
         report = reports.get((study.name, run.name))
         stage = None if report is None else output_stage(report)
-        if report is not None and stage is not None:
+        if report is not None and stage is not None and stage.learned:
             tables.append(stage.tables[report.chosen].weights)
     return np.array(tables, dtype=np.float64) if tables else None

@@ -110,6 +110,8 @@ def spectrogram_figure(excerpt: Excerpt) -> Figure:
     figure.colorbar(image, ax=panels, label="dB below the loudest", shrink=0.85, aspect=30)
     wide = figure.add_subplot(grid[rows, :])
     _levels(wide, excerpt)
+    handles, labels = wide.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=9)
     at = f"{excerpt.start_s + BEFORE_S:.2f} s"
     figure.suptitle(f"{excerpt.source} of {excerpt.track} at {at}", fontsize=10.5)
     return figure
@@ -143,4 +145,3 @@ def _levels(panel: Axes, excerpt: Excerpt) -> None:
     panel.set_xlim(-1e3 * BEFORE_S, 1e3 * AFTER_S)
     panel.set_xlabel("ms from the attack")
     panel.set_ylabel("level, dBFS")
-    panel.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -49,7 +49,7 @@ def arm_weights(studies: Sequence[PaperStudy], reports: Reports) -> list[ArmWeig
     for study in studies:
         for arm in study.arms:
             weights = output_weights(reports, study, arm)
-            if weights is None or arm.model is None or not arm.model.output.learned:
+            if weights is None or arm.model is None:
                 continue
             name = arm.name if len(studies) == 1 else f"{study.name}: {arm.name}"
             implicit = _implicit(study, arm, reports)
