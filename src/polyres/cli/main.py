@@ -10,7 +10,21 @@ from typing import Annotated
 import typer
 
 import polyres
-from polyres.cli import complexity, data, evaluate, fusion, models, pack, paper, runs, separate, study, synth, train
+from polyres.cli import (
+    complexity,
+    data,
+    enhance,
+    evaluate,
+    fusion,
+    models,
+    pack,
+    paper,
+    runs,
+    separate,
+    study,
+    synth,
+    train,
+)
 from polyres.core.errors import PolyresError
 
 REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
@@ -21,6 +35,7 @@ REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
     pack.register,
     synth.register,
     evaluate.register,
+    enhance.register,
     study.register,
     complexity.register,
     fusion.register,
