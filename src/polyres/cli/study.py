@@ -98,7 +98,7 @@ def _request(data: str | None, seeds: str | None, arms: str | None, overrides: l
         numbers = None if seeds is None else tuple(int(word) for word in seeds.split(","))
     except ValueError as error:
         raise ConfigError(f"--seeds {seeds} are no numbers; write them as 1,2,3") from error
-    names = None if arms is None else tuple(word.strip() for word in arms.split(",") if word.strip())
+    names = tuple(word.strip() for word in (arms or "").split(",") if word.strip()) or None
     return Request(data, numbers, names, tuple(overrides))
 
 

@@ -85,7 +85,7 @@ def make_plan(path: Path, request: Request = Request()) -> Plan:
             budget of equal steps is not kept.
     """
     config = _read(path, request)
-    dotted, values = _overrides([text for text in request.overrides if not text.startswith(STUDY_PREFIX)])
+    overrides = [parse_override(text) for text in request.overrides if not text.startswith(STUDY_PREFIX)]
     common = expand(config.common)
     recipes = {name: _recipe(path, config, name) for name in config.arms}
     base = merge(read_yaml(path.parent / config.recipe), common)
@@ -96,12 +96,14 @@ def make_plan(path: Path, request: Request = Request()) -> Plan:
         settings = _flat(delta) if RECIPE_KEY not in config.arms[name] else _differences(base, before, name)
         arms.append(Arm(name, settings))
         if name in chosen:
-            runs += [Run(name, seed, _config(before, config, request, values, name, seed)) for seed in config.seeds]
+            runs += [Run(name, seed, _config(before, config, request, overrides, name, seed)) for seed in config.seeds]
     runs.sort(key=lambda run: config.seeds.index(run.seed))
     _refuse_twins(runs)
     if config.budget is not None and config.budget.equal == "steps":
         _check_equal_steps(runs)
-    return Plan(config, _describe(path, config, arms, {**_flat(common), **dotted}), tuple(runs))
+    shared = {**_flat(common), **{".".join(keys): value for keys, value in overrides}}
+    read = {key: _value_at(runs[0].config.to_dict(), key.split("."), value) for key, value in shared.items()}
+    return Plan(config, _describe(path, config, arms, read), tuple(runs))
 
 
 def _read(path: Path, request: Request) -> StudyConfig:
@@ -130,11 +132,7 @@ def _recipe(path: Path, config: StudyConfig, name: str) -> tuple[dict[str, Any],
 
 
 def expand(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn dotted keys into nested mappings: {"a.b": 1} into {"a": {"b": 1}}.
-
-    Raises:
-        ConfigError: if one key leads through the value of another.
-    """
+    """Turn dotted keys into nested mappings: {"a.b": 1} into {"a": {"b": 1}}; of two values for a key the last wins."""
     expanded: dict[str, Any] = {}
     for key, value in values.items():
         inside = expand(value) if isinstance(value, Mapping) else value
@@ -154,10 +152,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _overrides(texts: Sequence[str]) -> tuple[dict[str, Any], list[tuple[list[str], Any]]]:
-    """Parse overrides: by dotted key, and as keys with values."""
-    parsed = [parse_override(text) for text in texts]
-    return {".".join(keys): value for keys, value in parsed}, parsed
+def _value_at(values: Any, keys: Sequence[str], otherwise: Any) -> Any:
+    """Return what a setting has become: `1e-3` is a text until a config reads it as a number."""
+    for key in keys:
+        if not isinstance(values, Mapping) or key not in values:
+            return otherwise
+        values = values[key]
+    return values
 
 
 def _differences(base: Mapping[str, Any], values: Mapping[str, Any], name: str) -> dict[str, Any]:
