@@ -13,50 +13,73 @@ from torch import Tensor
 
 from polyres.core.errors import ConfigError, InputError, WeightsError
 from polyres.models.codec_base import CODEC_FILES, CODECS, Codec, CodecConfig, Latents, check_codec_wave
-from polyres.models.wave_codec_layer import decode_layer, encode_layer
+from polyres.models.wave_codec_layer import Plan, decode_layer, encode_layer
 from polyres.models.wave_weights import read_codec_facts, save_codec_weights
 from polyres.models.weights import fill, read_tensors, weights_file
-from polyres.ops.sparse_contexts import BANDS, Layout, Tables, plain_tables
+from polyres.nn.codec_refiner import Posterior, Refiner, RefinerConfig, scale_of
+from polyres.ops.sparse_contexts import Layout, Tables, plain_tables
+from polyres.ops.sparse_floor import floor_edges
+from polyres.ops.sparse_step import SILENT_LOG2
 
 NAME = "polyres_wave"
+FILL_HIGH_HZ = 4000.0
 EMBEDDED = Path(__file__).parent / "embedded" / "polyres-wave.safetensors"
 
 
 class WaveCodecConfig(CodecConfig):
-    """Sizes and rate of the codec; `fill` and `scalars_per_step` may be changed without other weights.
+    """Sizes and rate; `fill`, `fill_high`, `scalars_per_step` and `synthesis` may be changed without other weights.
 
     Args:
         front_end: `lapped`, the transform.
         autoencoder: `sparse`, the strongest coefficients.
-        synthesis: `lapped`, the inverse transform with noise in place of what was not kept.
+        synthesis: `lapped`, the inverse transform with noise in place of what was not kept; `refined`, that and what
+            the refiner adds.
         sample_rate_hz: of the waves.
         audio_channels: coded together: 1, or 2 as middle and side.
         frame_samples: of a frame, which is cut into blocks as it sounds.
         frames_per_step: frames that share a budget.
         splits: how many blocks a frame may be cut into.
-        scalars_per_step: numbers stored for a step.
-        fill: amplitude of the noise, as a share of what was not kept.
+        scalars_per_step: numbers stored for a step, of all kinds together.
+        floor_scalars: of these, for the levels of what is not kept.
+        floor_block: samples between two levels.
+        floor_bands: levels over frequency.
+        fill: amplitude of the noise below 4 kHz, as a share of what was not kept.
+        fill_high: the same above, where energy counts for more and error for less.
+        refiner: sizes of the refiner; None leaves it out, and with it the KL latent.
     """
 
     front_end: Literal["lapped"] = "lapped"
     autoencoder: Literal["sparse"] = "sparse"
-    synthesis: Literal["lapped"] = "lapped"
+    synthesis: Literal["lapped", "refined"] = "lapped"
     sample_rate_hz: PositiveInt = 16_000
     audio_channels: Literal[1, 2] = 1
     frame_samples: PositiveInt = 2048
     frames_per_step: PositiveInt = 4
     splits: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)
-    scalars_per_step: int = Field(default=1480, ge=32, le=60_000)
-    fill: float = Field(default=0.7, ge=0, le=1)
+    scalars_per_step: int = Field(default=1484, ge=32, le=60_000)
+    floor_scalars: PositiveInt = 208
+    floor_block: PositiveInt = 512
+    floor_bands: PositiveInt = 64
+    fill: float = Field(default=0.5, ge=0, le=1)
+    fill_high: float = Field(default=0.75, ge=0, le=1)
+    refiner: RefinerConfig | None = None
 
     @model_validator(mode="after")
     def _blocks_fit(self) -> WaveCodecConfig:
         """Refuse frames that cannot be cut."""
-        unknown = [split for split in self.splits if split not in BANDS]
-        if unknown or not 1 <= len(self.splits) <= 8:
-            raise ValueError(f"splits are {list(self.splits)}; take 1 to 5 of {', '.join(map(str, BANDS))}")
-        if self.frame_samples % (64 * max(self.splits)) and self.frame_samples % max(self.splits):
-            raise ValueError(f"frame_samples {self.frame_samples} cannot be cut into {max(self.splits)} blocks")
+        powers = all(split & (split - 1) == 0 for split in self.splits)
+        if not powers or not 1 <= len(self.splits) <= 8 or len(set(self.splits)) != len(self.splits):
+            raise ValueError(f"splits are {list(self.splits)}; give 1 to 8 different powers of two")
+        if self.frame_samples % (2 * max(self.splits)):
+            raise ValueError(f"frame_samples {self.frame_samples} cannot be cut into {max(self.splits)} even blocks")
+        if self.layout.step_samples % self.floor_block or self.floor_bands > self.floor_block:
+            raise ValueError(f"floor_block {self.floor_block} must divide a step and hold {self.floor_bands} bands")
+        if self.kept_scalars < 8 * self.frames_per_step:
+            raise ValueError(f"scalars_per_step {self.scalars_per_step} leaves {self.kept_scalars} for coefficients")
+        if self.synthesis == "refined" and self.refiner is None:
+            raise ValueError("synthesis refined needs the sizes of a refiner")
+        if self.refiner is not None and self.layout.step_samples % self.refiner.latent_hop:
+            raise ValueError(f"refiner.latent_hop {self.refiner.latent_hop} must divide {self.layout.step_samples}")
         return self
 
     @property
@@ -64,29 +87,45 @@ class WaveCodecConfig(CodecConfig):
         """How a step is made up."""
         return Layout(self.frame_samples, self.frames_per_step, self.splits, self.audio_channels)
 
+    @property
+    def latent_scalars(self) -> int:
+        """Numbers of the KL latent in a step."""
+        if self.refiner is None:
+            return 0
+        return self.refiner.latent_channels * (self.layout.step_samples // self.refiner.latent_hop)
+
+    @property
+    def kept_scalars(self) -> int:
+        """Numbers of a step for the kept coefficients and their places."""
+        return self.scalars_per_step - self.floor_scalars - self.latent_scalars
+
 
 class WaveCodec(Codec):
     """Keeps the strongest coefficients of a lapped transform whose blocks follow the signal.
 
-    Latents: `coefficients` `[B, scalars_per_step, N]`: per step the threshold, integers that say where the kept
-    coefficients are and how strong the rest is, and the coefficients themselves as real numbers.
+    Latents: `coefficients` `[B, D, N]`: per step the threshold, integers of 12 bits that say where the kept
+    coefficients are, and these as real numbers; `floor` `[B, D, N]`: integers of 12 bits that say how strong the rest
+    is, per band and block; with a refiner also `latent` `[B, D, N, n]`, its KL latent. Together they have
+    `scalars_per_step` numbers per step.
     """
 
     config: WaveCodecConfig
     phase_sensitive = True
-    free_settings: ClassVar[tuple[str, ...]] = ("fill", "scalars_per_step")
+    free_settings: ClassVar[tuple[str, ...]] = ("fill", "fill_high", "scalars_per_step", "synthesis")
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "half": {"scalars_per_step": 740},
-        "quarter": {"scalars_per_step": 370},
-        "unfilled": {"fill": 0.0},
+        "half": {"scalars_per_step": 742},
+        "third": {"scalars_per_step": 495},
+        "plain": {"synthesis": "lapped"},
+        "unfilled": {"synthesis": "lapped", "fill": 0.0, "fill_high": 0.0},
     }
 
-    def __init__(self, config: WaveCodecConfig, name: str = NAME) -> None:
+    def __init__(self, config: WaveCodecConfig, name: str = NAME, seed: int = 0) -> None:
         """Build the codec with probabilities that know little of music.
 
         Args:
             config: sizes and rate.
             name: as users write it.
+            seed: of the first weights of the refiner.
         """
         super().__init__()
         self.config, self.name = config, name
@@ -94,6 +133,9 @@ class WaveCodec(Codec):
         self.hop_samples = config.layout.step_samples
         self.context_samples = 2 * self.hop_samples
         self.window_samples = 24 * self.hop_samples
+        self.refiner = None
+        if config.refiner is not None:
+            self.refiner = Refiner(config.refiner, config.audio_channels, config.sample_rate_hz, seed)
         self.set_tables(plain_tables(len(config.splits)))
 
     def set_tables(self, tables: Tables) -> None:
@@ -107,6 +149,18 @@ class WaveCodec(Codec):
         found = (self.get_buffer(f"table_{key}").cpu().numpy().astype(np.int64) for key in Tables._fields)
         return Tables(*found)
 
+    @property
+    def plan(self) -> Plan:
+        """How the carrying layer codes."""
+        c = self.config
+        middles = floor_edges(c.floor_block, c.floor_bands)[1:] / c.floor_block * c.sample_rate_hz / 2
+        fill = np.where(middles > FILL_HIGH_HZ, c.fill_high, c.fill)
+        return Plan(c.layout, self.tables, c.kept_scalars, c.floor_scalars, c.floor_block, c.floor_bands, fill)
+
+    def code_state(self) -> Mapping[str, Tensor]:
+        """Weights without which latents cannot be read: all."""
+        return self.state_dict()
+
     def encode(self, wave: Tensor) -> Latents:
         """Turn waves into latents.
 
@@ -114,7 +168,7 @@ class WaveCodec(Codec):
             wave: `[B, C, T]` float32, C = audio_channels, T a multiple of hop_samples.
 
         Returns:
-            `coefficients` `[B, scalars_per_step, N]`.
+            `coefficients`, `floor` and, with a refiner, `latent`.
 
         Raises:
             InputError: when the wave does not fit or is not finite.
@@ -122,11 +176,22 @@ class WaveCodec(Codec):
         check_codec_wave(wave, self)
         if not bool(torch.isfinite(wave).all()):
             raise InputError(f"{self.name} was given a wave with NaN or infinite samples; repair the file")
-        config, tables = self.config, self.tables
-        columns = [
-            encode_layer(one, config.layout, tables, config.scalars_per_step) for one in wave.detach().cpu().numpy()
-        ]
-        return {"coefficients": torch.from_numpy(np.stack(columns)).to(wave.device)}
+        plan = self.plan
+        coded = [encode_layer(one, plan) for one in wave.detach().cpu().numpy()]
+        latents = {
+            "coefficients": torch.from_numpy(np.stack([one.kept for one in coded])).to(wave.device),
+            "floor": torch.from_numpy(np.stack([one.floor for one in coded])).to(wave.device),
+        }
+        if self.refiner is not None:
+            carried = torch.from_numpy(np.stack([one.carried for one in coded]).astype(np.float32)).to(wave.device)
+            posterior = self.refiner.encode(wave, carried, self._scale(latents["coefficients"]))
+            latents["latent"] = _by_step(posterior, latents["floor"].shape[2])
+        return latents
+
+    def _scale(self, coefficients: Tensor) -> Tensor:
+        """Thresholds of latents, spread over samples `[B, 1, T]`."""
+        log2 = coefficients[:, 0].float()
+        return scale_of(torch.where(log2 <= SILENT_LOG2, 0.0, log2.exp2()), self.hop_samples)
 
     def decode(self, latents: Latents, length_samples: int) -> Tensor:
         """Turn latents into waves.
@@ -141,13 +206,20 @@ class WaveCodec(Codec):
         Raises:
             InputError: when the latents are none of this codec or too short.
         """
-        carried, noise = self._parts(latents)
+        return self._wave(latents, *self.parts(latents), length_samples)
+
+    def _wave(self, latents: Latents, carried: Tensor, noise: Tensor, length_samples: int) -> Tensor:
+        """Put the parts together."""
         if length_samples > carried.shape[-1]:
             raise InputError(f"{length_samples} samples were asked for; the latents hold {carried.shape[-1]}")
-        return (carried + noise)[..., :length_samples]
+        wave = carried + noise
+        if self.config.synthesis == "refined" and self.refiner is not None:
+            latent = latents["latent"].flatten(2)
+            wave = wave + self.refiner(carried, noise, self._scale(latents["coefficients"]), latent)
+        return wave[..., :length_samples]
 
     def stages(self, wave: Tensor) -> dict[str, Tensor]:
-        """Encode and decode: `coefficients`, `carried` by them, `noise` in place of the rest, `wave`.
+        """Encode and decode: the latents, `carried` by them, `noise` in place of the rest, `wave`.
 
         Args:
             wave: `[B, C, T]` float32, C = audio_channels, T a multiple of hop_samples.
@@ -156,20 +228,42 @@ class WaveCodec(Codec):
             Name to tensor, in the order they arise.
         """
         latents = {name: value.half().float() for name, value in self.encode(wave).items()}
-        carried, noise = self._parts(latents)
-        return {**latents, "carried": carried, "noise": noise, "wave": self.decode(latents, wave.shape[-1])}
+        carried, noise = self.parts(latents)
+        return {
+            **latents,
+            "carried": carried,
+            "noise": noise,
+            "wave": self._wave(latents, carried, noise, wave.shape[-1]),
+        }
 
-    def _parts(self, latents: Latents) -> tuple[Tensor, Tensor]:
-        """Decode what was kept, and the noise in place of the rest, `[B, C, T]` each."""
-        scalars = latents.get("coefficients")
-        if scalars is None or scalars.ndim != 3:
-            raise InputError(f"{self.name} needs latents 'coefficients' [B, D, N]; encode the audio again")
-        config, tables = self.config, self.tables
-        columns = scalars.detach().cpu().numpy().astype(np.float32)
-        found = [decode_layer(one, config.layout, tables, config.fill) for one in columns]
-        waves = (np.stack([parts[place] for parts in found]).astype(np.float32) for place in range(2))
-        carried, noise = (torch.from_numpy(wave).to(scalars.device) for wave in waves)
-        return carried, noise
+    def parts(self, latents: Latents) -> tuple[Tensor, Tensor]:
+        """Decode what was kept, and noise in place of the rest.
+
+        Args:
+            latents: as `encode` gives them.
+
+        Returns:
+            Two waves `[B, C, T]`.
+
+        Raises:
+            InputError: when the latents are none of this codec.
+        """
+        names = ["coefficients", "floor", *(["latent"] if self.refiner is not None else [])]
+        missing = [name for name in names if name not in latents]
+        if missing or latents["coefficients"].ndim != 3 or latents["floor"].ndim != 3:
+            found = ", ".join(f"{name} {list(value.shape)}" for name, value in latents.items())
+            raise InputError(f"{self.name} needs latents {', '.join(names)}; given are {found or 'none'}")
+        plan, device = self.plan, latents["floor"].device
+        kept, floor = (latents[name].detach().cpu().numpy().astype(np.float32) for name in names[:2])
+        found_parts = [decode_layer(one, levels, plan) for one, levels in zip(kept, floor, strict=True)]
+        carried = np.stack([one[0] for one in found_parts]).astype(np.float32)
+        noise = np.stack([one[1] for one in found_parts]).astype(np.float32)
+        return torch.from_numpy(carried).to(device), torch.from_numpy(noise).to(device)
+
+
+def _by_step(posterior: Posterior, steps: int) -> Tensor:
+    """Means of the latent `[B, D, L]` as `[B, D, N, L / N]`."""
+    return posterior.mean.unflatten(2, (steps, -1))
 
 
 def save_wave_codec(

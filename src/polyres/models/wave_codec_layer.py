@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from polyres.ops.mdct import lapped, unlapped
 from polyres.ops.sparse_contexts import Layout, Tables
-from polyres.ops.sparse_step import DecodedStep, Frames, decode_step, encode_step, noise
+from polyres.ops.sparse_floor import decode_floor, encode_floor, floor_power, floor_wave
+from polyres.ops.sparse_step import SILENT_LOG2, Frames, decode_step, encode_step, noise
 
 Array = np.ndarray
 
@@ -45,29 +48,73 @@ def rotated(wave: Array) -> Array:
     return np.stack([wave[0] + wave[1], wave[0] - wave[1]]) / np.sqrt(2)
 
 
-def encode_layer(wave: Array, layout: Layout, tables: Tables, budget: int) -> Array:
+@dataclass(frozen=True)
+class Plan:
+    """How waves are coded.
+
+    Args:
+        layout: of the steps.
+        tables: probabilities.
+        budget: scalars of a step for what is kept.
+        floor_budget: scalars of a step for the levels of the rest.
+        floor_block: samples between levels.
+        floor_bands: levels over frequency.
+        fill: amplitude of the noise in each band, as a share of what was not kept `[floor_bands]`.
+    """
+
+    layout: Layout
+    tables: Tables
+    budget: int
+    floor_budget: int
+    floor_block: int
+    floor_bands: int
+    fill: Array
+
+    @property
+    def floor_shape(self) -> tuple[int, int, int]:
+        """Levels of a step: channels, blocks, bands."""
+        return self.layout.channels, self.layout.step_samples // self.floor_block, self.floor_bands
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A coded wave: numbers of the kept part `[budget, N]` and of the floor `[floor_budget, N]`, and their waves."""
+
+    kept: Array
+    floor: Array
+    carried: Array
+
+
+def encode_layer(wave: Array, plan: Plan) -> Carried:
     """Code a wave.
 
     Args:
         wave: `[C, T]`, T a multiple of the step.
-        layout: of the steps.
-        tables: probabilities.
-        budget: scalars of a step.
+        plan: how.
 
     Returns:
-        `[budget, N]` float32, one column per step, all of them numbers that float16 holds.
+        One column per step, float32, all of them numbers that float16 holds; and what the kept part decodes to.
     """
+    layout = plan.layout
     wave = rotated(wave.astype(np.float64))
     steps = wave.shape[-1] // layout.step_samples
     cut = wave.reshape(len(wave), steps, layout.step_samples)
-    modes = [choose_modes(cut[:, step], layout, int(0.8 * budget)) for step in range(steps)]
-    blocks = lapped(wave, layout.block_sizes(np.concatenate(modes)))
-    frames = gathered(blocks, np.concatenate(modes), layout)
-    columns = []
+    modes = [choose_modes(cut[:, step], layout, int(0.8 * plan.budget)) for step in range(steps)]
+    frames = gathered(lapped(wave, layout.block_sizes(np.concatenate(modes))), np.concatenate(modes), layout)
+    columns, decoded = [], []
     for step in range(steps):
         own = frames[step * layout.frames : (step + 1) * layout.frames]
-        columns.append(encode_step(own, modes[step], tables, budget))
-    return np.stack(columns, axis=1)
+        column, kept = encode_step(own, modes[step], plan.tables, plan.budget)
+        columns.append(column)
+        decoded += kept
+    carried = unlapped(_blocks(decoded))
+    power = floor_power(wave - carried, plan.floor_block, plan.floor_bands)
+    power = power.reshape(len(wave), steps, -1, plan.floor_bands)
+    floors = [
+        encode_floor(power[:, step], 2.0 ** float(columns[step][0]), plan.tables.floor, plan.floor_budget)
+        for step in range(steps)
+    ]
+    return Carried(np.stack(columns, axis=1), np.stack(floors, axis=1), rotated(carried))
 
 
 def gathered(blocks: list[Array], modes: Array, layout: Layout) -> Frames:
@@ -80,35 +127,29 @@ def gathered(blocks: list[Array], modes: Array, layout: Layout) -> Frames:
     return frames
 
 
-def decode_layer(scalars: Array, layout: Layout, tables: Tables, fill: float) -> tuple[Array, Array, Array]:
+def decode_layer(kept: Array, floor: Array, plan: Plan) -> tuple[Array, Array, Array]:
     """Decode a wave.
 
     Args:
-        scalars: `[budget, N]`, as `encode_layer` gives them.
-        layout: of the steps.
-        tables: the probabilities they were coded with.
-        fill: amplitude of the noise in place of what was not kept, as a share of what was there.
+        kept: `[budget, N]`, as `encode_layer` gives them.
+        floor: `[floor_budget, N]`, likewise.
+        plan: what they were coded with.
 
     Returns:
-        The wave `[C, T]` of the kept coefficients alone, that of the noise alone, which is added to it, and the
-        threshold of each step `[N]`; float64.
+        The wave `[C, T]` of the kept coefficients, that of noise at the levels of the rest, and the threshold of
+        each step `[N]`, 0 for a silent one; float64.
     """
-    steps = [decode_step(scalars[:, step], layout, tables) for step in range(scalars.shape[1])]
-    kept = [frame for step in steps for frame in step.kept]
-    floor = [frame for step, column in zip(steps, scalars.T, strict=True) for frame in _filled(step, column, fill)]
-    carried, added = (rotated(unlapped(_blocks(frames))) for frames in (kept, floor))
-    return carried, added, 2.0 ** scalars[0].astype(np.float64)
-
-
-def _filled(step: DecodedStep, column: Array, fill: float) -> Frames:
-    """Draw the noise of a step; the same numbers always give the same noise."""
-    seed = int(np.abs(column).astype(np.float64).sum() * 64) if fill else 0
-    draws = noise(seed, sum(frame.size for frame in step.floor))
-    filled, start = [], 0
-    for frame in step.floor:
-        filled.append(fill * frame * draws[start : start + frame.size].reshape(frame.shape))
-        start += frame.size
-    return filled
+    steps = [decode_step(column, plan.layout, plan.tables) for column in kept.T]
+    carried = unlapped(_blocks([frame for step in steps for frame in step.kept]))
+    rms, draws = [], []
+    for column, levels in zip(kept.T, floor.T, strict=True):
+        rms.append(decode_floor(levels, plan.floor_shape, 2.0 ** float(column[0]), plan.tables.floor))
+        seed = int(np.abs(column).astype(np.float64).sum() * 64)
+        shape = (*plan.floor_shape[:2], plan.floor_block)
+        draws.append(noise(seed, int(np.prod(shape))).reshape(shape))
+    added = floor_wave(plan.fill * np.concatenate(rms, axis=1), plan.floor_block, np.concatenate(draws, axis=1))
+    thresholds = np.where(kept[0] <= SILENT_LOG2, 0.0, 2.0 ** kept[0].astype(np.float64))
+    return rotated(carried), rotated(added), thresholds
 
 
 def _blocks(frames: Frames) -> list[Array]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from polyres.ops.sparse_floor import floor_table_shape
 from polyres.ops.sparse_range import PROBABILITY_ONE
 
 Array = np.ndarray
@@ -18,16 +19,7 @@ CONTEXTS = (NO_PREVIOUS + 1) * 3 * (len(ZONES) + 1) * 9
 
 LAST_WIDTH = 6
 """Bits that say up to where, in 64ths of the band, coefficients are kept."""
-LEVEL_WIDTH = 5
-LEVEL_STEP_DB = 2.0
-NO_LEVEL = (1 << LEVEL_WIDTH) - 1
-"""Level of a band with nothing in it."""
 MODE_WIDTH = 3
-
-BANDS = {1: 20, 2: 20, 4: 16, 8: 12, 16: 12}
-"""Bands of noise by number of blocks in a frame."""
-GROUPS = {1: 1, 2: 1, 4: 2, 8: 4, 16: 4}
-"""Parts of a frame that have levels of their own, by number of blocks."""
 
 
 class Tables(NamedTuple):
@@ -36,13 +28,13 @@ class Tables(NamedTuple):
     Args:
         significance: by channel (0 or another), mode and context `[2, modes, CONTEXTS]`.
         last: by mode and node `[modes, 64]`.
-        levels: by expected level and node `[33, 32]`.
+        floor: of `polyres.ops.sparse_floor`.
         modes: by mode before (the last row for none) and node `[9, 8]`.
     """
 
     significance: Array
     last: Array
-    levels: Array
+    floor: Array
     modes: Array
 
 
@@ -51,7 +43,7 @@ def shapes(modes: int) -> dict[str, tuple[int, ...]]:
     return {
         "significance": (2, modes, CONTEXTS),
         "last": (modes, 1 << LAST_WIDTH),
-        "levels": ((1 << LEVEL_WIDTH) + 1, 1 << LEVEL_WIDTH),
+        "floor": floor_table_shape(),
         "modes": ((1 << MODE_WIDTH) + 1, 1 << MODE_WIDTH),
     }
 
@@ -66,7 +58,7 @@ def plain_tables(modes: int) -> Tables:
     row = np.clip(np.round(PROBABILITY_ONE * odds / (1 + odds)), 1, PROBABILITY_ONE - 1).astype(np.int64)
     sizes = shapes(modes)
     half = {name: np.full(size, PROBABILITY_ONE // 2, dtype=np.int64) for name, size in sizes.items()}
-    return Tables(np.broadcast_to(row, sizes["significance"]).copy(), half["last"], half["levels"], half["modes"])
+    return Tables(np.broadcast_to(row, sizes["significance"]).copy(), half["last"], half["floor"], half["modes"])
 
 
 def resampled(classes: Array, bins: int) -> Array:
@@ -134,10 +126,3 @@ class Layout:
     def block_sizes(self, modes: Array) -> list[int]:
         """Sizes of the blocks of frames with these modes."""
         return [self.frame_samples // self.splits[mode] for mode in modes for _ in range(self.splits[mode])]
-
-
-def band_edges(bins: int, bands: int) -> Array:
-    """Borders of bands that grow wider with frequency: `[bands + 1]`, from 0 to `bins`."""
-    place = np.arange(bands + 1) / bands
-    edges = np.round(bins * (0.45 * place + 0.55 * place**2)).astype(np.int64)
-    return np.maximum.accumulate(np.maximum(edges, np.minimum(np.arange(bands + 1), bins)))

@@ -1,13 +1,12 @@
-"""One step of a sparse spectrum as a fixed number of scalars: the strongest coefficients, where they are, and a floor.
+"""One step of a sparse spectrum as a fixed number of scalars: the strongest coefficients and where they are.
 
 A step is a column of numbers that float16 holds: the binary logarithm of the threshold, the number of words, the words
-(integers of 12 bits that say where the coefficients are and how strong the rest is), then the coefficients kept, as
+(integers of 12 bits that say where the coefficients are), then the coefficients kept, as
 real numbers in units of the threshold, and zeros.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,17 +14,11 @@ import numpy as np
 
 from polyres.core.errors import InputError
 from polyres.ops.sparse_contexts import (
-    BANDS,
     CONTEXTS,
-    GROUPS,
     LAST_WIDTH,
-    LEVEL_STEP_DB,
-    LEVEL_WIDTH,
     MODE_WIDTH,
-    NO_LEVEL,
     Layout,
     Tables,
-    band_edges,
     context_bases,
     full_contexts,
 )
@@ -141,32 +134,7 @@ def position_bits(selection: Selection, modes: Array, tables: Tables) -> float:
     return total
 
 
-def frame_levels(scaled: Array, classes: Array) -> Array:
-    """Levels of what is not kept of a frame, `[C, groups, bands]`: 0 is the threshold, each step 2 dB below."""
-    channels, blocks, bins = scaled.shape
-    groups, bands = GROUPS[blocks], BANDS[blocks]
-    rest = np.where(classes > 0, 0.0, np.square(scaled)).reshape(channels, groups, -1, bins).sum(axis=2)
-    free = (classes == 0).reshape(channels, groups, -1, bins).sum(axis=2)
-    edges = band_edges(bins, bands)
-    energy = np.stack([rest[..., a:b].sum(axis=-1) for a, b in itertools.pairwise(edges)], axis=-1)
-    number = np.stack([free[..., a:b].sum(axis=-1) for a, b in itertools.pairwise(edges)], axis=-1)
-    with np.errstate(divide="ignore"):
-        below_db = -10 * np.log10(energy / np.maximum(number, 1))
-    levels: Array = np.clip(np.round(below_db / LEVEL_STEP_DB), 0, NO_LEVEL).astype(np.int64)
-    return levels
-
-
-def expected_level(levels: Array, group: int, band: int) -> int:
-    """What a level is expected to be, from those before it: 0 to 31, 32 where nothing is known."""
-    known = []
-    if band > 0:
-        known.append(int(levels[group, band - 1]))
-    if group > 0:
-        known.append(int(levels[group - 1, band]))
-    return (sum(known) + len(known) - 1) // len(known) if known else NO_LEVEL + 1
-
-
-def encode_step(frames: Frames, modes: Array, tables: Tables, budget: int) -> Array:
+def encode_step(frames: Frames, modes: Array, tables: Tables, budget: int) -> tuple[Array, Frames]:
     """Code a step.
 
     Args:
@@ -176,10 +144,10 @@ def encode_step(frames: Frames, modes: Array, tables: Tables, budget: int) -> Ar
         budget: scalars of the step.
 
     Returns:
-        `[budget]` float32, all of them numbers that float16 holds.
+        `[budget]` float32, all of them numbers that float16 holds; and the coefficients as they are decoded.
 
     Raises:
-        InputError: when the budget does not even hold the levels.
+        InputError: when the budget does not even hold the modes.
     """
     count = int(0.8 * budget)
     for _ in range(4):  # so many coefficients that they and their places fill the step
@@ -204,7 +172,11 @@ def encode_step(frames: Frames, modes: Array, tables: Tables, budget: int) -> Ar
     out[HEADER : HEADER + len(words)] = words
     kept = [values[classes > 0] for values, classes in _coded_order(selection)]
     out[HEADER + len(words) : HEADER + len(words) + selection.count] = np.concatenate(kept)
-    return out
+    decoded = [
+        np.where(classes > 0, scaled, 0.0) * 2.0**selection.log2
+        for scaled, classes in zip(selection.scaled, selection.classes, strict=True)
+    ]
+    return out, decoded
 
 
 def _coded_order(selection: Selection) -> Iterator[tuple[Array, Array]]:
@@ -224,13 +196,9 @@ def _words(selection: Selection, modes: Array, tables: Tables) -> list[int]:
         probabilities.extend(rows)
 
     history, before = History.start(selection.classes[0].shape[0]), (1 << MODE_WIDTH)
-    for mode, scaled, classes in zip(modes.tolist(), selection.scaled, selection.classes, strict=True):
+    for mode, classes in zip(modes.tolist(), selection.classes, strict=True):
         add(mode, MODE_WIDTH, tables.modes[before])
         add(last_unit(classes), LAST_WIDTH, tables.last[mode])
-        if selection.count:
-            for levels in frame_levels(scaled, classes):
-                for group, band in np.ndindex(*levels.shape):
-                    add(int(levels[group, band]), LEVEL_WIDTH, tables.levels[expected_level(levels, group, band)])
         for channel, contexts, kept in frame_contexts(classes, history):
             bits.extend(kept.tolist())
             probabilities.extend(tables.significance[channel, mode, contexts].tolist())
@@ -240,11 +208,10 @@ def _words(selection: Selection, modes: Array, tables: Tables) -> list[int]:
 
 @dataclass(frozen=True)
 class DecodedStep:
-    """What a step holds: modes, kept coefficients per frame `[C, blocks, N]`, and the floor's RMS of the same shape."""
+    """What a step holds: modes, and kept coefficients per frame `[C, blocks, N]`, zero where nothing was kept."""
 
     modes: Array
     kept: Frames
-    floor: Frames
 
 
 def decode_step(scalars: Array, layout: Layout, tables: Tables) -> DecodedStep:
@@ -256,7 +223,7 @@ def decode_step(scalars: Array, layout: Layout, tables: Tables) -> DecodedStep:
         tables: the probabilities it was coded with.
 
     Returns:
-        Modes, kept coefficients and the level of the rest.
+        Modes and kept coefficients.
 
     Raises:
         InputError: when the numbers are no step.
@@ -268,16 +235,14 @@ def decode_step(scalars: Array, layout: Layout, tables: Tables) -> DecodedStep:
     values = scalars[HEADER + number :].astype(np.float64)
     known = (1 + (np.abs(values) >= STRONG)).tolist()
     unit = 2.0 ** float(scalars[0])
-    silent = scalars[0] <= SILENT_LOG2
     decoder, rows = BitDecoder(words.tolist()), _rows(tables)
     history, before, start = History.start(layout.channels), (1 << MODE_WIDTH), 0
-    modes, kept, floor = [], [], []
+    modes, kept = [], []
     for _ in range(layout.frames):
         mode = min(decoder.symbol(MODE_WIDTH, rows.modes[before]), len(layout.splits) - 1)
         blocks = layout.splits[mode]
         shape = (layout.channels, blocks, layout.frame_samples // blocks)
         stop = last_bin(decoder.symbol(LAST_WIDTH, rows.last[mode]), shape[-1])
-        rms = np.zeros(shape) if silent else _read_floor(decoder, rows.levels, shape)
         coefficients = np.zeros(shape)
         for block in range(blocks):
             beside: Array | None = None
@@ -291,13 +256,11 @@ def decode_step(scalars: Array, layout: Layout, tables: Tables) -> DecodedStep:
                 here = np.flatnonzero(classes)
                 taken = values[start : start + len(here)]
                 coefficients[channel, block, here[: len(taken)]] = taken * unit
-                rms[channel, block, here] = 0
                 start += len(here)
         modes.append(mode)
         kept.append(coefficients)
-        floor.append(rms * unit)
         before = mode
-    return DecodedStep(np.array(modes), kept, floor)
+    return DecodedStep(np.array(modes), kept)
 
 
 @dataclass(frozen=True)
@@ -306,24 +269,11 @@ class _Rows:
 
     significance: list[list[list[int]]]
     last: list[list[int]]
-    levels: list[list[int]]
     modes: list[list[int]]
 
 
 def _rows(tables: Tables) -> _Rows:
-    return _Rows(*(table.tolist() for table in tables))
-
-
-def _read_floor(decoder: BitDecoder, rows: list[list[int]], shape: tuple[int, int, int]) -> Array:
-    """Read the levels of a frame and spread them over its coefficients, in units of the threshold."""
-    channels, blocks, bins = shape
-    groups, bands = GROUPS[blocks], BANDS[blocks]
-    levels = np.zeros((channels, groups, bands), dtype=np.int64)
-    for channel, group, band in np.ndindex(channels, groups, bands):
-        levels[channel, group, band] = decoder.symbol(LEVEL_WIDTH, rows[expected_level(levels[channel], group, band)])
-    rms = np.where(levels == NO_LEVEL, 0.0, 10 ** (-levels * LEVEL_STEP_DB / 20))
-    widths = np.diff(band_edges(bins, bands))
-    return np.repeat(np.repeat(rms, widths, axis=-1), blocks // groups, axis=1)
+    return _Rows(tables.significance.tolist(), tables.last.tolist(), tables.modes.tolist())
 
 
 def noise(seed: int, size: int) -> Array:

@@ -1,0 +1,164 @@
+"""How strong is what a sparse spectrum leaves out: levels of bands over time, coded into integers of 12 bits."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from polyres.core.errors import InputError
+from polyres.ops.mdct import lapped, unlapped
+from polyres.ops.sparse_range import WORD_BITS, WORD_HALF, BitDecoder, encode_bits, symbol_bits
+
+Array = np.ndarray
+
+LEVEL_WIDTH = 5
+NO_LEVEL = (1 << LEVEL_WIDTH) - 1
+"""Level of a band with nothing in it."""
+STEPS_DB = (3.0, 4.0, 6.0, 9.0)
+"""Distances between levels; the finest that fits is taken."""
+ROUGHNESS = 4
+"""Classes of how far the levels already known differ."""
+UNIFORM = 0.8
+"""Share of bands of equal width in the spacing of bands; the rest grow wider with frequency."""
+
+
+def floor_table_shape() -> tuple[int, int, int]:
+    """Shape of the table: roughness, expected level, node."""
+    return ROUGHNESS, NO_LEVEL + 1, NO_LEVEL + 1
+
+
+def floor_edges(bins: int, bands: int) -> Array:
+    """Borders of the bands, `[bands + 1]`, from 0 to `bins`; each is at least one bin wide.
+
+    Raises:
+        InputError: when there are more bands than bins.
+    """
+    if bands > bins:
+        raise InputError(f"{bands} bands do not fit into {bins} bins")
+    place = np.arange(bands + 1) / bands
+    edges = np.round(bins * (UNIFORM * place + (1 - UNIFORM) * place**2)).astype(np.int64)
+    return np.maximum(edges, np.arange(bands + 1))
+
+
+def floor_power(rest: Array, block: int, bands: int) -> Array:
+    """Measure what is left out.
+
+    Args:
+        rest: the wave less what was kept `[C, T]`, T a multiple of `block`.
+        block: samples of a block.
+        bands: number of bands.
+
+    Returns:
+        Mean power of the coefficients of each band `[C, T / block, bands]`.
+    """
+    spectrum = np.square(np.stack(lapped(rest, [block] * (rest.shape[-1] // block)), axis=1))
+    pairs = itertools.pairwise(floor_edges(block, bands))
+    return np.stack([spectrum[..., low:high].mean(axis=-1) for low, high in pairs], axis=-1)
+
+
+def floor_wave(rms: Array, block: int, draws: Array) -> Array:
+    """Make noise of given levels.
+
+    Args:
+        rms: of the coefficients of each band `[C, blocks, bands]`.
+        block: samples of a block.
+        draws: numbers with an RMS of 1 `[C, blocks, block]`.
+
+    Returns:
+        The wave `[C, blocks * block]`.
+    """
+    widths = np.diff(floor_edges(block, rms.shape[-1]))
+    spectrum = np.repeat(rms, widths, axis=-1) * draws
+    return unlapped([spectrum[:, place] for place in range(rms.shape[1])])
+
+
+def levels_of(power: Array, unit: float, step_db: float) -> Array:
+    """Round powers to levels: 0 is the square of the unit, each level `step_db` below; 31 is nothing."""
+    with np.errstate(divide="ignore"):
+        below_db = -10 * np.log10(power / unit**2)
+    return np.clip(np.round(below_db / step_db), 0, NO_LEVEL).astype(np.int64)
+
+
+def rms_of(levels: Array, unit: float, step_db: float) -> Array:
+    """RMS that levels stand for."""
+    return np.where(levels == NO_LEVEL, 0.0, unit * 10 ** (-levels * step_db / 20))
+
+
+def floor_symbols(levels: Array) -> list[tuple[int, int, int]]:
+    """Symbols of levels `[blocks, bands]` with their contexts: level, roughness, expected level."""
+    found = []
+    above = np.full(levels.shape[1], NO_LEVEL // 2)
+    for row in levels:
+        known, values = above.tolist(), row.tolist()
+        left = corner = known[0]
+        for band, value in enumerate(values):
+            right = known[min(band + 1, len(known) - 1)]
+            here = known[band]
+            expected = min(max((2 * here + 2 * left - corner + right + 2) // 4, 0), NO_LEVEL)
+            found.append((value, min(abs(here - left), ROUGHNESS - 1), expected))
+            left, corner = value, here
+        above = row
+    return found
+
+
+def encode_floor(power: Array, unit: float, table: Array, budget: int) -> Array:
+    """Code the levels of a step.
+
+    Args:
+        power: `[C, blocks, bands]`.
+        unit: amplitude of level 0, > 0.
+        table: probabilities, of `floor_table_shape`.
+        budget: scalars.
+
+    Returns:
+        `[budget]` float32: integers from -2048 to 2047.
+    """
+    rows = table.tolist()
+    smooth = np.broadcast_to(power.mean(axis=1, keepdims=True), power.shape)
+    flat = np.broadcast_to(smooth.mean(axis=2, keepdims=True), power.shape)
+    for source in (power, smooth, flat):
+        for index, step_db in enumerate(STEPS_DB):
+            bits, probabilities = [index >> 1, index & 1], [1024, 1024]
+            for channel in source:
+                for level, rough, expected in floor_symbols(levels_of(channel, unit, step_db)):
+                    more, of_each = symbol_bits(level, LEVEL_WIDTH, rows[rough][expected])
+                    bits += more
+                    probabilities += of_each
+            words = encode_bits(bits, probabilities)
+            if len(words) <= budget:
+                out = np.full(budget, -WORD_HALF, dtype=np.float32)
+                out[: len(words)] = words
+                return out
+    raise InputError(f"{budget} scalars of {WORD_BITS} bits are too few for levels of {power.shape[-1]} bands")
+
+
+def decode_floor(scalars: Array, shape: tuple[int, int, int], unit: float, table: Array) -> Array:
+    """Read the levels of a step back.
+
+    Args:
+        scalars: `[budget]`.
+        shape: channels, blocks, bands.
+        unit: amplitude of level 0.
+        table: the probabilities they were coded with.
+
+    Returns:
+        RMS `[C, blocks, bands]`.
+    """
+    words = np.clip(np.nan_to_num(scalars), -WORD_HALF, WORD_HALF - 1)
+    decoder, rows = BitDecoder(words.tolist()), table.tolist()
+    step_db = STEPS_DB[2 * decoder.bit(1024) + decoder.bit(1024)]
+    levels = np.zeros(shape, dtype=np.int64)
+    for channel in range(shape[0]):
+        known = [NO_LEVEL // 2] * shape[2]
+        for block in range(shape[1]):
+            values: list[int] = []
+            left = corner = known[0]
+            for band, here in enumerate(known):
+                right = known[min(band + 1, len(known) - 1)]
+                expected = min(max((2 * here + 2 * left - corner + right + 2) // 4, 0), NO_LEVEL)
+                left = decoder.symbol(LEVEL_WIDTH, rows[min(abs(here - left), ROUGHNESS - 1)][expected])
+                corner = here
+                values.append(left)
+            levels[channel, block] = known = values
+    return rms_of(levels, unit, step_db)
