@@ -92,14 +92,15 @@ class SameSiteOnly:
             origin = headers.get("origin")
             if origin is None or origin.lower() in self._allowed:
                 return False
+            # A browser that says "same-origin" has compared the whole origin itself.
+            if "sec-fetch-site" in headers:
+                return False
             # Only the host: a proxy may speak https outside and http inside.
             try:
-                host = urlsplit(origin).netloc
+                host = urlsplit(origin).netloc.lower()
             except ValueError:
                 return True
-            hosts = {headers.get("host", ""), headers.get("x-forwarded-host", "")}
-            # A browser that says "same-origin" has compared the whole origin itself.
-            return "sec-fetch-site" not in headers and host.lower() not in {name.lower() for name in hosts}
+            return not host or host not in {headers.get(name, "").lower() for name in ("host", "x-forwarded-host")}
         return headers.get("origin", "").lower() not in self._allowed
 
 

@@ -102,6 +102,9 @@ def _copy(path: Path, folder: Path) -> Path:
     temporary = copy.with_name(f".{copy.name}.part{os.getpid()}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {folder}: {error.strerror}") from error
+    try:
         with (
             soundfile.SoundFile(str(path)) as source,
             soundfile.SoundFile(

@@ -381,7 +381,7 @@ def _put_rating(connection: Connection, sent: SentRating) -> None:
     names = [column.name for column in ratings.primary_key]
     key = sa.and_(*(ratings.c[name] == values[name] for name in names))
     update = ratings.update().where(key, ratings.c.revision < sent.revision)
-    for _ in range(2):
+    for is_last in (False, True):
         if connection.execute(update.values(**values)).rowcount:
             return
         if connection.scalar(sa.select(sa.func.count()).select_from(ratings).where(key)):
@@ -389,6 +389,8 @@ def _put_rating(connection: Connection, sent: SentRating) -> None:
         try:
             with connection.begin_nested():
                 connection.execute(ratings.insert().values(**values))
+            return
         except IntegrityError:
-            continue  # another process has just inserted it: compare revisions
-        return
+            # Another process may just have inserted it: compare revisions. Anything else stays wrong.
+            if is_last:
+                raise
