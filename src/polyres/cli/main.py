@@ -16,6 +16,7 @@ from polyres.cli import (
     enhance,
     evaluate,
     fusion,
+    listen,
     models,
     pack,
     paper,
@@ -40,6 +41,7 @@ REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
     complexity.register,
     fusion.register,
     paper.register,
+    listen.register,
     data.register,
 )
 

@@ -97,7 +97,7 @@ def ratings_from(source: str | Path) -> list[Rating]:
 
     Args:
         source: `.jsonl`, `.json` (list of rows), `.csv` or `.parquet` as `polyres listen export` writes them,
-            an SQLite file, or the URL of a database (`postgresql://…`).
+            the folder of a study that was served, an SQLite file, or the URL of a database (`postgresql://…`).
 
     Returns:
         Rows in the order in which they were stored.
@@ -108,13 +108,15 @@ def ratings_from(source: str | Path) -> list[Rating]:
     """
     text = str(source)
     if "://" in text:
-        return _unique(_stored(text))
+        return _unique(_stored(Path(), text))
     path = Path(source)
+    if path.is_dir():
+        return _unique(_stored(path, None))
     if not path.is_file():
         raise InputError(f"{path} is no file of ratings; give .jsonl, .json, .csv, .parquet or a database")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        return _unique(_stored(f"sqlite:///{path.resolve()}"))
+        return _unique(_stored(path.parent, f"sqlite:///{path.resolve()}"))
     try:
         rows = list(reader(path))
     except (OSError, ValueError, TypeError) as error:
@@ -138,10 +140,12 @@ def _unique(ratings: Iterable[Rating]) -> list[Rating]:
     return list({rating.key: rating for rating in ratings}.values())
 
 
-def _stored(url: str) -> list[Rating]:
-    from polyres.listen.store import read_ratings
-
-    return read_ratings(url)
+def _stored(folder: Path, url: str | None) -> list[Rating]:
+    try:
+        from polyres.listen.store import read_ratings
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"a database needs {error.name}; install it with pip install 'polyres[listen]'") from error
+    return read_ratings(folder, url)
 
 
 def _json_lines(path: Path) -> Iterator[Any]:

@@ -33,7 +33,7 @@ class Table:
 
     title: str
     header: tuple[str, ...]
-    rows: list[tuple[str, ...]] = field(default_factory=list)
+    rows: Sequence[tuple[str, ...]] = ()
     text_columns: int = 1
     notes: tuple[str, ...] = ()
 

@@ -1,0 +1,310 @@
+"""`polyres listen`: blind listening tests, from folders of results to a report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from polyres.core.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from polyres.listen.analyse import Analysis
+    from polyres.listen.study_files import ListenStudy
+    from polyres.listen.study_ratings import Rating
+
+REPORT_FOLDER = "report"
+
+StudyDir = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder that polyres listen new has made.")]
+Ratings = Annotated[
+    str | None,
+    typer.Option(
+        "--ratings",
+        metavar="SOURCE",
+        help="File (.csv, .json, .jsonl, .parquet, SQLite) or URL of a database. By default the study's own database, "
+        "or simulated ratings where nobody has listened yet.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of all random draws.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `listen` to the command.
+
+    Args:
+        app: the command.
+    """
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="Blind listening tests: make one, serve it, analyse it. Begin with new; simulate and power help planning.",
+    )
+    for command in (new, serve, analyse, export, simulate, power):
+        group.command(command.__name__)(command)
+    app.add_typer(group, name="listen")
+
+
+def new(
+    recipe: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to compare, or a webMUSHRA config.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the study; the name of the recipe.")] = None,
+    root: Annotated[Path | None, typer.Option(help="webMUSHRA only: what its files are relative to.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a study from folders of separated stems.
+
+    A recipe names the references (DIR/SONG/STEM.wav), the systems (label: OUT/MODEL as separate writes them) and how
+    the test goes:
+
+        name: drums-and-bass
+        title: Which drums and bass sound better?
+        kind: mushra            # bs2132, abx, ab, acr, dcr
+        references: data/test
+        systems: {htdemucs: separated/htdemucs, polyres: separated/polyres-small}
+        stems: [drums, bass]
+        anchors: [low, mid, interference]
+        excerpts: {per_track: 1, length_s: 10, seed: 0}
+        attributes:
+          - {name: quality, question: How good is the sound?}
+
+    Excerpts are drawn by the seed from where all sources sound, matched in loudness (BS.1770), and stored under names
+    that tell nothing.
+    """
+    from polyres.core.yaml_files import read_yaml
+    from polyres.listen.study_build import build_study
+    from polyres.listen.study_recipe import StudyRecipe
+    from polyres.listen.webmushra import import_webmushra
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    folder = out or Path(recipe.stem)
+    if "pages" in read_yaml(recipe):
+        if settings:
+            raise ConfigError("--set changes recipes, not webMUSHRA configs; edit the file")
+        study = import_webmushra(recipe, folder, root, say)
+    else:
+        parsed = StudyRecipe.from_yaml(recipe, settings or [])
+        study = build_study(parsed.resolved(recipe.parent), folder, say)
+    facts = {
+        "study": str(folder),
+        "kind": study.kind,
+        "conditions": [condition.label for condition in study.conditions],
+        "pages": len(study.pages),
+        "training_pages": len(study.training),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, ensure_ascii=False))
+        return
+    typer.echo(f"{folder}: {study.kind}, {len(study.pages)} pages of {len(study.conditions)} conditions")
+    typer.echo(f"next: polyres listen serve {folder}")
+
+
+def serve(
+    study: StudyDir,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 8765,
+    root_path: Annotated[str, typer.Option(help="Path under which a proxy shows the server, such as /listen.")] = "",
+    public_url: Annotated[str, typer.Option(help="What links begin with, such as https://lab.example/listen.")] = "",
+    database: Annotated[
+        str | None, typer.Option(help="SQLAlchemy URL, such as postgresql://…; SQLite in the study's folder.")
+    ] = None,
+    admin_token: Annotated[
+        str | None,
+        typer.Option(envvar="POLYRES_ADMIN_TOKEN", help="At least 16 characters; made and kept with the study."),
+    ] = None,
+    invited_only: Annotated[bool, typer.Option("--invited-only", help="Only listeners with a link may join.")] = False,
+    proxy: Annotated[str, typer.Option(help="Proxies that are believed, comma-separated.")] = "127.0.0.1",
+    allow_origin: Annotated[list[str] | None, typer.Option(help="Further origins that may send answers.")] = None,
+) -> None:
+    """Serve a study to listeners until interrupted; every answer is stored at once."""
+    try:
+        from polyres.listen.server import run
+        from polyres.listen.server_state import ServerOptions
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the server needs {error.name}; install it with pip install 'polyres[listen]'") from error
+    options = ServerOptions(
+        host,
+        port,
+        root_path,
+        public_url,
+        database,
+        admin_token,
+        not invited_only,
+        proxy,
+        tuple(allow_origin or ()),
+    )
+
+    def announce(listeners: str, admin: str) -> None:
+        typer.echo(f"listeners: {listeners}\nadministrator: {admin}\nstop with Ctrl-C")
+
+    run(study, options, announce)
+
+
+def analyse(
+    study: StudyDir,
+    ratings: Ratings = None,
+    metrics: Annotated[
+        Path | None, typer.Option(help="scores.jsonl of polyres evaluate, to correlate with the ratings.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the report; STUDY/report.")] = None,
+    seed: Seed = 0,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 5000,
+    figures: Annotated[bool, typer.Option(help="Draw figures.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Analyse the ratings of a study and write report.md, report.html, report.json and figures.
+
+    Screening by BS.1534, with and without exclusion; intervals over listeners and excerpts; mixed models; Wilcoxon,
+    permutation and t-tests with Holm's correction; for abx exact binomial tests, for ab Bradley–Terry strengths.
+    """
+    from polyres.listen.analyse import analyse as run
+    from polyres.listen.analyse_metrics import read_metric_rows
+    from polyres.listen.report import write_report
+    from polyres.listen.study_files import load_study
+
+    loaded = load_study(study)
+    rows = read_metric_rows(metrics) if metrics is not None else None
+    analysis = run(loaded, _ratings(study, ratings), rows, seed=seed, resamples=resamples)
+    paths = write_report(analysis, out or study / REPORT_FOLDER, figures)
+    if as_json:
+        typer.echo(json.dumps(analysis.to_dict(), ensure_ascii=False))
+        return
+    _print_short(loaded, analysis)
+    typer.echo(f"\n{paths[1]}")
+
+
+def _ratings(folder: Path, source: str | None) -> list[Rating]:
+    from polyres.listen.simulate import SIMULATED_NAME
+    from polyres.listen.study_ratings import ratings_from
+
+    if source is not None:
+        return ratings_from(source)
+    simulated = folder / SIMULATED_NAME
+    try:
+        found = ratings_from(folder)
+    except (InputError, ConfigError):
+        if not simulated.is_file():
+            raise
+        found = []
+    if found or not simulated.is_file():
+        return found
+    typer.echo(f"nobody has listened yet; these are the SIMULATED ratings of {simulated}", err=True)
+    return ratings_from(simulated)
+
+
+def _print_short(study: ListenStudy, analysis: Analysis) -> None:
+    from polyres.listen.report import short_sections
+
+    simulated = f", {analysis.simulated} of them SIMULATED" if analysis.simulated else ""
+    typer.echo(f"{study.title}: {analysis.listeners} listeners{simulated}, {analysis.ratings} answers")
+    for section in short_sections(analysis):
+        typer.echo(f"\n{section.title}\n")
+        typer.echo("\n".join(table.markdown() for table in section.tables[:2]), nl=False)
+
+
+def export(
+    study: StudyDir,
+    out: Annotated[Path, typer.Option("--out", help="File to write: .csv, .json, .jsonl or .parquet.")],
+    ratings: Ratings = None,
+) -> None:
+    """Write all ratings to one file, with labels, items and stems beside the ids."""
+    from polyres.listen.export import export_ratings
+    from polyres.listen.study_files import load_study
+
+    rows = _ratings(study, ratings)
+    typer.echo(f"{export_ratings(load_study(study), rows, out)}: {len(rows)} ratings")
+
+
+def simulate(
+    study: StudyDir,
+    listeners: Annotated[int, typer.Option(min=1, help="How many careful listeners.")] = 12,
+    careless: Annotated[int, typer.Option(min=0, help="How many more who answer at random.")] = 0,
+    effects: Annotated[
+        str, typer.Option(help="True scores of 100: 'htdemucs=70,polyres=78' or 'quality:htdemucs=70'.")
+    ] = "",
+    seed: Seed = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="noise_sd=7, listener_sd=5 …; repeatable.")
+    ] = None,
+) -> None:
+    """Let listeners who do not exist take the test, to try out the study and its analysis.
+
+    Their ratings go into STUDY/simulated_ratings.jsonl, never into the database, and every report calls them simulated.
+    """
+    from polyres.core.yaml_files import parse_override
+    from polyres.listen.simulate import SimulateOptions, write_simulated
+    from polyres.listen.simulate import simulate as run
+    from polyres.listen.study_files import load_study
+
+    loaded = load_study(study)
+    options = SimulateOptions(listeners=listeners, careless=careless, seed=seed, effects=_effects(effects))
+    for setting in settings or []:
+        keys, value = parse_override(setting)
+        options = options.with_values({".".join(keys): value})
+    ratings = run(loaded, options)
+    typer.echo(f"{write_simulated(ratings, study)}: {len(ratings)} SIMULATED ratings")
+
+
+def _effects(text: str) -> dict[str, float]:
+    effects = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        label, mark, value = part.rpartition("=")
+        try:
+            effects[label.strip()] = float(value)
+        except ValueError:
+            mark = ""
+        if not mark or not label.strip():
+            raise ConfigError(f"effect {part!r} cannot be read; write label=score, such as htdemucs=70")
+    return effects
+
+
+def power(
+    difference: Annotated[float, typer.Option(min=0.01, help="True difference of two systems, in points.")] = 5.0,
+    items: Annotated[int, typer.Option(min=1, help="Excerpts that a listener rates.")] = 8,
+    listener_sd: Annotated[float, typer.Option(min=0.0, help="How listeners differ about one system.")] = 5.0,
+    noise_sd: Annotated[float, typer.Option(min=0.01, help="Of a single rating.")] = 10.0,
+    comparisons: Annotated[int, typer.Option(min=1, help="Pairs of systems that are tested.")] = 1,
+    alpha: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Level of the test.")] = 0.05,
+    fewest: Annotated[int, typer.Option(min=2, help="Smallest number of listeners.")] = 10,
+    most: Annotated[int, typer.Option(min=2, help="Largest.")] = 20,
+    abx_share: Annotated[
+        float | None, typer.Option(min=0.5, max=1.0, help="ABX instead: true share of right answers.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how many listeners it takes to show a difference: chance of success, and what 80 % can detect.
+
+    With --abx-share, items are the answers of each listener and all answers are tested together.
+    """
+    from polyres.listen.power import PowerOptions, abx_power, power_lines
+    from polyres.listen.tables import Table, number
+
+    if abx_share is not None:
+        chances = [(count, abx_power(abx_share, count * items, alpha)) for count in range(fewest, most + 1)]
+        if as_json:
+            typer.echo(json.dumps([{"listeners": count, "power": chance} for count, chance in chances]))
+        else:
+            rows = [(str(count), str(count * items), f"{100 * chance:.0f} %") for count, chance in chances]
+            typer.echo(Table("", ("listeners", "answers", "power"), rows, 0).markdown(), nl=False)
+        return
+    options = PowerOptions(
+        difference=difference,
+        items=items,
+        listener_sd=listener_sd,
+        noise_sd=noise_sd,
+        comparisons=comparisons,
+        alpha=alpha,
+    )
+    lines = power_lines(options, fewest, most)
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in lines]))
+        return
+    header = ("listeners", f"power for {difference:g} points", "detected by 80 %, points")
+    rows = [(str(line.listeners), f"{100 * line.power:.0f} %", number(line.detectable)) for line in lines]
+    typer.echo(Table("", header, rows, 0).markdown(), nl=False)
