@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
@@ -309,6 +310,7 @@ def write_whole(path: Path, content: bytes) -> Path:
         temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder") from error
     return path
