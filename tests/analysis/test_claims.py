@@ -87,6 +87,7 @@ def test_one_decibel_better_on_every_track_holds(tmp_path: Path) -> None:
     assert row.study == "made"
     assert row.runs == ("three/seed1", "three/seed2", "one/seed1", "one/seed2")
     assert "three − one (equal steps)" in row.what
+    assert row.notes == "interval above 0 dB; they differ in n_fft"
     assert found["half_width_beats_single"].verdict == UNTESTABLE
     assert found["drums_and_bass_gain_most"].verdict == UNDECIDED  # all stems gain alike: the interval is zero
     assert found["unet_fails"].verdict == UNTESTABLE

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from polyres.analysis.complexity import (
     ITSELF,
@@ -21,7 +22,7 @@ from polyres.analysis.subjects import ARCHITECTURES
 from polyres.models.bag import Bag
 from polyres.models.separator import Separator, SeparatorConfig
 from polyres.nn.attention import LinearAttention, SoftmaxAttention, SparseConfig
-from polyres.nn.fusion import FusionConfig
+from polyres.nn.fusion import OUTPUT_FUSION, FusionConfig
 from polyres.nn.transformer import TransformerConfig
 from polyres.ops.stft import istft, stft
 
@@ -186,6 +187,30 @@ def test_costs_grow_with_the_length_as_attention_does() -> None:
     length = 256 * 64
     assert products("softmax", 2 * length) == pytest.approx(4 * products("softmax", length), rel=0.01)
     assert products("linear", 2 * length) == pytest.approx(2 * products("linear", length), rel=0.01)
+
+
+@pytest.mark.parametrize("kind", OUTPUT_FUSION.names())
+def test_counts_from_shapes_are_those_of_a_pass(kind: str) -> None:
+    transformer = "softmax" if kind == "conv" else "linear"
+    changes = {"output.kind": kind, "transformer.kind": transformer, "wave_branch": kind == "weights"}
+    model, mix = model_of(SMALL.with_values(changes)), torch.zeros(1, 2, 5000)
+    counted, computed = cost_of(model, mix), count_macs(model, lambda: model(mix))
+    assert counted.macs == pytest.approx(computed.total, rel=1e-12)
+    assert counted.by_kind == pytest.approx(computed.by_kind)
+    assert counted.macs > 1e5
+
+
+def test_counting_takes_no_pass() -> None:
+    model = model_of(SMALL)
+    seen: list[type] = []
+    model.output.register_forward_hook(lambda module, inputs, output: seen.append(type(output)))
+    cost_of(model, torch.zeros(1, 2, 5000))
+    assert seen == [FakeTensor]
+    gated = model_of(SMALL.with_values({"output.kind": "gated"}))
+    seen.clear()
+    gated.output.register_forward_hook(lambda module, inputs, output: seen.append(type(output)))
+    cost_of(gated, torch.zeros(1, 2, 5000))
+    assert seen == [torch.Tensor]  # it asks whether any resolution is active
 
 
 def test_counting_leaves_the_model_as_it_was() -> None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from polyres.analysis.contrasts import Contrast
+from polyres.analysis.paper_arms import differences
 from polyres.analysis.paper_data import Arm, PaperStudy
 from polyres.analysis.paper_weights import Material
 from polyres.metrics.aggregate import MIN_TRACKS
@@ -178,6 +179,9 @@ def score_evidence(found: Contrast, rule: Rule, what: str, study: PaperStudy, ar
         notes.append(f"fewer than {MIN_TRACKS} tracks")
     if found.seeds < 2:
         notes.append("one seed: the interval knows of tracks only")
+    if len(arms) == 2:
+        keys = [key.removeprefix("model.") for key in differences(arms[0], arms[1])]
+        notes.append(f"they differ in {', '.join(keys)}")
     runs = tuple(run.name for arm in arms for run in arm.runs)
     return Evidence(
         what,

@@ -18,6 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -184,15 +190,25 @@ def cost_of(model: Separator | Bag, mix: Tensor, depth: int = 1) -> Cost:
 
     Args:
         model: in evaluation mode.
-        mix: `[1, C, T]`; only its length matters.
+        mix: `[1, C, T]`; only its length and device matter.
         depth: how deep parts are told apart, 1 or more; lists of parts do not count as a level.
 
     Returns:
         The cost; the parts' parameters and macs sum to the whole.
     """
-    macs = count_macs(model, lambda: model(mix))
+    macs = _count_shapes(model, mix)
     parts = tuple(_parts(model, ("", model), depth, macs))
     return Cost(count_parameters(model), macs.total, macs.by_kind, parts)
+
+
+def _count_shapes(model: Separator | Bag, mix: Tensor) -> Macs:
+    """Count from shapes alone, which takes neither time nor memory; where values decide what is done, compute."""
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            shape = torch.empty_like(mix)
+            return count_macs(model, lambda: model(shape))
+    except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException):
+        return count_macs(model, lambda: model(mix))
 
 
 def spent_in(name: str, macs: Macs) -> float:

@@ -90,6 +90,8 @@ def cost_quality_figure(study: PaperStudy) -> Figure | None:
 
 
 def _panel(panel: Axes, found: list[Point], scale: float) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     for point in found:
         mean = float(np.mean(point.scores))
         ends = [[mean - min(point.scores)], [max(point.scores) - mean]]
@@ -107,5 +109,8 @@ def _panel(panel: Axes, found: list[Point], scale: float) -> None:
     tidy(panel)
     if min(costs) > 0 and max(costs) > WIDE * min(costs):
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.xaxis.set_minor_locator(NullLocator())
     else:
         panel.margins(x=0.15)

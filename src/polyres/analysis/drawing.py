@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's colours and those of Tol's muted scheme after them, told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255", "#117733", "#999933")
-MARKERS = "osD^vP*Xh<"
+MARKERS = "osD^vP*X<"
+"""One fewer than colours, so that the eleventh arm has the first colour and another marker."""
 LINES = ("-", "--", "-.", ":")
 
 

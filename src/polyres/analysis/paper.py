@@ -19,7 +19,7 @@ from polyres.analysis.curves_figure import curves_figure
 from polyres.analysis.errors import AnalysisError
 from polyres.analysis.fusion_figures import check_matplotlib, lines_figure, save
 from polyres.analysis.latex import latex_table
-from polyres.analysis.paper_audio import attack_excerpt, find_audio, styles_of
+from polyres.analysis.paper_audio import StudyAudio, attack_excerpt, find_audio, styles_of
 from polyres.analysis.paper_data import Arm, PaperStudy, read_studies
 from polyres.analysis.paper_index import Shown, index_html, index_markdown
 from polyres.analysis.paper_tables import (
@@ -112,7 +112,11 @@ def write_paper(folders: Sequence[Path], out: Path, options: PaperOptions, say: 
     reports = read_reports(studies)
     paper = Paper()
     tables = _write_tables(studies, out, paper)
-    shown = _Figures(studies, reports, options, out, paper, say).draw(lead) if options.figures else []
+    figures = _Figures(studies, reports, options, out, paper, say)
+    if options.figures:
+        figures.find_audio()
+        figures.draw(lead)
+    shown = figures.shown
     say("judging claims")
     paper.claims = judge(CLAIMS, Material(studies, reports))
     lines = [_study_line(study) for study in studies]
@@ -174,9 +178,29 @@ class _Figures:
     paper: Paper
     say: Say
     shown: list[Shown] = field(default_factory=list)
+    audio: dict[str, StudyAudio] = field(default_factory=dict)
 
-    def draw(self, lead: Arm | None) -> list[Shown]:
-        """Draw all; return their names and captions."""
+    def find_audio(self) -> None:
+        """Find the tracks of all studies before anything is drawn.
+
+        Raises:
+            AnalysisError: if no study has the track that is wanted.
+            PolyresError: if tracks are not where they are said to be.
+        """
+        for study in self.studies if self.options.audio else ():
+            try:
+                self.audio[study.name] = find_audio(study, self.options.data)
+            except PolyresError as error:
+                if self.options.data is not None:
+                    raise
+                self.paper.notes.append(f"No spectrograms and spectra of {study.name}: {error}")
+        names = [name for audio in self.audio.values() for name, _ in audio.tracks]
+        if self.options.track is not None and self.options.track not in names:
+            known = ", ".join(names[:12]) or "none where the studies say; name their folder with --data"
+            raise AnalysisError(f"there is no track {self.options.track!r}; there are: {known}")
+
+    def draw(self, lead: Arm | None) -> None:
+        """Draw all."""
         if lead is not None and lead.model is not None:
             self._save("figure1_architecture", "Figure 1. Architecture.", architecture_figure(lead.model, lead.name))
         else:
@@ -190,7 +214,6 @@ class _Figures:
             self._evolution(study)
             self._with_audio(study)
             self._of_study(study)
-        return self.shown
 
     def _suffix(self, study: PaperStudy) -> str:
         return "" if len(self.studies) == 1 else f"_{study.name}"
@@ -222,19 +245,18 @@ class _Figures:
 
     def _with_audio(self, study: PaperStudy) -> None:
         """Draw what needs the tracks."""
-        if not self.options.audio:
+        audio = self.audio.get(study.name)
+        if audio is None:
             return
+        track = self.options.track if self.options.track in dict(audio.tracks) else None
         try:
-            audio = find_audio(study, self.options.data)
             self.say(f"{study.name}: separating an attack")
-            excerpt = attack_excerpt(study, audio, self.options.track, self.options.device)
+            excerpt = attack_excerpt(study, audio, track, self.options.device)
             caption = f"Figure 3. Drums at an attack: {excerpt.track}."
             self._save(f"figure3_spectrograms{self._suffix(study)}", caption, spectrogram_figure(excerpt))
             self.say(f"{study.name}: spectra of {len(audio.tracks)} tracks")
             spectra = stem_spectra(audio.all_stems(), audio.model.sources, audio.model.sample_rate_hz)
         except PolyresError as error:
-            if self.options.track is not None or self.options.data is not None:
-                raise
             self.paper.notes.append(f"No spectrograms and spectra of {study.name}: {error}")
             return
         banded = [

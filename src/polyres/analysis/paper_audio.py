@@ -111,19 +111,17 @@ def attack_excerpt(study: PaperStudy, audio: StudyAudio, track: str | None = Non
     Args:
         study: whose runs.
         audio: its tracks.
-        track: name; the first with drums if None.
+        track: name; the first with an attack in its drums if None.
         device: for the models.
 
     Raises:
-        AnalysisError: if there is no such track, or no track has drums.
+        AnalysisError: if there are no drums, or no attack in them.
         InputError: if stems cannot be read.
         WeightsError: if weights cannot be read.
     """
     if SOURCE not in audio.model.sources:
         raise AnalysisError(f"the models of {study.name} have no stem {SOURCE!r}")
     names = [name for name, _ in audio.tracks]
-    if track is not None and track not in names:
-        raise AnalysisError(f"{study.name} has no track {track!r}; it has: {', '.join(names[:12])}")
     rate_hz, place = audio.model.sample_rate_hz, audio.model.sources.index(SOURCE)
     for index in [names.index(track)] if track is not None else range(len(names)):
         stems = audio.stems(index)

@@ -111,7 +111,7 @@ def spectrum_figure(spectra: Spectra, reports: Sequence[tuple[str, FusionReport]
     if banded:
         handles, labels = panels[columns].get_legend_handles_labels()
         figure.legend(handles, labels, title="n_fft", loc="outside right center", frameon=False)
-    figure.suptitle(f"Energy of the stems in third octaves, {spectra.tracks} tracks", fontsize=10.5)
+    figure.suptitle(f"Energy of the stems in third octaves (tracks: {spectra.tracks})", fontsize=10.5)
     return figure
 
 
