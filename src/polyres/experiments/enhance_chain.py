@@ -12,14 +12,9 @@ from torch.nn import functional as F
 from polyres.core.errors import ConfigError, InputError
 from polyres.data.audio import probe, read_audio
 from polyres.data.resample import resample
-from polyres.metrics.reconstruction_spectra import metric_mel
-from polyres.models.codec_base import Codec
+from polyres.models.codec_picture import MEL, CodecPicture
 from polyres.nn.enhance import ENHANCERS, enhance
 from polyres.nn.enhance_context import EnhanceContext
-from polyres.ops.input_level import level_of
-from polyres.ops.mel import MelConfig, log_mel
-
-MEL = "mel"
 
 
 @dataclass(frozen=True)
@@ -37,20 +32,8 @@ class Excerpt:
     duration_s: float
 
 
-class Chain:
+class Chain(CodecPicture):
     """A codec taken apart: wave, latent, mel spectrogram, wave."""
-
-    def __init__(self, codec: Codec) -> None:
-        """Look at what the codec has.
-
-        Args:
-            codec: in evaluation mode.
-        """
-        self.codec = codec
-        config = getattr(codec.config, "mel", None)
-        self.has_mel = codec.joins_features
-        self.mel_config = config if isinstance(config, MelConfig) else metric_mel(codec.sample_rate_hz)
-        self._name = ""
 
     def excerpt(self, path: Path, seconds: float, start_s: float | None = None) -> Excerpt:
         """Read a piece of a file.
@@ -81,38 +64,10 @@ class Chain:
                 f"{8 * codec.hop_samples / codec.sample_rate_hz:.2f} s or more are needed"
             )
         wave = wave[:, : steps * codec.hop_samples]
-        if codec.level == "peak":
-            wave = level_of(wave).apply(wave)
+        wave = self.levelled(wave)
         missing = -wave.shape[0] % codec.audio_channels
         grouped = torch.cat([wave, wave[:1].expand(missing, -1)]).unflatten(0, (-1, codec.audio_channels))
         return Excerpt(path.name, grouped, wave.shape[-1] / codec.sample_rate_hz)
-
-    def encode(self, wave: Tensor) -> Tensor:
-        """Encode waves `[G, C, T]` to the one latent of the codec.
-
-        Raises:
-            ConfigError: if the codec has no latent that could be enhanced.
-        """
-        with torch.no_grad():
-            latents = self.codec.encode(wave.to(self.codec.device))
-        sizes = {name: list(value.shape) for name, value in latents.items()}
-        if len(latents) != 1 or next(iter(latents.values())).ndim not in (3, 4):
-            raise ConfigError(
-                f"the latents of {self.codec.name} are no picture that could be enhanced ({sizes}); choose a codec "
-                "with one latent [B, D, T, F], such as audioldm2"
-            )
-        ((self._name, latent),) = latents.items()
-        return latent
-
-    def mel(self, wave: Tensor) -> Tensor:
-        """Log-mel spectrogram `[G, N, M]` of waves `[G, C, T]`, channels of a group averaged."""
-        return log_mel(wave.to(self.codec.device).mean(dim=1), self.mel_config)
-
-    def decode_mel(self, latent: Tensor) -> Tensor:
-        """Log-mel spectrogram `[G, N, M]` that a latent decodes to; gradients pass through."""
-        if self.has_mel:
-            return self.codec.to_features({self._name: latent})[MEL][:, 0]
-        return self.mel(self.codec.decode({self._name: latent}, latent.shape[2] * self.codec.hop_samples))
 
     def run(self, name: str | None, latent: Tensor, strength: float, context: EnhanceContext) -> tuple[Tensor, Tensor]:
         """Decode a latent with an enhancer on the way.
@@ -137,7 +92,7 @@ class Chain:
             if name is not None and domain == "latent":
                 latent = enhance(name, latent, strength, context)
             if not self.has_mel:
-                wave = self.codec.decode({self._name: latent}, length)
+                wave = self.codec.decode(self.named(latent), length)
                 return wave, self.mel(wave)
             mel = self.decode_mel(latent)
             if name is not None and domain == "mel":

@@ -12,6 +12,8 @@ from lightning_fabric import Fabric
 from polyres.core.errors import PolyresError, TrainingError
 from polyres.training.devices import build_fabric
 from polyres.training.ranks import Ranks
+from polyres.training.reconstruct_config import is_reconstruct
+from polyres.training.reconstruct_run import run_reconstruction
 from polyres.training.run_folder import CONFIG_FILE, RunFolder
 from polyres.training.run_lock import held, refuse_if_held
 from polyres.training.separation import SeparationTask, TrainConfig
@@ -22,6 +24,8 @@ from polyres.training.state import TrainResult
 
 def run_training(recipe: Path | None, out: Path, overrides: Sequence[str] = (), resume: bool = False) -> TrainResult:
     """Train a separator, or go on with it; prints a summary before and after on standard error.
+
+    A recipe that says a `task` is one of `ReconstructConfig` and trained as such.
 
     Args:
         recipe: YAML file; None takes the config of the run that is resumed.
@@ -40,6 +44,8 @@ def run_training(recipe: Path | None, out: Path, overrides: Sequence[str] = (), 
     """
     if recipe is None and not (out / CONFIG_FILE).exists():
         raise TrainingError(f"{out} holds no run to resume; name a recipe to start one there")
+    if is_reconstruct(recipe if recipe is not None else out / CONFIG_FILE):
+        return run_reconstruction(recipe, out, overrides, resume)
     config = TrainConfig.from_yaml(recipe if recipe is not None else out / CONFIG_FILE, overrides)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
