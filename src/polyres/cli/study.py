@@ -179,7 +179,8 @@ def _show_plan(plan: Plan, folder: Path, check: bool, as_json: bool) -> None:
     from polyres.cli.tables import print_tables
     from polyres.experiments.study_check import check_run
 
-    checked = {run.name: check_run(plan.config.data, run) for run in plan.runs} if check else None
+    first = {run.arm: run for run in reversed(plan.runs)}  # seeds change neither model nor data
+    checked = {arm: check_run(plan.config.data, run) for arm, run in first.items()} if check else None
     if as_json:
         typer.echo(json.dumps(plan_json(plan, folder, checked), indent=2))
     else:

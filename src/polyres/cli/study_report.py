@@ -62,7 +62,7 @@ def plan_tables(plan: Plan, folder: Path, parameters: Mapping[str, int] | None) 
     note = f"all arms: {_settings(study.common)}, over {study.base}"
     rows: list[tuple[str, ...]] = []
     for run in plan.runs:
-        size = MISSING if parameters is None else whole(parameters[run.name])
+        size = MISSING if parameters is None else whole(parameters[run.arm])
         rows.append((run.name, state_of(plan, run, folder), _length(run), size, run.config.fingerprint()))
     return [
         Table(f"{study.title}: {study.question}", ("arm", "settings"), arms, 2, (note,)),
@@ -78,7 +78,7 @@ def plan_json(plan: Plan, folder: Path, parameters: Mapping[str, int] | None) ->
             "state": state_of(plan, run, folder),
             "steps": planned_steps(run.config),
             "seconds": run.config.time_budget_s,
-            "parameters": None if parameters is None else parameters[run.name],
+            "parameters": None if parameters is None else parameters[run.arm],
             "fingerprint": run.config.fingerprint(),
         }
         for run in plan.runs

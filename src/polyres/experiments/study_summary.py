@@ -78,6 +78,10 @@ def _mean(values: Iterable[float | None]) -> float:
     return statistics.fmean(kept) if kept else math.nan
 
 
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 def over_seeds(rows: Sequence[ScoreRow]) -> tuple[list[ScoreRow], tuple[int, ...]]:
     """Average every score over the seeds that all arms have.
 
@@ -100,7 +104,8 @@ def over_seeds(rows: Sequence[ScoreRow]) -> tuple[list[ScoreRow], tuple[int, ...
     merged = []
     for (arm, *_), group in groups.items():
         value = _mean(row.value for row in group)
-        merged.append(replace(group[0], model=arm, value=None if math.isnan(value) else value, seed=None))
+        window_mean = _mean(row.window_mean for row in group)
+        merged.append(replace(group[0], model=arm, value=_or_none(value), window_mean=_or_none(window_mean), seed=None))
     return merged, tuple(sorted(shared))
 
 
