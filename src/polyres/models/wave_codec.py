@@ -184,12 +184,12 @@ class WaveCodec(Codec):
         }
         if self.refiner is not None:
             carried = torch.from_numpy(np.stack([one.carried for one in coded]).astype(np.float32)).to(wave.device)
-            posterior = self.refiner.encode(wave, carried, self._scale(latents["coefficients"]))
+            posterior = self.refiner.encode(wave, carried, self.scale(latents["coefficients"]))
             latents["latent"] = _by_step(posterior, latents["floor"].shape[2])
         return latents
 
-    def _scale(self, coefficients: Tensor) -> Tensor:
-        """Thresholds of latents, spread over samples `[B, 1, T]`."""
+    def scale(self, coefficients: Tensor) -> Tensor:
+        """Spread the thresholds that `coefficients` `[B, D, N]` hold over samples: `[B, 1, T]`."""
         log2 = coefficients[:, 0].float()
         return scale_of(torch.where(log2 <= SILENT_LOG2, 0.0, log2.exp2()), self.hop_samples)
 
@@ -215,7 +215,7 @@ class WaveCodec(Codec):
         wave = carried + noise
         if self.config.synthesis == "refined" and self.refiner is not None:
             latent = latents["latent"].flatten(2)
-            wave = wave + self.refiner(carried, noise, self._scale(latents["coefficients"]), latent)
+            wave = wave + self.refiner(carried, noise, self.scale(latents["coefficients"]), latent)
         return wave[..., :length_samples]
 
     def stages(self, wave: Tensor) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from polyres.core.errors import InputError
 from polyres.ops.mdct import lapped, unlapped
-from polyres.ops.sparse_range import WORD_BITS, WORD_HALF, BitDecoder, encode_bits, symbol_bits
+from polyres.ops.sparse_range import WORD_HALF, BitDecoder, encode_bits, symbol_bits
 
 Array = np.ndarray
 
@@ -17,6 +17,9 @@ NO_LEVEL = (1 << LEVEL_WIDTH) - 1
 """Level of a band with nothing in it."""
 STEPS_DB = (3.0, 4.0, 6.0, 9.0)
 """Distances between levels; the finest that fits is taken."""
+HEADER_WIDTH = 3
+"""Bits that say which distance: 1 to 4; anything else stands for no levels."""
+_EVEN = [1024] * (1 << HEADER_WIDTH)
 ROUGHNESS = 4
 """Classes of how far the levels already known differ."""
 UNIFORM = 0.8
@@ -112,14 +115,15 @@ def encode_floor(power: Array, unit: float, table: Array, budget: int) -> Array:
         budget: scalars.
 
     Returns:
-        `[budget]` float32: integers from -2048 to 2047.
+        `[budget]` float32: integers from -2048 to 2047. Coarser levels, then levels that do not move, are taken where
+        finer ones do not fit, and none at all where these do not either.
     """
     rows = table.tolist()
     smooth = np.broadcast_to(power.mean(axis=1, keepdims=True), power.shape)
-    flat = np.broadcast_to(smooth.mean(axis=2, keepdims=True), power.shape)
-    for source in (power, smooth, flat):
+    out = np.full(budget, -WORD_HALF, dtype=np.float32)
+    for source in (power, smooth):
         for index, step_db in enumerate(STEPS_DB):
-            bits, probabilities = [index >> 1, index & 1], [1024, 1024]
+            bits, probabilities = symbol_bits(index + 1, HEADER_WIDTH, _EVEN)
             for channel in source:
                 for level, rough, expected in floor_symbols(levels_of(channel, unit, step_db)):
                     more, of_each = symbol_bits(level, LEVEL_WIDTH, rows[rough][expected])
@@ -127,10 +131,9 @@ def encode_floor(power: Array, unit: float, table: Array, budget: int) -> Array:
                     probabilities += of_each
             words = encode_bits(bits, probabilities)
             if len(words) <= budget:
-                out = np.full(budget, -WORD_HALF, dtype=np.float32)
                 out[: len(words)] = words
                 return out
-    raise InputError(f"{budget} scalars of {WORD_BITS} bits are too few for levels of {power.shape[-1]} bands")
+    return out  # which reads as an index that stands for no levels
 
 
 def decode_floor(scalars: Array, shape: tuple[int, int, int], unit: float, table: Array) -> Array:
@@ -147,7 +150,10 @@ def decode_floor(scalars: Array, shape: tuple[int, int, int], unit: float, table
     """
     words = np.clip(np.nan_to_num(scalars), -WORD_HALF, WORD_HALF - 1)
     decoder, rows = BitDecoder(words.tolist()), table.tolist()
-    step_db = STEPS_DB[2 * decoder.bit(1024) + decoder.bit(1024)]
+    index = decoder.symbol(HEADER_WIDTH, _EVEN)
+    if not 1 <= index <= len(STEPS_DB):
+        return np.zeros(shape)
+    step_db = STEPS_DB[index - 1]
     levels = np.zeros(shape, dtype=np.int64)
     for channel in range(shape[0]):
         known = [NO_LEVEL // 2] * shape[2]
