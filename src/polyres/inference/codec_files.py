@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from polyres.core.errors import OutputError
+from polyres.data.names import shown
 from polyres.data.writer import AudioWriter, WriteSpec
 
 
@@ -50,3 +52,17 @@ def write_spec(path: Path, sample_rate_hz: int, channels: int) -> WriteSpec:
     """
     kind = path.suffix.lower().removeprefix(".") or "wav"
     return WriteSpec(sample_rate_hz, channels, kind, "float" if kind == "wav" else 24)
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse to replace a file that nobody said may be replaced.
+
+    Args:
+        path: of the file to write.
+        overwrite: whether it may be replaced.
+
+    Raises:
+        OutputError: when it is there and may not.
+    """
+    if path.exists() and not overwrite:
+        raise OutputError(f"{shown(path)} is there already; --overwrite replaces it, or choose another name")

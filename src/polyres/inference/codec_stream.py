@@ -230,7 +230,7 @@ def _steps_of(block: Tensors, rate: int) -> int:
 def _features_runner(codec: Codec) -> Runner:
     def run(window: Tensors) -> Tensors:
         with torch.no_grad():
-            given = {name: z.to(codec.device) for name, z in window.items()}
+            given = {name: z.to(codec.device).contiguous() for name, z in window.items()}
             return {name: value.cpu() for name, value in codec.to_features(codec.enhance(given)).items()}
 
     return run
@@ -239,7 +239,7 @@ def _features_runner(codec: Codec) -> Runner:
 def _waves_runner(codec: Codec, plan: WindowPlan) -> Runner:
     def run(window: Tensors) -> Tensors:
         with torch.no_grad():
-            given = {name: value.to(codec.device) for name, value in window.items()}
+            given = {name: value.to(codec.device).contiguous() for name, value in window.items()}
             if codec.joins_features:
                 return {"wave": codec.from_features(given, min(plan.window, plan.total) * codec.hop_samples).cpu()}
             length = next(iter(given.values())).shape[2] * codec.hop_samples

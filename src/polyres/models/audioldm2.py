@@ -25,7 +25,7 @@ from polyres.models.audioldm2_parts import (
 from polyres.models.codec_base import CODEC_FILES, CODECS, Codec, CodecConfig, Latents, check_codec_wave
 from polyres.models.codec_post import POST_FILTERS, post_filter
 from polyres.nn.enhance import ENHANCERS, enhance
-from polyres.nn.enhance_context import EnhanceContext
+from polyres.nn.enhance_context import EnhanceContext, MelStatistics
 from polyres.ops.mel import AUDIOLDM2_16K, MelConfig, audioldm2_log_mel, mel_framing, require_front_end
 from polyres.ops.mel_controls import MEL_CONTROLS
 from polyres.ops.mel_inverse import MEL_INVERSES, log_mel_to_linear
@@ -115,6 +115,8 @@ class AudioLDM2Codec(Codec):
         self.autoencoder = autoencoder.requires_grad_(False)
         self.vocoder = vocoder.requires_grad_(False)
         self._lag: int | None = None
+        self.target: MelStatistics | None = None
+        """What enhancers that match averages are told; per channel."""
 
     @property
     def settings(self) -> AudioLDM2Config:
@@ -232,7 +234,9 @@ class AudioLDM2Codec(Codec):
         config = self.settings
         if config.enhancer is None or ENHANCERS.build(config.enhancer).domain != domain:
             return tensor
-        context = EnhanceContext(seed=config.seed, decode=lambda z: self._to_mel(z)[:, 0], mel=config.mel)
+        context = EnhanceContext(
+            seed=config.seed, decode=lambda z: self._to_mel(z)[:, 0], mel=config.mel, target=self.target
+        )
         return enhance(config.enhancer, tensor, config.strength, context)
 
     def _vocode(self, mel: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from copy import copy
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -173,6 +174,23 @@ class Codec(nn.Module, ABC):
                 f"free are {', '.join(self.free_settings)}"
             )
         self.config = config
+
+    def reconfigured(self, settings: Mapping[str, Any]) -> Self:
+        """Return a codec with other settings that shares the weights; see `configure`.
+
+        Args:
+            settings: what of the config is to be otherwise.
+
+        Returns:
+            The other codec; this one stays as it is.
+
+        Raises:
+            ConfigError: for a setting that is unknown, out of range, or part of the weights.
+        """
+        twin = copy(self)
+        twin._modules = dict(self._modules)  # another part may take the place of one
+        twin.configure(settings)
+        return twin
 
     def use_variant(self, variant: str) -> None:
         """Turn into a variant; the name says so from then on.

@@ -1,0 +1,61 @@
+"""`polyres decode`: a latent file to audio."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EPILOG = "\n\n".join(
+    (
+        "Examples:",
+        "polyres decode song.safetensors -o again.wav — rate, channels and length of what was encoded, float samples",
+        "polyres decode song.safetensors -o again.flac --codec my/codec — weights that lie elsewhere than they did",
+        "The file names its codec; weights other than those it was encoded with are refused.",
+    )
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("decode", epilog=EPILOG)(decode)
+
+
+Input = Annotated[Path, typer.Argument(metavar="LATENT", help="File written by 'polyres encode'.")]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Audio file: .wav, .flac, .mp3, .m4a, …")]
+Codec = Annotated[str | None, typer.Option(help="Codec to use.", show_default="the one the file names")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
+
+
+def decode(
+    latent: Input,
+    out: Out,
+    codec: Codec = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a latent file back into audio."""
+    from polyres.cli.progress import Bars
+    from polyres.inference.codec import load_codec
+    from polyres.inference.codec_files import check_free, write_blocks, write_spec
+    from polyres.inference.plan import Job
+    from polyres.models.codec_latent import Latent
+
+    check_free(out, overwrite)
+    given = Latent.load(latent)
+    write_spec(out, given.input_rate_hz, given.channels)
+    loaded = load_codec(codec or given.codec, device)
+    with Bars(1) as bars, bars.track(Job(latent, out)) as progress:
+        blocks = loaded.decode_blocks(given, progress)
+        write_blocks(blocks, out, given.input_rate_hz, given.channels)
+    if as_json:
+        facts = {"file": str(out), "codec": loaded.name, "sample_rate_hz": given.input_rate_hz}
+        facts |= {"channels": given.channels, "length_samples": given.length_samples}
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        typer.echo(f"{out}: {given.duration_s:.1f} s, {given.channels} channels at {given.input_rate_hz} Hz")

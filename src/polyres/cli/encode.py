@@ -1,0 +1,59 @@
+"""`polyres encode`: audio to a latent file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EPILOG = "\n\n".join(
+    (
+        "Examples:",
+        "polyres encode song.wav -o song.safetensors — everything the decoder needs, as 16-bit floats, in one file",
+        "polyres encode song.wav -o z.safetensors --codec audioldm2 — 3200 numbers per second and channel",
+        "polyres decode song.safetensors -o again.wav — the way back, also elsewhere, with the same codec weights",
+    )
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("encode", epilog=EPILOG)(encode)
+
+
+Input = Annotated[Path, typer.Argument(metavar="AUDIO", help="Audio or video file.")]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Latent file to write (.safetensors).")]
+Codec = Annotated[str, typer.Option(help="Name ('polyres reconstruct --list'), a weights file or a folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
+
+
+def encode(
+    audio: Input,
+    out: Out,
+    codec: Codec = "default",
+    device: Device = "auto",
+    as_json: AsJson = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Code an audio file as latents that 'polyres decode' turns back into audio."""
+    from polyres.cli.progress import Bars
+    from polyres.inference.codec import load_codec
+    from polyres.inference.codec_files import check_free
+    from polyres.inference.plan import Job
+
+    check_free(out, overwrite)
+    loaded = load_codec(codec, device)
+    with Bars(1) as bars, bars.track(Job(audio, out)) as progress:
+        latent = loaded.encode_file(audio, progress)
+        latent.save(out)
+    rate = latent.scalars_per_second
+    if as_json:
+        facts = {"file": str(out), "codec": latent.codec, "num_scalars": latent.num_scalars}
+        facts |= {"duration_s": latent.duration_s, "scalars_per_second": rate, "bytes": out.stat().st_size}
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        typer.echo(f"{out}: {latent.duration_s:.1f} s in {latent.num_scalars} numbers, {rate:.0f} per second")

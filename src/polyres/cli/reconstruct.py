@@ -1,0 +1,140 @@
+"""`polyres reconstruct`: what a codec makes of audio."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from polyres.inference.codec_track import Reconstruction
+
+EPILOG = "\n\n".join(
+    (
+        "Examples:",
+        "polyres reconstruct song.mp3 --plots — through the default codec, with a figure, in reconstructed/CODEC/song/",
+        "polyres reconstruct album/ --codec audioldm2 --enhance frequency --strength 0.5 — and with sharper latents",
+        "polyres reconstruct a.wav --codec audioldm2 --phase pghi+fgla — a phase method instead of the vocoder",
+        "polyres reconstruct a.wav --codec audioldm2:decibel_front_end — a wrong turn, as a control",
+        "Every folder holds original, codec and (with --enhance) enhanced at the input's rate, channels and length and "
+        "at one common gain; latent.safetensors, from which 'polyres decode' makes the audio again; and "
+        "reconstruction.json with all scores. Scores of files longer than 30 s are medians over pieces. A codec that "
+        "makes up phases cannot be judged by metrics that compare sample by sample: those are marked.",
+    )
+)
+_SHOWN = ("snr", "log_mel_l1", "lsd", "mr_stft", "band_error_low", "band_error_mid", "band_error_high", "lag")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("reconstruct", epilog=EPILOG)(reconstruct)
+
+
+def _list_codecs(wanted: bool) -> None:
+    if wanted:
+        from polyres.models.codec_registry import codec_names, codec_summary
+
+        for name in codec_names():
+            typer.echo(f"{name}: {codec_summary(name)}")
+        raise typer.Exit
+
+
+Inputs = Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio or video files, and folders.")]
+Codec = Annotated[
+    str, typer.Option(help="Name (--list), NAME:VARIANT, a weights file, or a folder with vae and vocoder.")
+]
+Enhance = Annotated[str | None, typer.Option(metavar="NAME", help="Decode once more with this enhancer of latents.")]
+Strength = Annotated[float, typer.Option(help="Of the enhancer: 0 changes nothing, 1 is the nominal amount.")]
+Phase = Annotated[
+    str | None, typer.Option(metavar="METHOD", help="Phase method instead of the vocoder, such as pghi+fgla.")
+]
+Vocoder = Annotated[str | None, typer.Option(metavar="FOLDER", help="Another vocoder in transformers' format.")]
+PostFilter = Annotated[str | None, typer.Option(metavar="NAME", help="Filter for decoded audio, such as wiener.")]
+Out = Annotated[Path, typer.Option(help="Results go to OUT/CODEC/TRACK/.")]
+Plots = Annotated[bool, typer.Option("--plots", help="Draw comparison.png: waveform, spectrograms, bands.")]
+Format = Annotated[str, typer.Option("--format", help="wav, flac, mp3, m4a, ogg or opus.")]
+BitDepth = Annotated[str, typer.Option(help="16, 24 or float (wav only; keeps levels above full scale).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print results as JSON on stdout; everything else goes to stderr.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results again that are already there.")]
+List = Annotated[bool, typer.Option("--list", help="List the codecs and exit.", callback=_list_codecs, is_eager=True)]
+
+
+def reconstruct(
+    inputs: Inputs,
+    codec: Codec = "default",
+    enhance: Enhance = None,
+    strength: Strength = 1.0,
+    phase: Phase = None,
+    vocoder: Vocoder = None,
+    post_filter: PostFilter = None,
+    out: Out = Path("reconstructed"),
+    plots: Plots = False,
+    file_format: Format = "wav",
+    bit_depth: BitDepth = "24",
+    device: Device = "auto",
+    as_json: AsJson = False,
+    overwrite: Overwrite = False,
+    list_codecs: List = False,
+) -> None:
+    """Send audio through a codec and compare what comes back: audio, scores and a figure per file."""
+    from polyres.cli.progress import Bars
+    from polyres.inference.codec import load_codec
+    from polyres.inference.codec_batch import chain_of, codec_label, reconstruct_jobs
+    from polyres.inference.options import OutputOptions
+    from polyres.inference.plan import plan_jobs
+
+    output = OutputOptions(file_format, bit_depth, overwrite)
+    given = {"synthesis": phase, "vocoder": vocoder, "post_filter": post_filter}
+    loaded = load_codec(codec, device, {key: value for key, value in given.items() if value is not None})
+    chain = chain_of(loaded, enhance, strength)
+    jobs = plan_jobs(inputs, out, codec_label(loaded.name))
+    results = []
+    try:
+        with Bars(len(jobs)) as bars:
+            for result in reconstruct_jobs(chain, jobs, output, plots, bars):
+                results.append(result)
+                _tell(result, chain.codec.phase_sensitive, to_stderr=as_json)
+    except KeyboardInterrupt:
+        typer.echo("error: interrupted; finished files are kept", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        summary: dict[str, Any] = {"codec": loaded.name, "fingerprint": loaded.fingerprint, "enhancer": enhance}
+        summary |= {"device": str(loaded.device), "phase_sensitive": loaded.phase_sensitive}
+        summary |= {"informed": chain.informed, "tracks": [result.to_dict() for result in results]}
+        typer.echo(json.dumps(summary, indent=2))
+    if any(result.status == "failed" for result in results):
+        raise typer.Exit(2)
+
+
+def _tell(result: Reconstruction, phase_sensitive: bool, to_stderr: bool) -> None:
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if result.status == "failed":
+        typer.echo(f"error: {result.error}", err=True)
+        return
+    if result.status == "skipped":
+        typer.echo(f"{result.folder}: is there; skipped (--overwrite makes it again)", err=to_stderr)
+        return
+    rate = result.num_scalars / result.audio_s
+    took = f"{result.audio_s:.1f} s of audio in {result.seconds:.1f} s, {rate:.0f} numbers per second"
+    typer.echo(f"{result.folder}: {' '.join(path.name for path in result.files.values())} ({took})", err=to_stderr)
+    for name, scores in result.scores.items():
+        typer.echo(f"  {name}: {_scores_text(scores, phase_sensitive)}", err=to_stderr)
+
+
+def _scores_text(scores: dict[str, float | None], phase_sensitive: bool) -> str:
+    from polyres.inference.codec_scores import invalid_metrics
+    from polyres.metrics.reconstruction import RECONSTRUCTION_METRICS
+
+    invalid = invalid_metrics(phase_sensitive)
+    texts = []
+    for name in _SHOWN:
+        value, unit = scores.get(name), RECONSTRUCTION_METRICS.build(name).unit
+        number = "–" if value is None else f"{value:.2f}" + ("" if unit == "1" else f" {unit}")
+        texts.append(f"{name} {number}" + (" (invalid here)" if name in invalid else ""))
+    return ", ".join(texts)
