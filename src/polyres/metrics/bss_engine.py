@@ -12,6 +12,7 @@ from polyres.metrics.waves import Piece, Track, check_window, cut_windows
 MEASURES = ("SDR", "ISR", "SIR", "SAR")
 _FFT_STEP = 1024
 _FFT_FACTORS = (2, 3, 5)
+_FIRST_WINDOWS = 256
 
 
 def ratio_db(above: Tensor, below: Tensor) -> Tensor:
@@ -50,17 +51,47 @@ def fft_size(least_samples: int) -> int:
         steps += 1
 
 
-def _time_energies(piece: Piece) -> tuple[Tensor, Tensor, Tensor]:
-    """Energy of each reference and of each error `[S]`, and whether anything in this window is silent."""
+class _Windows:
+    """Results of window after window in one tensor: kept one by one, they would scatter over memory and pin it."""
+
+    def __init__(self) -> None:
+        self._rows: Tensor | None = None
+        self._count = 0
+
+    def add(self, values: Tensor) -> None:
+        """Add the results of a window, of the same shape as all before."""
+        if self._rows is None:
+            self._rows = values.new_empty((_FIRST_WINDOWS, *values.shape))
+        elif self._count == len(self._rows):
+            self._rows = torch.cat([self._rows, torch.empty_like(self._rows)])
+        self._rows[self._count] = values
+        self._count += 1
+
+    def all(self) -> Tensor | None:
+        """Return the results with the windows as the last axis, or None without any."""
+        return None if self._rows is None else self._rows[: self._count].movedim(0, -1)
+
+
+def _time_energies(piece: Piece) -> Tensor:
+    """Energy of each reference, of each error, and 1 where anything in this window is silent, else 0: `[3, S]`."""
     references, estimates = piece
     error = references - estimates
     silent = torch.stack([silent_sources(references), silent_sources(estimates)]).any()
-    return references.square().sum(dim=(1, 2)), error.square_().sum(dim=(1, 2)), silent
+    energies = (references.square().sum(dim=(1, 2)), error.square_().sum(dim=(1, 2)))
+    return torch.stack([*energies, silent.expand(len(error)).to(error)])
 
 
 def _hide_silent(scores: Tensor, silent: Tensor) -> Tensor:
-    """Write NaN for all sources into windows in which one is silent; scores `[..., W]`, silent `[W]`."""
-    return scores.masked_fill(silent, torch.nan)
+    """Write NaN into windows in which a source is silent; scores `[S, W]`, silent `[S, W]` with the same rows."""
+    return scores.masked_fill(silent > 0, torch.nan)
+
+
+def _in_time(times: _Windows) -> tuple[Tensor, Tensor, Tensor]:
+    """Return energies of references, of errors, and what is silent, `[S, W]` each; a track has at least a window."""
+    found = times.all()
+    if found is None:
+        raise InputError("the track has no samples; there is nothing to score")
+    return found[0], found[1], found[2]
 
 
 def score_sdr(track: Track, window_samples: int, hop_samples: int) -> Tensor:
@@ -78,8 +109,10 @@ def score_sdr(track: Track, window_samples: int, hop_samples: int) -> Tensor:
         InputError: if the window or hop is not a whole number of samples.
     """
     check_window(window_samples, hop_samples)
-    rows = [_time_energies(piece) for piece in cut_windows(track, window_samples, hop_samples)]
-    signal, error, silent = (torch.stack(column, dim=-1) for column in zip(*rows, strict=True))
+    times = _Windows()
+    for piece in cut_windows(track, window_samples, hop_samples):
+        times.add(_time_energies(piece))
+    signal, error, silent = _in_time(times)
     return _hide_silent(ratio_db(signal, error), silent)
 
 
@@ -153,16 +186,17 @@ def score_all(track: Track, window_samples: int, hop_samples: int) -> dict[str, 
     """
     check_window(window_samples, hop_samples)
     projector: Projector | None = None
-    times, spectra = [], []
+    times, spectra = _Windows(), _Windows()
     for piece in cut_windows(track, window_samples, hop_samples):
         projector = projector or Projector(track, piece[0].shape[-1])
-        times.append(_time_energies(piece))
+        times.add(_time_energies(piece))
         if not projector.silent:
-            spectra.append(projector.energies(piece))
-    signal, error, silent = (torch.stack(column, dim=-1) for column in zip(*times, strict=True))
-    if not spectra:
+            spectra.add(projector.energies(piece))
+    signal, error, silent = _in_time(times)
+    energies = spectra.all()
+    if energies is None:
         return {name: torch.full_like(signal, torch.nan) for name in MEASURES}
-    own, spatial, interference, everything, artefacts = torch.stack(spectra, dim=-1)
+    own, spatial, interference, everything, artefacts = energies
     pairs = ((signal, error), (signal, spatial), (own, interference), (everything, artefacts))
     return {name: _hide_silent(ratio_db(*pair), silent) for name, pair in zip(MEASURES, pairs, strict=True)}
 
