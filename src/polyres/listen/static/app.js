@@ -188,7 +188,6 @@ class App {
     const title = tr(plan.training ? "training_page" : "test_page", values);
     const note = plan.training ? h("p.training-note", {}, tr("training_note")) : null;
     show(h("div.page-head", {}, h("h1", {}, title), note), trial.element);
-    announce(title);
     this.redraw = null; // a page with answers is not built again
   }
 
