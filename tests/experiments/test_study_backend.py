@@ -273,7 +273,7 @@ def test_a_study_on_a_cluster_of_two_machines(tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 
     write_study(tmp_path)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(2):
             cluster.add_node(num_cpus=1)
