@@ -114,3 +114,4 @@ def _panel(panel: Axes, found: list[Point], scale: float) -> None:
         panel.xaxis.set_minor_locator(NullLocator())
     else:
         panel.margins(x=0.15)
+        panel.locator_params(axis="x", nbins=4)
