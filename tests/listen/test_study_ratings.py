@@ -12,6 +12,8 @@ import pytest
 
 from polyres.core.errors import ConfigError, InputError
 from polyres.listen.export import FORMATS, export_ratings, export_rows
+from polyres.listen.store import SentRating, Store
+from polyres.listen.store_tables import default_database_url
 from polyres.listen.study_ratings import Rating, ratings_from
 from tests.listen.studies import a_study, some_ratings
 
@@ -90,6 +92,7 @@ def test_json_may_hold_the_rows_under_a_name(tmp_path: Path) -> None:
         ("a.jsonl", "[1]", r"a.jsonl, row 1: list is no rating"),
         ("a.csv", "listener,value\na,1\n", r"a.csv, row 1: a rating lacks its 'session'"),
         ("a.parquet", "no", r"a.parquet cannot be read as ratings"),
+        ("a.txt", "hello", r"a.txt holds no ratings; give .jsonl"),
     ],
 )
 def test_files_without_ratings_are_refused(tmp_path: Path, name: str, text: str | None, message: str) -> None:
@@ -97,6 +100,16 @@ def test_files_without_ratings_are_refused(tmp_path: Path, name: str, text: str 
         (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         ratings_from(tmp_path / name)
+
+
+def test_what_a_server_stored_is_read_by_folder_file_and_address(tmp_path: Path) -> None:
+    url = default_database_url(tmp_path)
+    store = Store(url)
+    store.welcome("l1")
+    rating = replace(ROW, session="l1-1", started_at="2026-01-01T00:00:00Z", finished_at="2026-01-01T00:01:00Z")
+    store.save_ratings("l1", [SentRating(rating, 0, False, 1)])
+    store.close()
+    assert ratings_from(tmp_path) == ratings_from(url) == ratings_from(url.partition("///")[2]) == [rating]
 
 
 def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

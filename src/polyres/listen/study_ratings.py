@@ -13,6 +13,7 @@ from typing import Any, get_args
 from polyres.core.errors import ConfigError, InputError
 from polyres.listen.study_files import Kind
 
+_SQLITE_HEAD = b"SQLite format 3\0"
 SIMULATED_PREFIX = "simulated-"
 """Listeners whose names begin so are no people; every report says so."""
 
@@ -116,6 +117,9 @@ def ratings_from(source: str | Path) -> list[Rating]:
         raise InputError(f"{path} is no file of ratings; give .jsonl, .json, .csv, .parquet or a database")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
+        with path.open("rb") as file:
+            if file.read(len(_SQLITE_HEAD)) != _SQLITE_HEAD:
+                raise InputError(f"{path} holds no ratings; give .jsonl, .json, .csv, .parquet or a database")
         return _unique(_stored(path.parent, f"sqlite:///{path.resolve()}"))
     try:
         rows = list(reader(path))
