@@ -81,6 +81,8 @@ def test_a_whole_mushra_test_with_a_reload_in_the_middle(browser: Browser, tmp_p
         assert code == server.state.completion_code(server.state.store.all_listeners()[0].id)
         page.reload()
         assert page.locator(".code code").inner_text() == code
+        page.get_by_role("button", name="The next listener").click()
+        page.get_by_role("button", name="Begin").wait_for()
         given = [90, 20, 55, 10, 34, 100]
         assert kept(server) == {(number // 3, number % 3): value for number, value in enumerate(given)}
         assert list(server.state.store.answers().values()) == [{"age": "31.5", "music": "yes"}]
@@ -413,6 +415,17 @@ def test_the_administrator_sees_progress_and_makes_links(browser: Browser, tmp_p
         with page.expect_download() as download:
             page.get_by_role("button", name="ratings.csv").click()
         assert download.value.path().read_text(encoding="utf-8").count("\n") == 2
+
+
+def test_recruited_listeners_who_share_a_browser_stay_apart(browser: Browser, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study", seconds=0.05, pages=1, changes={"gates": {"must_play": False}})
+    with listening(folder) as server, visitor(browser) as page:
+        begin(page, f"{server.url}?PROLIFIC_PID=one")
+        begin(page, f"{server.url}?PROLIFIC_PID=two")
+        page.goto(f"{server.url}?PROLIFIC_PID=one")
+        page.get_by_role("button", name="Begin").click()
+        page.locator(".trial").wait_for()
+        assert [one.external_id for one in server.state.store.all_listeners()] == ["one", "two"]
 
 
 def test_bad_and_closed_links_say_so(browser: Browser, tmp_path: Path) -> None:

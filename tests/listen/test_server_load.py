@@ -228,4 +228,4 @@ def test_noise_never_makes_the_server_fail(fuzzed: tuple[Any, str]) -> None:
 
 @pytest.mark.slow
 def test_much_noise_never_makes_the_server_fail(fuzzed: tuple[Any, str]) -> None:
-    assert fuzz(*fuzzed, examples=300) > 5000
+    assert fuzz(*fuzzed, examples=100) > 1500

@@ -16,6 +16,10 @@ class App {
   constructor() {
     this.api = new Api();
     this.store = `polyres-listen ${new URL(".", document.baseURI).pathname}`;
+    const query = new URLSearchParams(location.search);
+    this.external = (EXTERNAL_IDS.map((name) => query.get(name)).find((value) => value) ?? "").slice(0, 128);
+    // Two people of one recruiting site may share a browser.
+    this.tokenName = `${this.store} token ${this.external}`;
     this.trial = null;
     this.redraw = () => {};
   }
@@ -28,6 +32,7 @@ class App {
       this.study = await this.api.call("GET", "study");
     });
     document.title = this.study.title;
+    this.open = this.study.open;
     if (this.api.token) await this.visit();
     else if (this.study.open) this.screen(() => show(welcome(this.study, this.study.pages, () => this.join())));
     else this.screen(() => show(message(tr("closed_title"), [tr("closed_text")])));
@@ -41,7 +46,7 @@ class App {
       history.replaceState(null, "", location.pathname + location.search);
     }
     try {
-      return fromLink || localStorage.getItem(`${this.store} token`) || "";
+      return fromLink || localStorage.getItem(this.tokenName) || "";
     } catch {
       return fromLink;
     }
@@ -49,8 +54,8 @@ class App {
 
   keep(token) {
     try {
-      if (token) localStorage.setItem(`${this.store} token`, token);
-      else localStorage.removeItem(`${this.store} token`);
+      if (token) localStorage.setItem(this.tokenName, token);
+      else localStorage.removeItem(this.tokenName);
     } catch {
       // without storage the link is the only way back
     }
@@ -75,17 +80,19 @@ class App {
     }
   }
 
+  who() {
+    return { external_id: this.external, language: currentLanguage() };
+  }
+
   async join() {
-    const query = new URLSearchParams(location.search);
-    const external = EXTERNAL_IDS.map((name) => query.get(name)).find((value) => value) ?? "";
-    const made = await this.patiently(() => this.api.call("POST", "join", { external_id: external.slice(0, 128), language: currentLanguage() }));
+    const made = await this.patiently(() => this.api.call("POST", "join", this.who()));
     this.api.token = made.token;
     this.keep(made.token);
     await this.visit(true);
   }
 
   async visit(agreed = false) {
-    const visit = await this.patiently(() => this.api.call("POST", "visit", { language: currentLanguage() }));
+    const visit = await this.patiently(() => this.api.call("POST", "visit", this.who()));
     Object.assign(this, { study: visit.study, trials: visit.trials, checks: visit.checks, link: visit.link, finished: visit.finished });
     this.answers = visit.answers;
     this.outbox = new Outbox(this.api, `${this.store} ${this.api.token.split(".")[0]}`, (state, size) => this.saved(state, size));
@@ -136,7 +143,7 @@ class App {
   async nextStep() {
     const position = this.checks.position ?? 0;
     this.progress(position);
-    if (this.finished) return this.screen(() => show(thanks(this.finished)));
+    if (this.finished) return this.screen(() => show(thanks(this.finished, this.open ? () => this.another() : null)));
     if (!this.checks.instructions_read) {
       return this.screen(() => show(instructions(this.study, () => this.note({ instructions_read: true }))));
     }
@@ -233,6 +240,12 @@ class App {
     this.screen(() => show(message(tr("finishing"), [])));
     this.finished = await this.waiting(() => this.api.call("POST", "finish"));
     await this.step();
+  }
+
+  /** On a computer that listeners share. */
+  another() {
+    this.keep("");
+    location.reload();
   }
 
   fail(error) {

@@ -101,7 +101,8 @@ function field(question, known) {
   };
 }
 
-export function thanks(finished) {
+/** The end; `another` begins anew on a shared computer. */
+export function thanks(finished, another) {
   const copy = h("button.quiet", { type: "button", onclick: () => copyText(finished.code, copy) }, tr("copy"));
   return h(
     "section.card.words.done",
@@ -111,6 +112,7 @@ export function thanks(finished) {
     h("p.code-name", {}, tr("code")),
     h("div.code", {}, h("code", { lang: currentLanguage() }, finished.code), copy),
     finished.url ? h("div.card-foot", {}, h("span"), h("a.primary", { href: safeUrl(finished.url) }, tr("go_to"))) : null,
+    another ? h("p.another", {}, h("button.quiet", { type: "button", onclick: another }, tr("another"))) : null,
   );
 }
 
