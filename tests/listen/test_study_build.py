@@ -126,6 +126,18 @@ def test_levels_can_be_kept(folders: Path) -> None:
     assert ratio == pytest.approx(0.5, abs=0.01)
 
 
+def test_the_mixture_holds_stems_that_need_not_sound(folders: Path) -> None:
+    hum = np.full((2, 8 * RATE_HZ), 0.02) * np.sin(np.arange(8 * RATE_HZ) / 9)
+    for seed in range(3):
+        write(folders / "refs" / f"song{seed}" / "vocals.wav", hum)
+    study = build_study(recipe(folders, levels={"match": False, "fade_s": 0, "bit_depth": 24}), folders / "study")
+    page, found = study.pages[0], sounds(study, folders / "study")
+    start = round(page.start_s * RATE_HZ)
+    stems = song(int(page.track[-1]))
+    mixture = (stems["drums"] + stems["bass"] + hum)[:, start : start + 3 * RATE_HZ]
+    np.testing.assert_allclose(found["anchor mixture"], mixture, atol=2e-5)
+
+
 def test_training_pages_subsets_and_stems(folders: Path) -> None:
     made = recipe(folders, stems=["drums", "bass"], training_pages=2, anchors=[], kind="ab")
     study = build_study(made, folders / "study")

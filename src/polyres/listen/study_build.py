@@ -123,8 +123,8 @@ def _conditions(recipe: StudyRecipe) -> list[Condition]:
 def _cuts(recipe: StudyRecipe, say: Report) -> list[_Cut]:
     """Choose the excerpts of all songs, in random order."""
     options = recipe.excerpts
-    sources = options.sources or tuple(dict.fromkeys([*SOURCES, *recipe.stems]))
-    tracks = find_tracks(recipe.references, options.layout, options.split, sources)
+    known = tuple(dict.fromkeys([*SOURCES, *recipe.stems, *options.sources]))
+    tracks = find_tracks(recipe.references, options.layout, options.split, known)
     if options.tracks:
         names = {track.name for track in tracks}
         missing = next((name for name in options.tracks if name not in names), None)
@@ -138,7 +138,7 @@ def _cuts(recipe: StudyRecipe, say: Report) -> list[_Cut]:
     for track in drawn:
         if options.max_tracks is not None and used == options.max_tracks:
             break
-        found = _cuts_of(recipe, track, sources, say)
+        found = _cuts_of(recipe, track, say)
         used += bool(found)
         cuts += found
     if not cuts:
@@ -147,17 +147,19 @@ def _cuts(recipe: StudyRecipe, say: Report) -> list[_Cut]:
     return [cuts[number] for number in shuffled]
 
 
-def _cuts_of(recipe: StudyRecipe, track: TrackFiles, sources: Sequence[str], say: Report) -> list[_Cut]:
+def _cuts_of(recipe: StudyRecipe, track: TrackFiles, say: Report) -> list[_Cut]:
     options = recipe.excerpts
     needed = [stem for stem in (*recipe.stems, *options.sources) if stem not in track.stems]
     if needed:
         say(f"warning: {track.name} has no {needed[0]}; left out")
         return []
-    files = {source: measure(track.stems[source]) for source in sources if source in track.stems}
+    # All stems: the mixture is made of those that need not sound, too.
+    files = {source: measure(parts) for source, parts in track.stems.items()}
+    sources = options.sources or tuple(files)
     seed = int(hashlib.sha256(track.name.encode()).hexdigest()[:8], 16)
     try:
         found = choose_excerpts(
-            shared_activity(files),
+            shared_activity({source: files[source] for source in sources}),
             count=options.per_track,
             length_s=options.length_s,
             min_share=options.min_active_share,
