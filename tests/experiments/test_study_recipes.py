@@ -12,6 +12,8 @@ from polyres.models.separator import Separator
 
 STUDIES = Path(__file__).resolve().parents[2] / "recipes" / "studies"
 
+BUILT: set[str] = set()
+
 every_study = pytest.mark.parametrize("path", find_studies(STUDIES), ids=lambda path: path.stem)
 
 
@@ -23,8 +25,11 @@ def plan_of(path: Path) -> Plan:
 def test_every_arm_of_every_study_has_a_model(path: Path) -> None:
     plan = plan_of(path)
     # Thin, so that building is quick: what depends on the width is checked with the recipe.
-    for model in {run.config.model.fingerprint(): run.config.model for run in plan.runs}.values():
-        Separator(model.with_values({"channels": 8}))
+    for run in plan.runs:
+        thin = run.config.model.with_values({"channels": 4})
+        if thin.fingerprint() not in BUILT:
+            BUILT.add(thin.fingerprint())
+            Separator(thin)
     assert {run.arm for run in plan.runs} == set(plan.config.arms)
     assert len(plan.runs) == len(plan.config.arms) * len(plan.config.seeds)
 

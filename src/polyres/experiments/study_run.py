@@ -16,7 +16,7 @@ from polyres.experiments.study_clock import Clock
 from polyres.experiments.study_files import Cost, read_costs, run_folder, write_costs, write_rows, write_whole
 from polyres.experiments.study_job import Outcome
 from polyres.experiments.study_plan import Plan, Run
-from polyres.experiments.study_state import job_of, outcome_of, places_of, scores_of
+from polyres.experiments.study_state import config_of, job_of, outcome_of, places_of, scores_of
 from polyres.training.run_folder import CONFIG_FILE, MAY_CHANGE
 from polyres.training.separation import TrainConfig
 from polyres.training.signals import StopRequest
@@ -216,7 +216,7 @@ class _Carrying:
         like = next((run for run in self.plan.runs if run.arm == arm), None)
         if not (place / CONFIG_FILE).is_file():
             return None
-        config = TrainConfig.from_yaml(place / CONFIG_FILE)
+        config = config_of(place)
         if like is not None and set(diff(like.config, config)) - MAY_CHANGE - {"seed"}:
             return None
         return Run(arm, seed, config)

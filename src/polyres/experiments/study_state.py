@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from polyres.core.config import diff
@@ -61,11 +62,26 @@ def outcome_of(plan: Plan, run: Run, folder: Path) -> Outcome | None:
     return outcome if outcome is not None and set(plan.config.metrics) <= set(outcome.metrics) else None
 
 
+def config_of(place: Path) -> TrainConfig:
+    """Return the config of the run in a folder; one that has not changed is read once.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    path = place / CONFIG_FILE
+    return _config(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _config(path: Path, changed_ns: int) -> TrainConfig:
+    return TrainConfig.from_yaml(path)
+
+
 def _refuse_another(place: Path, run: Run) -> None:
     """Refuse a run folder whose recipe differs in what shapes the weights."""
     if not (place / CONFIG_FILE).is_file():
         return
-    changes = diff(TrainConfig.from_yaml(place / CONFIG_FILE), run.config)
+    changes = diff(config_of(place), run.config)
     for key, (there, here) in changes.items():
         if key not in MAY_CHANGE:
             raise ConfigError(
