@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from polyres.core.errors import InputError
 from polyres.ops.sparse_contexts import Layout, context_bases, full_contexts, plain_tables, resampled
 from polyres.ops.sparse_range import BitDecoder, encode_bits
-from polyres.ops.sparse_step import SILENT_LOG2, decode_step, encode_step, noise, select
+from polyres.ops.sparse_step import SILENT_LOG2, decode_step, encode_step, noise, rows_of, select
 
 LAYOUT = Layout(64, 3, (1, 2, 4), 2)
 TABLES = plain_tables(3)
+ROWS = rows_of(TABLES)
 
 
 def frames(seed: int, modes: list[int], scale: float = 1.0) -> list[np.ndarray]:
@@ -34,7 +35,7 @@ def test_what_is_kept_comes_back(modes: list[int], seed: int, budget: int, scale
     scalars, decoded = encode_step(given_frames, np.array(modes), TABLES, budget)
     assert scalars.shape == (budget,)
     assert np.array_equal(scalars, scalars.astype(np.float16).astype(np.float32))
-    found = decode_step(scalars, LAYOUT, TABLES)
+    found = decode_step(scalars, LAYOUT, ROWS)
     assert found.modes.tolist() == modes
     for one, two, true in zip(found.kept, decoded, given_frames, strict=True):
         assert np.array_equal(one, two)
@@ -58,7 +59,7 @@ def test_a_larger_budget_keeps_more() -> None:
 def test_a_silent_step_is_silent() -> None:
     scalars, _ = encode_step([np.zeros((2, 1, 64))] * 3, np.array([0, 0, 0]), TABLES, 30)
     assert scalars[0] == SILENT_LOG2
-    assert not any(frame.any() for frame in decode_step(scalars, LAYOUT, TABLES).kept)
+    assert not any(frame.any() for frame in decode_step(scalars, LAYOUT, ROWS).kept)
 
 
 def test_a_budget_too_small_for_the_modes_is_refused() -> None:
@@ -71,7 +72,7 @@ def test_damaged_numbers_are_refused(damage: float) -> None:
     scalars, _ = encode_step(frames(0, [0, 0, 0]), np.array([0, 0, 0]), TABLES, 60)
     scalars[1] = damage
     with pytest.raises(InputError, match="the latents are damaged: a step has no valid number of words"):
-        decode_step(scalars, LAYOUT, TABLES)
+        decode_step(scalars, LAYOUT, ROWS)
 
 
 def test_a_flat_spectrum_keeps_no_more_than_asked() -> None:

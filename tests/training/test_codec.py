@@ -16,6 +16,7 @@ from polyres.nn.codec_discriminator import Critic
 from polyres.training.codec import CodecTask, CodecTrainConfig
 from polyres.training.codec_run import is_codec_recipe, run_codec_training
 from polyres.training.codec_tables import fit_tables
+from polyres.training.run import run_training
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "reconstruct"
 NAMES = ("polyres_wave", "polyres_wave_44k", "polyres_wave_live", "polyres_wave_adversarial")
@@ -88,7 +89,7 @@ def test_a_run_with_a_critic_goes_on(tmp_path: Path, songs: Path) -> None:
     changes = ["critic={n_fft: [128], channels: 4}", "epochs=1"]
     path = recipe(tmp_path, songs)
     first = run_codec_training(path, tmp_path / "run", changes)
-    more = run_codec_training(None, tmp_path / "run", [*changes, "epochs=1"], resume=True)
+    more = run_training(None, tmp_path / "run", [*changes, "epochs=1"], resume=True)
     assert (first.finished, more.step) == (True, first.step)
     state = build_codec(tmp_path / "run").state_dict()
     assert not any(name.startswith("critic") for name in state)

@@ -9,7 +9,7 @@ import numpy as np
 from polyres.ops.mdct import lapped, unlapped
 from polyres.ops.sparse_contexts import Layout, Tables
 from polyres.ops.sparse_floor import decode_floor, encode_floor, floor_power, floor_wave
-from polyres.ops.sparse_step import SILENT_LOG2, Frames, decode_step, encode_step, noise
+from polyres.ops.sparse_step import SILENT_LOG2, Frames, decode_step, encode_step, noise, rows_of
 
 Array = np.ndarray
 
@@ -139,7 +139,8 @@ def decode_layer(kept: Array, floor: Array, plan: Plan) -> tuple[Array, Array, A
         The wave `[C, T]` of the kept coefficients, that of noise at the levels of the rest, and the threshold of
         each step `[N]`, 0 for a silent one; float64.
     """
-    steps = [decode_step(column, plan.layout, plan.tables) for column in kept.T]
+    rows = rows_of(plan.tables)
+    steps = [decode_step(column, plan.layout, rows) for column in kept.T]
     carried = unlapped(_blocks([frame for step in steps for frame in step.kept]))
     rms, draws = [], []
     for column, levels in zip(kept.T, floor.T, strict=True):

@@ -214,13 +214,13 @@ class DecodedStep:
     kept: Frames
 
 
-def decode_step(scalars: Array, layout: Layout, tables: Tables) -> DecodedStep:
+def decode_step(scalars: Array, layout: Layout, rows: Rows) -> DecodedStep:
     """Read a step back.
 
     Args:
         scalars: `[budget]`, as `encode_step` gives them.
         layout: of the step.
-        tables: the probabilities it was coded with.
+        rows: the probabilities it was coded with.
 
     Returns:
         Modes and kept coefficients.
@@ -235,7 +235,7 @@ def decode_step(scalars: Array, layout: Layout, tables: Tables) -> DecodedStep:
     values = scalars[HEADER + number :].astype(np.float64)
     known = (1 + (np.abs(values) >= STRONG)).tolist()
     unit = 2.0 ** float(scalars[0])
-    decoder, rows = BitDecoder(words.tolist()), _rows(tables)
+    decoder = BitDecoder(words.tolist())
     history, before, start = History.start(layout.channels), (1 << MODE_WIDTH), 0
     modes, kept = [], []
     for _ in range(layout.frames):
@@ -264,7 +264,7 @@ def decode_step(scalars: Array, layout: Layout, tables: Tables) -> DecodedStep:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """Tables as lists, which a loop reads faster."""
 
     significance: list[list[list[int]]]
@@ -272,8 +272,9 @@ class _Rows:
     modes: list[list[int]]
 
 
-def _rows(tables: Tables) -> _Rows:
-    return _Rows(tables.significance.tolist(), tables.last.tolist(), tables.modes.tolist())
+def rows_of(tables: Tables) -> Rows:
+    """Turn tables into lists."""
+    return Rows(tables.significance.tolist(), tables.last.tolist(), tables.modes.tolist())
 
 
 def noise(seed: int, size: int) -> Array:

@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 
 from polyres.core.errors import PolyresError, TrainingError
+from polyres.training.codec_run import is_codec_recipe, run_codec_training
 from polyres.training.devices import build_fabric
 from polyres.training.ranks import Ranks
 from polyres.training.reconstruct_config import is_reconstruct
@@ -44,6 +45,8 @@ def run_training(recipe: Path | None, out: Path, overrides: Sequence[str] = (), 
     """
     if recipe is None and not (out / CONFIG_FILE).exists():
         raise TrainingError(f"{out} holds no run to resume; name a recipe to start one there")
+    if is_codec_recipe(recipe if recipe is not None else out / CONFIG_FILE):
+        return run_codec_training(recipe, out, overrides, resume)
     if is_reconstruct(recipe if recipe is not None else out / CONFIG_FILE):
         return run_reconstruction(recipe, out, overrides, resume)
     config = TrainConfig.from_yaml(recipe if recipe is not None else out / CONFIG_FILE, overrides)
