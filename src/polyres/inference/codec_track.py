@@ -158,6 +158,7 @@ def _make(
 ) -> dict[str, Any]:
     """Make all files of a track in a folder."""
     plots, progress = wanted
+    spec = WriteSpec(source.sample_rate_hz, source.channels, output.format, output.samples, source.info.tags)
     parts = 2 if chain.enhanced is None else 3
     latent = chain.codec.encode_file(source.path, _share(progress, 0, parts))
     latent.save(work / LATENT_NAME)
@@ -177,7 +178,6 @@ def _make(
         draw_comparison(takes, rate_hz, scores, title, work / FIGURE_NAME, invalid)
         files["figure"] = FIGURE_NAME
     gain = 1.0 if output.is_float else shared_gain(max(take.peak for take in takes.values()))
-    spec = WriteSpec(rate_hz, source.channels, output.format, output.samples, source.info.tags)
     for name, take in takes.items():
         take.encode(work / files[name], spec, gain)
         take.path.unlink()
