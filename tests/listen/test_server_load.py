@@ -136,7 +136,7 @@ def killed_in_the_middle(folder: Path, listeners: int, after: int) -> None:
         for token in tokens(folder, listeners)
     ]
     threads = all_at_once(jobs)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len(acknowledged) < after and time.monotonic() < deadline:
         time.sleep(0.005)
     server.kill()
@@ -164,7 +164,7 @@ def test_a_kill_in_the_middle_loses_nothing_that_was_acknowledged(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [500, 2000, 5000, 9000])
+@pytest.mark.parametrize("after", [100, 700, 1500, 3000])
 def test_kills_at_any_time_lose_nothing_that_was_acknowledged(tmp_path: Path, after: int) -> None:
     killed_in_the_middle(write_study(tmp_path / "study", seconds=0.02), listeners=40, after=after)
 
