@@ -89,3 +89,8 @@ def test_coalitions_are_not_shown() -> None:
     ]
     parts = [line.part for line in shown_lines(summarise(rows, ("bass",)))]
     assert parts == ["all", "without 1", "only 1", "shapley 1"]
+
+
+def test_samples_are_small_numbers() -> None:
+    (line,) = summarise([row("1", "bass", 0.01234, metric="l1", unit="sample")], ("bass",))
+    assert "| m | all | l1 | 0.0123 | 0.0123 | - |" in markdown([line], ("bass",))

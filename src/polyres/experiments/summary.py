@@ -31,6 +31,7 @@ class SummaryLine:
         interval: its 95 % interval over tracks.
         tracks: how many tracks were scored.
         invalid_share: share of windows without a value; None for metrics over whole tracks.
+        unit: of the metric.
     """
 
     model: str
@@ -42,6 +43,7 @@ class SummaryLine:
     interval: Interval
     tracks: int
     invalid_share: float | None
+    unit: str = "dB"
 
 
 def summarise(
@@ -114,6 +116,7 @@ def _line(
         (float(intervals[-1][0]), float(intervals[-1][1])),
         len(tracks),
         sum(row.frames_invalid or 0 for row in rows) / windows if windows else None,
+        rows[0].unit,
     )
 
 
@@ -122,13 +125,13 @@ def shown_lines(lines: Sequence[SummaryLine]) -> list[SummaryLine]:
     return [line for line in lines if not line.part.startswith(HIDDEN)]
 
 
-def _cell(value: float | None, form: str = ".2f") -> str:
+def _cell(value: float | None, form: str) -> str:
     return "-" if value is None or math.isnan(value) else format(value, form)
 
 
-def _range(interval: Interval) -> str:
+def _range(interval: Interval, form: str) -> str:
     low, high = interval
-    return "-" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
+    return "-" if math.isnan(low) else f"{low:{form}} to {high:{form}}"
 
 
 def markdown(lines: Sequence[SummaryLine], sources: Sequence[str], intervals: bool = False) -> str:
@@ -145,10 +148,11 @@ def markdown(lines: Sequence[SummaryLine], sources: Sequence[str], intervals: bo
     head = ["model", "resolutions", "metric", *sources, "all", "all, 95 %", "tracks", "windows without value"]
     table = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for line in lines:
-        scores = [_cell(line.by_source[source]) for source in sources]
+        form = ".4f" if line.unit == "sample" else ".2f"
+        scores = [_cell(line.by_source[source], form) for source in sources]
         if intervals:
             pairs = zip(scores, sources, strict=True)
-            scores = [f"{score} ({_range(line.intervals[source])})" for score, source in pairs]
-        cells = [line.model, line.part, line.metric, *scores, _cell(line.overall), _range(line.interval)]
+            scores = [f"{score} ({_range(line.intervals[source], form)})" for score, source in pairs]
+        cells = [line.model, line.part, line.metric, *scores, _cell(line.overall, form), _range(line.interval, form)]
         table.append("| " + " | ".join([*cells, str(line.tracks), _cell(line.invalid_share, ".1%")]) + " |")
     return "\n".join(table)
