@@ -210,10 +210,8 @@ def test_the_front_has_what_no_other_beats_in_both() -> None:
     blind = rows[:-1]
     for one in blind:
         beaten = any(
-            (o.scores["log_mel_l1_high"] <= one.scores["log_mel_l1_high"]
-            and o.scores["lsd"] < one.scores["lsd"])
-            or (o.scores["log_mel_l1_high"] < one.scores["log_mel_l1_high"]
-            and o.scores["lsd"] <= one.scores["lsd"])
+            (o.scores["log_mel_l1_high"] <= one.scores["log_mel_l1_high"] and o.scores["lsd"] < one.scores["lsd"])
+            or (o.scores["log_mel_l1_high"] < one.scores["log_mel_l1_high"] and o.scores["lsd"] <= one.scores["lsd"])
             for o in blind
         )
         assert beaten != ((one.enhancer, one.strength) in front)
