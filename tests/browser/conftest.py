@@ -1,4 +1,4 @@
-"""One browser for all tests of the page."""
+"""A browser per file of tests; it is gone afterwards, and with it the event loop that drives it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 from tests.browser.pages import CHROMIUM, NO_BROWSER, chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip(NO_BROWSER)

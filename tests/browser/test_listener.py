@@ -118,7 +118,8 @@ def test_a_whole_abx_test_with_a_reload_in_the_middle(browser: Browser, tmp_path
     assert [one.value for one in read_ratings(folder)] == values
 
 
-@pytest.mark.parametrize("kind", [slow("ab"), slow("acr"), "dcr", slow("bs2132")])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ab", "acr", "dcr", "bs2132"])
 def test_the_other_kinds_end_as_well(browser: Browser, tmp_path: Path, kind: str) -> None:
     changes = {"attributes": TWO, "design": {"ties": True}, "gates": {"must_play": False}}
     folder = write_study(tmp_path / "study", kind, conditions=2, pages=1, seconds=SECONDS, changes=changes)
