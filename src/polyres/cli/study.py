@@ -174,12 +174,12 @@ def _list_studies(folder: Path, as_json: bool) -> None:
 
 
 def _show_plan(plan: Plan, folder: Path, check: bool, as_json: bool) -> None:
-    """Show the runs of a study; with a check of their models and data."""
+    """Show the runs of a study; with a check of models and data, which are the same for all seeds of an arm."""
     from polyres.cli.study_report import plan_json, plan_tables
     from polyres.cli.tables import print_tables
     from polyres.experiments.study_check import check_run
 
-    first = {run.arm: run for run in reversed(plan.runs)}  # seeds change neither model nor data
+    first = {arm: next(run for run in plan.runs if run.arm == arm) for arm in dict.fromkeys(r.arm for r in plan.runs)}
     checked = {arm: check_run(plan.config.data, run) for arm, run in first.items()} if check else None
     if as_json:
         typer.echo(json.dumps(plan_json(plan, folder, checked), indent=2))
