@@ -52,6 +52,7 @@ def test_a_table() -> None:
 def test_every_special_letter() -> None:
     assert escape("_%&#${}") == r"\_\%\&\#\$\{\}"
     assert escape("a\\b~^") == r"a\textbackslash{}b\textasciitilde{}\textasciicircum{}"
+    assert escape("a\nb\x85c\u2028d\x00e") == "a b c d e"
     assert escape("1.2 ± 0.1 × −3") == r"1.2 $\pm$ 0.1 $\times$ $-$3"
     assert escape("2048-4096, -5 to -4") == "2048-4096, $-$5 to $-$4"
 

@@ -31,6 +31,8 @@ SPECIAL = {
     "\u202f": r"\,",
     "\u00a0": r"~",
 }
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""What would break a line of a table, or LaTeX refuses."""
 NUMBERED = re.compile(r"^Table \d+\. ")
 """LaTeX numbers tables itself."""
 PREAMBLE = "% needs \\usepackage{booktabs}\n"
@@ -40,9 +42,9 @@ def escape(text: str) -> str:
     """Word a text so that LaTeX prints it as it is.
 
     Args:
-        text: any text; letters beyond ASCII are left to LaTeX's UTF-8 input.
+        text: any text; line breaks become spaces, letters beyond ASCII are left to LaTeX's UTF-8 input.
     """
-    escaped = "".join(SPECIAL.get(letter, letter) for letter in text)
+    escaped = "".join(SPECIAL.get(letter, letter) for letter in CONTROLS.sub(" ", text))
     return re.sub(r"(?<![\w$])-(?=\d)", "$-$", escaped)
 
 
