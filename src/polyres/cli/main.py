@@ -25,6 +25,7 @@ from polyres.cli import (
     reconstruct,
     runs,
     separate,
+    studio,
     study,
     synth,
     train,
@@ -48,6 +49,7 @@ REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
     fusion.register,
     paper.register,
     listen.register,
+    studio.register,
     data.register,
 )
 

@@ -1,0 +1,97 @@
+"""`polyres studio`: a page that separates songs and plays the stems, and pages of finished stems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyres.core.errors import ConfigError
+
+EPILOG = "\n\n".join(
+    (
+        "Examples:",
+        "polyres studio — the page at http://127.0.0.1:8766/ with the models that are installed",
+        "polyres studio --model runs/mine --model htdemucs — further models to compare",
+        "polyres studio --codec audioldm2+frequency — reconstruction with an enhancer as well",
+        "polyres studio export separated/polyres-small --out page.html — finished stems as one file to give away",
+        "Songs never leave this machine. They and their stems are removed when the studio ends, or when nobody has "
+        "used them for --keep-hours.",
+    )
+)
+_MIB = 1 << 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to the app."""
+    group = typer.Typer(help="A page that separates songs and plays their stems.", epilog=EPILOG)
+    group.callback(invoke_without_command=True)(studio)
+    group.command()(export)
+    app.add_typer(group, name="studio")
+
+
+def studio(
+    context: typer.Context,
+    model: Annotated[list[str] | None, typer.Option(help="Model to offer; a name or path, repeatable.")] = None,
+    codec: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[+ENHANCER]", help="Codec to offer; repeatable.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 8766,
+    root_path: Annotated[str, typer.Option(help="Path under which a proxy shows the page, such as /studio.")] = "",
+    max_upload_mb: Annotated[float, typer.Option(help="Largest file, in MiB.")] = 512,
+    max_minutes: Annotated[float, typer.Option(help="Longest song.")] = 20,
+    max_disk_gb: Annotated[float, typer.Option(help="Most that songs and stems take on disk, in GiB.")] = 8,
+    keep_hours: Annotated[float, typer.Option(help="Unused songs are removed after this time.")] = 6,
+    proxy: Annotated[str, typer.Option(help="Proxies that are believed, comma-separated.")] = "127.0.0.1",
+    allow_origin: Annotated[list[str] | None, typer.Option(help="Further origins that may send songs.")] = None,
+) -> None:
+    """Serve the studio: drop songs, watch progress, hear stems solo or mixed, compare models, take away the results."""
+    if context.invoked_subcommand is not None:
+        return
+    from polyres.studio.options import StudioOptions
+
+    options = StudioOptions(
+        host=host,
+        port=port,
+        root_path=root_path,
+        proxy_addresses=proxy,
+        allowed_origins=tuple(allow_origin or ()),
+        max_upload_bytes=int(max_upload_mb * _MIB),
+        max_total_bytes=int(max_disk_gb * 1024 * _MIB),
+        max_minutes=max_minutes,
+        keep_hours=keep_hours,
+    )
+    try:
+        from polyres.studio.server import run
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the studio needs {error.name}; install it with pip install 'polyres[studio]'") from error
+    from polyres.studio.engines import PolyresEngine
+
+    engine = PolyresEngine(model or (), codec or (), device)
+    engine.check()
+    run(engine, options, lambda url: typer.echo(f"studio: {url}\nstop with Ctrl-C"))
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What 'polyres separate' or 'reconstruct' wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("studio.html"),
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Stems",
+    reference: Annotated[
+        Path | None, typer.Option(help="Folder with the true stems of each song: TRACK/STEM.wav, and mixture.wav.")
+    ] = None,
+    start: Annotated[float, typer.Option(min=0, help="Where the excerpts begin, in seconds.")] = 0.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long they are.")] = 30.0,
+    file_format: Annotated[str, typer.Option("--format", help="flac (exact to 16 bits) or mp3 (small).")] = "flac",
+) -> None:
+    """Write finished stems as one page: HTML with audio, player and pictures in it, for a browser without a server.
+
+    Songs found in several folders (MODEL_A/SONG, MODEL_B/SONG) are put side by side.
+    """
+    from polyres.studio.export import ExportOptions, export_page
+
+    options = ExportOptions(title, reference, start, seconds, file_format)
+    found = export_page(folder, out, options, lambda line: typer.echo(line, err=True))
+    typer.echo(f"{out}: {found} songs, {out.stat().st_size / _MIB:.1f} MiB")

@@ -1,0 +1,345 @@
+"""Songs that visitors brought, the jobs on them, and the one thread that does the work."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from polyres.core.errors import ConfigError, InputError, PolyresError, UnknownNameError
+from polyres.data.names import safe_name, shown
+from polyres.studio.engines import Engine
+from polyres.studio.mixing import copy_to_play, played_rate_hz
+from polyres.studio.options import StudioOptions
+from polyres.studio.songs import Lane, Song, State, Work, ending_of, facts_of
+from polyres.studio.views import view_of
+
+ORIGINAL = "original"
+_SWEEP_S = 60.0
+
+
+class FullError(PolyresError):
+    """The studio has no room for more."""
+
+
+class _CancelledError(Exception):
+    """The visitor changed their mind."""
+
+
+class Desk:
+    """Keeps songs and jobs within the limits, and removes them; everything lies below one temporary folder.
+
+    Args:
+        engine: does the work.
+        options: limits.
+        clock: seconds, never going back.
+    """
+
+    def __init__(self, engine: Engine, options: StudioOptions, clock: Callable[[], float] = time.monotonic) -> None:
+        self.engine = engine
+        self.options = options
+        self.folder = Path(tempfile.mkdtemp(prefix="polyres-studio-"))
+        self._clock = clock
+        self._songs: dict[str, Song] = {}
+        self._lock = threading.RLock()
+        self._queue: queue.Queue[tuple[Song, Work] | None] = queue.Queue()
+        self._worker = threading.Thread(target=self._run, name="studio-worker", daemon=True)
+        self._worker.start()
+
+    def close(self) -> None:
+        """Cancel everything, wait for the worker and remove all files."""
+        with self._lock:
+            for song in self._songs.values():
+                for work in song.works.values():
+                    work.cancelled.set()
+            self._songs.clear()
+        self._queue.put(None)
+        self._worker.join(timeout=30)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- songs --------------------------------------------------------------------------------------------------------
+
+    def room_for_upload(self) -> Path:
+        """Return the path of a new file to receive a song.
+
+        Raises:
+            FullError: if disk space or the number of jobs is used up.
+        """
+        self.sweep()
+        self._check_room(0)
+        folder = self.folder / secrets.token_hex(12)
+        folder.mkdir()
+        return folder / "upload"
+
+    def add_song(self, received: Path, name: str, visitor: str) -> Song:
+        """Take in a received file; where it cannot be used it is removed.
+
+        Args:
+            received: from `room_for_upload`, complete.
+            name: as the visitor calls it; only shown, and its ending kept.
+            visitor: who brought it.
+
+        Returns:
+            The song.
+
+        Raises:
+            InputError: if it is not audio, or too long.
+        """
+        clean = safe_name(name.replace("\\", "/").rpartition("/")[2], 120)
+        try:
+            path = received.with_name(f"song{ending_of(clean)}")
+            received.rename(path)
+            try:
+                info, length = facts_of(path, self.options.max_minutes)
+            except InputError as error:
+                raise InputError(str(error).replace(str(path), shown(clean))) from error
+        except BaseException:
+            shutil.rmtree(received.parent, ignore_errors=True)
+            raise
+        song = Song(received.parent.name, visitor, clean, path, info, length, self._clock())
+        with self._lock:
+            self._songs[song.id] = song
+        return song
+
+    def songs(self, visitor: str) -> list[Song]:
+        """Return the songs of a visitor, in the order they came; they count as used now."""
+        with self._lock:
+            found = [song for song in self._songs.values() if secrets.compare_digest(song.visitor, visitor)]
+            for song in found:
+                song.seen_s = self._clock()
+            return found
+
+    def song(self, song_id: str) -> Song:
+        """Return a song.
+
+        Raises:
+            UnknownNameError: if it is not here (any more).
+        """
+        with self._lock:
+            if song_id not in self._songs:
+                raise UnknownNameError("this song is not here any more; drop it again")
+            song = self._songs[song_id]
+            song.seen_s = self._clock()
+            return song
+
+    def remove_song(self, song_id: str) -> None:
+        """Cancel the jobs of a song and remove it.
+
+        Raises:
+            UnknownNameError: if it is not here (any more).
+        """
+        with self._lock:
+            song = self.song(song_id)
+            del self._songs[song_id]
+            for work in song.works.values():
+                work.cancelled.set()
+            # The worker removes what it still writes into.
+            if not any(work.state == "working" for work in song.works.values()):
+                shutil.rmtree(song.path.parent, ignore_errors=True)
+
+    def sweep(self) -> int:
+        """Remove songs that nobody used for the time that is kept; return how many."""
+        oldest = self._clock() - self.options.keep_hours * 3600
+        with self._lock:
+            old = [
+                song.id
+                for song in self._songs.values()
+                if song.seen_s < oldest and not any(work.active for work in song.works.values())
+            ]
+            for song_id in old:
+                self.remove_song(song_id)
+        return len(old)
+
+    # -- jobs ---------------------------------------------------------------------------------------------------------
+
+    def ask(self, song_id: str, choice_id: str) -> Work:
+        """Queue a job; a song that went through the same already keeps that result.
+
+        Args:
+            song_id: of the song.
+            choice_id: one of the engine's choices.
+
+        Returns:
+            The job.
+
+        Raises:
+            UnknownNameError: if the song or the choice is not here.
+            FullError: if too many jobs wait, or the results would not fit.
+        """
+        choice = next((one for one in self.engine.choices if one.id == choice_id), None)
+        if choice is None:
+            names = ", ".join(one.id for one in self.engine.choices)
+            raise UnknownNameError(f"there is no {choice_id[:80]!r} here; choose one of {names}")
+        with self._lock:
+            song = self.song(song_id)
+            for work in song.works.values():
+                if work.choice == choice and (work.active or work.state == "done") and not work.cancelled.is_set():
+                    return work
+            waiting = sum(work.active for one in self._songs.values() for work in one.works.values())
+            if waiting >= self.options.max_waiting:
+                raise FullError(f"{waiting} songs are waiting already; try again when some are done")
+            self._check_room(6 * 3 * song.length_samples * song.info.channels)
+            work = Work(secrets.token_hex(12), choice, song.path.parent / secrets.token_hex(4))
+            song.works[work.id] = work
+        self._queue.put((song, work))
+        return work
+
+    def work(self, work_id: str) -> tuple[Song, Work]:
+        """Return a job and its song.
+
+        Raises:
+            UnknownNameError: if it is not here (any more).
+        """
+        with self._lock:
+            for song in self._songs.values():
+                if work_id in song.works:
+                    song.seen_s = self._clock()
+                    return song, song.works[work_id]
+        raise UnknownNameError("this result is not here any more; drop the song again")
+
+    def cancel(self, work_id: str) -> None:
+        """End a job that waits or runs; a finished one is removed.
+
+        Raises:
+            UnknownNameError: if it is not here (any more).
+        """
+        with self._lock:
+            song, work = self.work(work_id)
+            work.cancelled.set()
+            if work.state == "queued":
+                work.state = "cancelled"
+            if not work.active:
+                del song.works[work_id]
+                shutil.rmtree(work.folder, ignore_errors=True)
+
+    def finished(self, work_id: str) -> tuple[Song, Work]:
+        """Return a job that is done, and its song.
+
+        Raises:
+            UnknownNameError: if it is not here (any more).
+            ConfigError: if it is not done.
+        """
+        song, work = self.work(work_id)
+        if work.state != "done":
+            raise ConfigError(f"this job is {work.state}, not done; there is nothing to hear yet")
+        return song, work
+
+    def ahead(self, work: Work) -> int:
+        """Return how many jobs come before this one."""
+        with self._lock:
+            pending = [one for one, _ in self._pending()]
+            running = sum(each.state == "working" for song in self._songs.values() for each in song.works.values())
+            return running + pending.index(work.id) if work.id in pending else 0
+
+    def _pending(self) -> list[tuple[str, State]]:
+        with self._queue.mutex:
+            entries = [entry for entry in self._queue.queue if entry is not None]
+        return [(work.id, work.state) for _, work in entries if work.state == "queued"]
+
+    def _check_room(self, more_bytes: int) -> None:
+        used = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        free = shutil.disk_usage(self.folder).free
+        if used + more_bytes > self.options.max_total_bytes or more_bytes > free:
+            raise FullError("the studio's disk is full; remove a song, or try again later")
+
+    # -- the worker ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            try:
+                entry = self._queue.get(timeout=_SWEEP_S)
+            except queue.Empty:
+                self.sweep()
+                continue
+            if entry is None:
+                return
+            self._do(*entry)
+
+    def _do(self, song: Song, work: Work) -> None:
+        with self._lock:
+            if work.cancelled.is_set():
+                return
+            work.state, work.began_s = "working", self._clock()
+        try:
+            self._make(song, work)
+            state: State = "done"
+        except _CancelledError:
+            state = "cancelled"
+        except PolyresError as error:
+            state, work.error = "failed", str(error).replace(str(song.path), shown(song.name))
+        except Exception as error:
+            logging.getLogger("polyres.studio").exception("a job failed")
+            state, work.error = "failed", f"something went wrong in the studio ({type(error).__name__}); see its log"
+        with self._lock:
+            work.seconds = self._clock() - work.began_s
+            work.state = "cancelled" if work.cancelled.is_set() else state
+            if work.state != "done":
+                shutil.rmtree(work.folder, ignore_errors=True)
+            if work.state == "cancelled":
+                song.works.pop(work.id, None)
+            if song.id not in self._songs:
+                shutil.rmtree(song.path.parent, ignore_errors=True)
+
+    def _make(self, song: Song, work: Work) -> None:
+        """Run the engine, then prepare what the page shows and plays."""
+
+        def tell(share: float) -> None:
+            if work.cancelled.is_set():
+                raise _CancelledError
+            work.share = max(work.share, min(1.0, share))
+
+        work.folder.mkdir()
+        made = self.engine.run(work.choice, song.path, work.folder, lambda share: tell(0.9 * share))
+        files: dict[str, Path | None] = dict(made.files)
+        if ORIGINAL not in files:
+            files[ORIGINAL] = None
+        for number, (name, file) in enumerate(files.items()):
+            tell(0.9 + 0.1 * number / len(files))
+            played = work.folder / f"play-{number}.flac"
+            length = copy_to_play(file or song.path, played, 1.0 if file else made.gain)
+            view = work.folder / f"view-{number}.json"
+            view.write_text(json.dumps(view_of(played, length)), encoding="ascii")
+            work.lanes[name] = Lane(name, file, played, view)
+            work.length_samples = max(work.length_samples, length)
+        work.warnings = tuple(line.replace(str(song.path), shown(song.name)) for line in made.warnings)
+        tell(1.0)
+
+    # -- what the page is told ----------------------------------------------------------------------------------------
+
+    def told(self, song: Song) -> dict[str, Any]:
+        """Return a song and its jobs as JSON-able values."""
+        with self._lock:
+            return {
+                "id": song.id,
+                "name": song.name,
+                "seconds": song.length_samples / song.info.sample_rate_hz,
+                "works": [self._told_work(song, work) for work in song.works.values()],
+            }
+
+    def _told_work(self, song: Song, work: Work) -> dict[str, Any]:
+        passed_s = self._clock() - work.began_s if work.state == "working" else work.seconds
+        left_s = passed_s * (1 - work.share) / work.share if work.state == "working" and work.share > 0.02 else None
+        return {
+            "id": work.id,
+            "choice": work.choice.id,
+            "kind": work.choice.kind,
+            "label": work.choice.label,
+            "state": "cancelled" if work.cancelled.is_set() else work.state,
+            "share": round(work.share, 4),
+            "seconds": round(passed_s, 1),
+            "left_s": None if left_s is None else round(left_s, 1),
+            "ahead": self.ahead(work) if work.state == "queued" else 0,
+            "error": work.error,
+            "warnings": list(work.warnings),
+            "lanes": list(work.lanes) if work.state == "done" else [],
+            "rate_hz": played_rate_hz(song.info.sample_rate_hz),
+            "length_samples": work.length_samples,
+        }

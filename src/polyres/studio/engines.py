@@ -1,0 +1,142 @@
+"""What the studio does to a song: separation by a model, or reconstruction by a codec; file to file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from polyres.core.errors import UnknownNameError
+from polyres.inference.codec import load_codec
+from polyres.inference.codec_batch import chain_of
+from polyres.inference.codec_track import CODEC, ENHANCED, ORIGINAL, Chain, reconstruct_track
+from polyres.inference.load import LoadedSeparator, load_separator
+from polyres.inference.names import model_label
+from polyres.inference.options import OutputOptions, SeparateOptions
+from polyres.inference.plan import Job
+from polyres.models.registry import DEFAULT, known_models
+from polyres.studio.mixing import difference
+
+Kind = Literal["separate", "reconstruct"]
+Progress = Callable[[float], None]
+DIFFERENCE = "difference"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Something a visitor can ask for.
+
+    Args:
+        id: how it is asked for.
+        kind: "separate" or "reconstruct".
+        label: how it is shown.
+    """
+
+    id: str
+    kind: Kind
+    label: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came out.
+
+    Args:
+        files: name to file, in the order to show.
+        gain: factor on all of them, which the original needs as well to be as loud.
+        warnings: one line each.
+    """
+
+    files: dict[str, Path]
+    gain: float = 1.0
+    warnings: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """Something that turns a song into stems or versions."""
+
+    @property
+    def choices(self) -> Sequence[Choice]:
+        """What can be asked for; the first is the default."""
+
+    def run(self, choice: Choice, song: Path, folder: Path, progress: Progress) -> Made:
+        """Do it.
+
+        Args:
+            choice: one of `choices`.
+            song: the file.
+            folder: a new one, for the results.
+            progress: called with the finished share, 0 to 1; may raise to end the work.
+
+        Returns:
+            What came out.
+        """
+
+
+class PolyresEngine:
+    """Models and codecs of polyres; one stays in memory, the one used last.
+
+    Args:
+        models: names or files of separators to offer besides those that are installed.
+        codecs: names or folders of codecs besides the embedded one; `NAME+ENHANCER` adds an enhanced version.
+        device: "auto", "cpu", "cuda" or "mps".
+    """
+
+    def __init__(self, models: Sequence[str] = (), codecs: Sequence[str] = (), device: str = "auto") -> None:
+        installed = [info.name for info in known_models() if info.present]
+        names = list(dict.fromkeys([*models, *(installed or [DEFAULT])]))
+        self._given = {f"separate:{model_label(name)}": name for name in names}
+        self._choices = [Choice(key, "separate", key.partition(":")[2]) for key in self._given]
+        for name in dict.fromkeys([*codecs, "default"]):
+            label = "polyres-wave" if name == "default" else model_label(name)
+            self._given[f"reconstruct:{label}"] = name
+            self._choices.append(Choice(f"reconstruct:{label}", "reconstruct", label))
+        self._device = device
+        self._loaded: tuple[str, LoadedSeparator | Chain] | None = None
+
+    @property
+    def choices(self) -> Sequence[Choice]:
+        """What can be asked for; the first is the default."""
+        return self._choices
+
+    def check(self) -> None:
+        """Load the default model, so that what is wrong with it is known at once.
+
+        Raises:
+            PolyresError: as `load_separator`.
+        """
+        self._load(self._choices[0])
+
+    def run(self, choice: Choice, song: Path, folder: Path, progress: Progress) -> Made:
+        """Separate or reconstruct; see `Engine`.
+
+        Raises:
+            PolyresError: when the song or the model cannot be used, or the results cannot be written.
+        """
+        loaded = self._load(choice)
+        job = Job(song, folder / "out")
+        if isinstance(loaded, LoadedSeparator):
+            result = loaded.run(job, SeparateOptions(), OutputOptions(), progress)
+            return Made(dict(result.stems), result.gain, result.warnings)
+        found = reconstruct_track(loaded, job, OutputOptions(), progress=progress)
+        files = {name: found.files[name] for name in (ORIGINAL, CODEC, ENHANCED) if name in found.files}
+        files[DIFFERENCE] = folder / f"{DIFFERENCE}.wav"
+        difference(files[ORIGINAL], files.get(ENHANCED, files[CODEC]), files[DIFFERENCE])
+        return Made(files, 1.0, found.warnings)
+
+    def _load(self, choice: Choice) -> LoadedSeparator | Chain:
+        if choice.id not in self._given:
+            raise UnknownNameError(f"there is no {choice.id!r} here; choose one of {', '.join(self._given)}")
+        if self._loaded is not None and self._loaded[0] == choice.id:
+            return self._loaded[1]
+        self._loaded = None  # before the next one takes its memory
+        given = self._given[choice.id]
+        loaded: LoadedSeparator | Chain
+        if choice.kind == "separate":
+            loaded = load_separator(given, self._device)
+        else:
+            codec, _, enhancer = given.partition("+")
+            loaded = chain_of(load_codec(codec, self._device), enhancer or None)
+        self._loaded = (choice.id, loaded)
+        return loaded

@@ -1,0 +1,84 @@
+"""A studio with a quick engine, and songs for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from fastapi.testclient import TestClient
+
+from polyres.core.errors import InputError
+from polyres.studio.engines import Choice, Made, Progress
+from polyres.studio.options import StudioOptions
+from polyres.studio.server import create_app
+
+RATE_HZ = 44_100
+VISITOR = {"x-studio-visitor": "visitor-0123456789abcdef"}
+STEMS = ("low", "high")
+
+
+def song(path: Path, seconds: float = 0.5, channels: int = 2, rate_hz: int = RATE_HZ) -> Path:
+    """A low tone on the left and a high one on the right, with a beat."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time_s = np.arange(round(seconds * rate_hz)) / rate_hz
+    beat = 0.6 + 0.4 * np.cos(2 * np.pi * 2 * time_s)
+    pair = [0.3 * beat * np.sin(2 * np.pi * pitch * time_s) for pitch in (110, 1760)]
+    wave = np.stack(pair[:channels] if channels <= 2 else [pair[n % 2] for n in range(channels)], axis=1)
+    soundfile.write(path, wave, rate_hz, subtype="PCM_16")
+    return path
+
+
+class QuickEngine:
+    """Takes the left channel for one stem and the right for the other, or halves for "halves"."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.started = threading.Event()
+        self.runs = 0
+        self.seen: list[Path] = []
+
+    @property
+    def choices(self) -> Sequence[Choice]:
+        return [
+            Choice("separate:sides", "separate", "sides"),
+            Choice("separate:halves", "separate", "halves"),
+            Choice("reconstruct:echo", "reconstruct", "echo"),
+            Choice("separate:broken", "separate", "broken"),
+            Choice("separate:crash", "separate", "crash"),
+        ]
+
+    def run(self, choice: Choice, song: Path, folder: Path, progress: Progress) -> Made:
+        self.runs += 1
+        self.seen.append(folder)
+        self.started.set()
+        while not self.go_on.wait(0.01):
+            progress(0.5)
+        progress(0.6)
+        if choice.label == "broken":
+            raise InputError(f"{song}: is not music")
+        if choice.label == "crash":
+            raise RuntimeError("boom")
+        wave, rate_hz = soundfile.read(song, always_2d=True)
+        if choice.kind == "reconstruct":
+            parts = {"original": wave, "codec": 0.5 * wave, "difference": 0.5 * wave}
+        elif choice.label == "sides":
+            parts = {"low": wave * [1, 0], "high": wave * [0, 1]}
+        else:
+            parts = {"low": 0.5 * wave, "high": 0.5 * wave}
+        files = {}
+        for name, part in parts.items():
+            files[name] = folder / f"{name}.wav"
+            soundfile.write(files[name], part, rate_hz, subtype="PCM_24")
+        return Made(files, 1.0, (f"{song}: a warning",))
+
+
+@contextmanager
+def studio(engine: QuickEngine | None = None, options: StudioOptions | None = None) -> Iterator[TestClient]:
+    app = create_app(engine or QuickEngine(), options)
+    with TestClient(app, headers=VISITOR) as http:
+        yield http
