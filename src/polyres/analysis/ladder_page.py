@@ -1,0 +1,146 @@
+"""The ladder as one HTML page with players and spectrograms inside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from polyres.analysis.ladder_page_tables import INVALID, closing_lines, ladder_table, rung_table
+from polyres.analysis.tables import Table
+from polyres.experiments.ladder import LadderRow
+from polyres.experiments.ladder_rungs import RUNGS
+
+CLIP_S = 4.0
+RANGE_DB = 80.0
+N_FFT = 512
+PICTURE_ROWS, PICTURE_COLUMNS = 128, 360
+
+_STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1500px;padding:0 1rem;color:#1a1a1a;background:#fff}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
+th,td{padding:.28rem .55rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
+th{background:#f3f4f6}td.w,th.w{text-align:left;white-space:normal}td small{color:#666;font-size:10.5px}td{vertical-align:top}td.w:first-child{white-space:nowrap;font-weight:600}td.no{color:#8a8a8a;font-style:italic}
+.note{color:#555;font-size:13px;max-width:70rem}
+ul.most{background:#fff7e6;border-left:4px solid #d55e00;padding:.7rem 1rem .7rem 2rem}
+.takes{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:1rem}
+figure{margin:0;border:1px solid #ddd;border-radius:6px;padding:.6rem}
+figure img{width:100%;height:128px;display:block;image-rendering:auto;border-radius:3px}
+figcaption{font-size:13px;min-height:2.6em}audio{width:100%;height:32px;margin-top:.4rem}
+"""
+
+
+def ladder_page(
+    rows: Sequence[LadderRow],
+    names: Sequence[str],
+    missing: Mapping[str, str],
+    sounds: Mapping[str, Mapping[str, Path]],
+    codec: str,
+) -> str:
+    """Write the page.
+
+    Args:
+        rows: of all files.
+        names: rungs that were asked for.
+        missing: those left out, with the reason.
+        sounds: by file, label to a wave file; the original first.
+        codec: its name.
+
+    Returns:
+        HTML that needs no other file.
+    """
+    files = len({row.file for row in rows if not row.golden})
+    table = ladder_table(rows, "")
+    closing = "".join(f"<li>{escape(line)}</li>" for line in closing_lines(rows, [RUNGS.build(n) for n in names]))
+    parts = [
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Ladder of {escape(codec)}</title>",
+        f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style></head><body>",
+        f"<h1>Ladder of {escape(codec)}, {files} file{'s' if files != 1 else ''}</h1>",
+        f"<h2>What loses most</h2><ul class='most'>{closing}</ul>",
+        f"<h2>Scores</h2>{_html(table)}",
+        f"<h2>Rungs</h2>{_html(rung_table(missing, names))}",
+    ]
+    for file, takes in sounds.items():
+        parts.append(f"<h2>{escape(file)}</h2><div class='takes'>{''.join(_figures(takes))}</div>")
+    if sounds:
+        note = f"Up to {CLIP_S:g} s of each. Black is {RANGE_DB:g} dB below the loudest bin of the original; "
+        parts.append(f"<p class='note'>{note}frequency grows linearly to half the sample rate.</p>")
+    return "\n".join([*parts, "</body></html>\n"])
+
+
+def _html(table: Table) -> str:
+    """Turn a table into HTML."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        marks = [
+            " class='w'" if place < table.text_columns else " class='no'" if cell == INVALID else ""
+            for place, cell in enumerate(cells)
+        ]
+        return "<tr>" + "".join(f"<{tag}{m}>{_small(c)}</{tag}>" for m, c in zip(marks, cells, strict=True)) + "</tr>"
+
+    notes = "".join(f"<p class='note'>{escape(note)}</p>" for note in table.notes)
+    body = "".join(row(cells, "td") for cells in table.rows)
+    return f"<div class='wide'><table>{row(table.header, 'th')}{body}</table></div>{notes}"
+
+
+def _small(text: str) -> str:
+    """Put the interval of a median on a line of its own."""
+    value, bracket, interval = escape(text).partition(" [")
+    return f"{value}<br><small>[{interval}</small>" if bracket else value
+
+
+def _figures(takes: Mapping[str, Path]) -> list[str]:
+    """Draw and embed every take; all on the scale of the first."""
+    top: float | None = None
+    found = []
+    for label, path in takes.items():
+        samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        count = min(len(samples), round(CLIP_S * rate_hz))
+        start = (len(samples) - count) // 2
+        clip = samples[start : start + count]
+        level = _levels(clip)
+        top = float(level.max()) if top is None else top
+        picture = _uri(_picture(level - top), "image/png")
+        sound = _uri(_flac(clip, rate_hz), "audio/flac")
+        name = label.partition(" ")[0]
+        title = f": {RUNGS.build(name).title}" if name in RUNGS else ""
+        found.append(
+            f"<figure><figcaption><b>{escape(label)}</b>{escape(title)}</figcaption>"
+            f"<img src='{picture}' alt='spectrogram of {escape(label)}'><audio controls preload='none' src='{sound}'>"
+            "</audio></figure>"
+        )
+    return found
+
+
+def _levels(clip: np.ndarray) -> torch.Tensor:
+    """Spectrogram of the mono mix in dB, `[F, N]`."""
+    mono = torch.from_numpy(clip.mean(axis=1))
+    hop = max(1, len(mono) // PICTURE_COLUMNS)
+    spectrum = torch.stft(mono, N_FFT, hop, window=torch.hann_window(N_FFT), return_complex=True)
+    return 10 * torch.log10(spectrum.abs().square() + 1e-12)
+
+
+def _picture(level: torch.Tensor) -> bytes:
+    from matplotlib.image import imsave
+
+    pool = torch.nn.functional.adaptive_max_pool2d(level[None], (PICTURE_ROWS, level.shape[1]))[0]
+    held = io.BytesIO()
+    imsave(held, pool.numpy(), vmin=-RANGE_DB, vmax=0, cmap="magma", origin="lower", format="png")
+    return held.getvalue()
+
+
+def _flac(clip: np.ndarray, rate_hz: int) -> bytes:
+    held = io.BytesIO()
+    soundfile.write(held, np.clip(clip, -1, 1), rate_hz, format="FLAC", subtype="PCM_16")
+    return held.getvalue()
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

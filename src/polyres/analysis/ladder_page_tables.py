@@ -1,0 +1,130 @@
+"""The ladder in words: tables of medians, what is left out, and the rung that loses most."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from polyres.analysis.tables import MISSING, Table
+from polyres.experiments.ladder import CONTROLS, ENVELOPE_LAG, LadderRow
+from polyres.experiments.ladder_rungs import RUNGS, Rung
+from polyres.experiments.ladder_summary import GOLDEN_NAT, Middle, golden_verdict, judge, summarise
+
+INVALID = "invalid here"
+COLUMNS: tuple[tuple[str, str, int], ...] = (
+    ("snr", "SNR dB", 2),
+    ("log_mel_l1", "log-mel nat", 3),
+    ("log_mel_l1_low", "< 500 Hz", 3),
+    ("log_mel_l1_mid", "500–4k Hz", 3),
+    ("log_mel_l1_high", "> 4k Hz", 3),
+    ("lsd", "LSD", 3),
+    ("mr_stft", "MR-STFT", 3),
+    ("band_error_high", "> 4k dB", 1),
+    ("retention_high", "kept %", 1),
+    ("lag", "lag", 1),
+    (ENVELOPE_LAG, "env. lag", 1),
+    ("gain", "gain dB", 2),
+)
+BAND_NAMES = {"low": "below 500 Hz", "mid": "500 Hz to 4 kHz", "high": "above 4 kHz"}
+
+
+def cell(found: Middle | None, digits: int, interval: bool = True) -> str:
+    """Write a median with its interval; "invalid here" where a number would mean nothing."""
+    if found is None:
+        return MISSING
+    if found.invalid is not None:
+        return INVALID
+    text = _number(found.value, digits)
+    if not interval or math.isnan(found.low):
+        return text
+    return f"{text} [{_number(found.low, digits)}, {_number(found.high, digits)}]"
+
+
+def _number(value: float, digits: int) -> str:
+    if math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def ladder_table(rows: Sequence[LadderRow], title: str, intervals: bool = True) -> Table:
+    """Put the metrics of all rungs into one table.
+
+    Args:
+        rows: of any number of files.
+        title: above it.
+        intervals: write those of the medians beside them.
+
+    Returns:
+        Controls first, then the rungs from the bottom up.
+    """
+    found = summarise(rows)
+    remarks = {row.label: row.remark for row in rows}
+    lines = []
+    for label in dict.fromkeys(row.label for row in rows if not row.golden):
+        name = label.partition(" ")[0]
+        what = "control" if name in CONTROLS else RUNGS.build(name).title
+        what += f" ({remarks[label]})" if remarks[label] else ""
+        lines.append(
+            (label, what, *(cell(found.get((label, metric)), digits, intervals) for metric, _, digits in COLUMNS))
+        )
+    notes = (
+        "log-mel and its three bands, LSD, MR-STFT: lower is better. kept: energy above 4 kHz, which anything loud "
+        "wins. lag, env. lag: of waveform and envelope, in samples. Medians over files"
+        + (" with 95 % bootstrap intervals." if intervals else "."),
+        f"{INVALID}: the phase is made up, or there is no waveform; silence would score better than a good result.",
+    )
+    return Table(title, ("rung", "what", *(name for _, name, _ in COLUMNS)), lines, text_columns=2, notes=notes)
+
+
+def closing_lines(rows: Sequence[LadderRow], rungs: Sequence[Rung]) -> list[str]:
+    """Name the rung that loses most in every band, and judge the golden file.
+
+    Args:
+        rows: of all files.
+        rungs: those that were to be run.
+
+    Returns:
+        Sentences.
+    """
+    lines = []
+    for band, verdict in judge(rows, rungs).items():
+        rung = RUNGS.build(verdict.rung)
+        loss = cell(verdict.loss, 3)
+        lines.append(f"{BAND_NAMES[band]}: {rung.name} ({rung.title}) loses most, {loss} nat over {verdict.after}")
+    if (golden := golden_verdict(rows)) is not None:
+        passed = "passes nearly unharmed" if golden[1] else "does not pass unharmed"
+        lines.append(f"golden file: {passed}, log-mel {golden[0]:.3f} nat at R6; up to {GOLDEN_NAT} counts as unharmed")
+    return lines
+
+
+def rung_table(missing: Mapping[str, str], names: Sequence[str]) -> Table:
+    """List the rungs: what each keeps and loses, or why it is left out.
+
+    Args:
+        missing: name to reason.
+        names: all that were asked for.
+    """
+    lines: list[tuple[str, ...]] = []
+    for rung in (RUNGS.build(name) for name in names):
+        phase = {"codec": "as the codec"}.get(rung.phase, rung.phase)
+        lines.append((rung.name, rung.title, rung.keeps, rung.loses, phase, missing.get(rung.name, "")))
+    return Table("", ("rung", "what", "keeps", "loses", "phase", "left out because"), lines, text_columns=6)
+
+
+def ladder_markdown(rows: Sequence[LadderRow], names: Sequence[str], missing: Mapping[str, str], codec: str) -> str:
+    """Write the whole ladder as Markdown.
+
+    Args:
+        rows: of all files.
+        names: rungs that were asked for.
+        missing: those left out, with the reason.
+        codec: its name.
+    """
+    files = len({row.file for row in rows if not row.golden})
+    title = f"{codec}, {files} file{'s' if files != 1 else ''}"
+    closing = [f"- {line}" for line in closing_lines(rows, [RUNGS.build(name) for name in names])]
+    parts = [f"# Ladder of {codec}", ladder_table(rows, title).markdown(), "## Rungs"]
+    parts += [rung_table(missing, names).markdown(), "## What loses most", "\n".join(closing)]
+    return "\n\n".join(parts) + "\n"
