@@ -12,6 +12,7 @@ import soundfile
 from fastapi.testclient import TestClient
 
 from polyres.core.errors import InputError
+from polyres.inference.manifest import MANIFEST_NAME, InputId, Manifest, StemRecord, manifest_text
 from polyres.studio.engines import Choice, Made, Progress
 from polyres.studio.options import StudioOptions
 from polyres.studio.server import create_app
@@ -82,3 +83,18 @@ def studio(engine: QuickEngine | None = None, options: StudioOptions | None = No
     app = create_app(engine or QuickEngine(), options)
     with TestClient(app, headers=VISITOR) as http:
         yield http
+
+
+def separated(folder: Path, labels: Sequence[str] = ("one", "two"), seconds: float = 2.0) -> Path:
+    """Folders as separate writes them: the same song by several models."""
+    mixture = song(folder.parent / "mixture.wav", seconds)
+    wave, rate_hz = soundfile.read(mixture)
+    for label in labels:
+        track = folder / label / "tune"
+        track.mkdir(parents=True)
+        files = {}
+        for number, name in enumerate(STEMS):
+            soundfile.write(track / f"{name}.wav", wave * [1 - number, number], rate_hz, subtype="PCM_24")
+            files[f"{name}.wav"] = StemRecord(name, {"model": label}, 1.0)
+        (track / MANIFEST_NAME).write_text(manifest_text(Manifest(InputId.of(mixture), files), {}))
+    return folder

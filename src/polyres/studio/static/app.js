@@ -77,6 +77,7 @@ function upload(file, told) {
 }
 
 async function take(files) {
+  await ready; // a song may be dropped while the page still loads
   problem("");
   const problems = [];
   for (const file of files) {
@@ -266,7 +267,7 @@ for (const id of ["files", "folder"]) {
   });
 }
 
-attempt(async () => {
+const ready = attempt(async () => {
   facts = await (await call("GET", "studio")).json();
   $("limits").textContent = `up to ${Math.round(facts.max_upload_bytes / 2 ** 20)} MiB and ${facts.max_minutes} minutes each`;
   $("drop").hidden = false;

@@ -20,6 +20,7 @@ export class Board {
     this.context = new AudioContext({ sampleRate: song.rate, latencyHint: "interactive" });
     this.player = new Player(this.context, () => this.refresh());
     this.results = [];
+    this.views = [];
     this.strips = new Map(); // stem -> {level_db, pan, mute, solo}
     this.element = h("section.board", { "aria-label": song.title });
     this.frame = null;
@@ -170,6 +171,11 @@ export class Board {
       from = { x: event.clientX, at: seconds(event) };
       place.setPointerCapture(event.pointerId);
     });
+    place.addEventListener("pointermove", (event) => {
+      if (!from || Math.abs(event.clientX - from.x) <= 6) return;
+      const ends = [from.at, seconds(event)].sort((a, b) => a - b);
+      this.mark(ends);
+    });
     place.addEventListener("pointerup", (event) => {
       if (!from) return;
       this.player.choose(result.id);
@@ -177,7 +183,7 @@ export class Board {
       else this.player.seek(from.at);
       from = null;
     });
-    place.addEventListener("pointercancel", () => { from = null; });
+    place.addEventListener("pointercancel", () => { from = null; this.mark(this.player.region); });
     this.views.push({ result, name, colour, canvas, region, head, place });
     return place;
   }
@@ -209,10 +215,23 @@ export class Board {
       const side = Math.round(Math.abs(strip.pan) * 100);
       pan.nextElementSibling.textContent = side ? `${strip.pan < 0 ? "L" : "R"} ${side}` : "mid";
       row.classList.toggle("silent", !on);
+      row.hidden = !active.lanes.includes(name);
     }
     for (const { result, place } of this.views) place.classList.toggle("aside", result !== active);
     this.links.replaceChildren(...(this.song.links?.(active, mix, player.region) ?? []));
+    this.mark(player.region);
     this.tick();
+  }
+
+  /** Show a part as the one that loops. */
+  mark(ends) {
+    const share = (seconds) => `${(100 * seconds) / Math.max(this.player.duration, 1e-3)}%`;
+    for (const { region } of this.views) {
+      region.hidden = !ends;
+      if (!ends) continue;
+      region.style.left = share(ends[0]);
+      region.style.width = share(ends[1] - ends[0]);
+    }
   }
 
   tick() {
@@ -223,13 +242,7 @@ export class Board {
     if (document.activeElement !== this.seeker || player.playing) this.seeker.value = position;
     this.seeker.setAttribute("aria-valuetext", clock(position));
     const share = (seconds) => `${(100 * seconds) / Math.max(player.duration, 1e-3)}%`;
-    for (const { head, region } of this.views) {
-      head.style.left = share(position);
-      region.hidden = !player.region;
-      if (!player.region) continue;
-      region.style.left = share(player.region[0]);
-      region.style.width = share(player.region[1] - player.region[0]);
-    }
+    for (const { head } of this.views) head.style.left = share(position);
     if (player.playing) this.frame = requestAnimationFrame(() => this.tick());
   }
 
