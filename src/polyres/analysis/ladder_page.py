@@ -27,7 +27,10 @@ body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1500px;paddi
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 th,td{padding:.28rem .55rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
-th{background:#f3f4f6}td.w,th.w{text-align:left;white-space:normal}td small{color:#666;font-size:10.5px}td{vertical-align:top}td.w:first-child{white-space:nowrap;font-weight:600}td.no{color:#8a8a8a;font-style:italic}
+th{background:#f3f4f6}td.w,th.w{text-align:left;white-space:normal}
+td small{color:#666;font-size:10.5px}td{vertical-align:top}
+td.w:first-child{white-space:nowrap;font-weight:600}
+td.no{color:#8a8a8a;font-style:italic}
 .note{color:#555;font-size:13px;max-width:70rem}
 ul.most{background:#fff7e6;border-left:4px solid #d55e00;padding:.7rem 1rem .7rem 2rem}
 .takes{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:1rem}
