@@ -239,7 +239,7 @@ def test_enhancers_change_latents_by_their_strength() -> None:
 def test_post_filters_change_waves() -> None:
     wave = music(0.64)
     plain = tiny().reconstruct(wave, 16000)
-    filtered = tiny({"post_filter": "spectral_smoothing"}).reconstruct(wave, 16000)
+    filtered = tiny({"post_filter": "median"}).reconstruct(wave, 16000)
     assert filtered.shape == plain.shape
     assert not torch.allclose(filtered, plain, atol=0.01)
 

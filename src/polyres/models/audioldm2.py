@@ -23,9 +23,9 @@ from polyres.models.audioldm2_parts import (
     tiny_folder,
 )
 from polyres.models.codec_base import CODEC_FILES, CODECS, Codec, CodecConfig, Latents, check_codec_wave
-from polyres.models.codec_post import POST_FILTERS, post_filter
 from polyres.nn.enhance import ENHANCERS, enhance
 from polyres.nn.enhance_context import EnhanceContext, MelStatistics
+from polyres.nn.post_filter import POST_FILTERS, post_filter
 from polyres.ops.mel import AUDIOLDM2_16K, MelConfig, audioldm2_log_mel, mel_framing, require_front_end
 from polyres.ops.mel_controls import MEL_CONTROLS
 from polyres.ops.mel_inverse import MEL_INVERSES, log_mel_to_linear
@@ -187,7 +187,7 @@ class AudioLDM2Codec(Codec):
             wave = _shifted(spoken, self.lag_samples, length_samples)[:, None]
         else:
             wave = self._from_magnitude(log_mel_to_linear(mel, config.mel, config.mel_inverse), length_samples)
-        return wave if config.post_filter is None else post_filter(config.post_filter, wave)
+        return wave if config.post_filter is None else post_filter(config.post_filter, wave, self.sample_rate_hz)
 
     def enhance(self, latents: Latents) -> Latents:
         """Change latents by the enhancer of the config, where it works on latents."""
