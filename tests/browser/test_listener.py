@@ -433,6 +433,6 @@ def test_bad_and_closed_links_say_so(browser: Browser, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study", seconds=0.05, pages=1)
     with listening(folder, {"open_enrolment": False}) as server, visitor(browser) as page:
         page.goto(server.url)
-        page.get_by_role("heading", name="By invitation").wait_for()
+        expect(page.get_by_role("heading", name="By invitation")).to_be_visible()
         page.goto(f"{server.url}#somebody.else")
-        page.get_by_role("heading", name="This link is not valid").wait_for()
+        expect(page.get_by_role("heading", name="This link is not valid")).to_be_visible()

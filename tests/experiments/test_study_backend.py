@@ -112,6 +112,14 @@ def test_jobs_word_errors_as_the_command_line_does(
     assert text in error
 
 
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @needs_groups
 @pytest.mark.slow
 def test_jobs_end_with_the_study_that_started_them(tmp_path: Path) -> None:
@@ -126,14 +134,13 @@ def test_jobs_end_with_the_study_that_started_them(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
     pid = int(done.stdout)
-    for _ in range(300):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
+    deadline = time.monotonic() + 30
+    while is_there(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
-    os.kill(pid, signal.SIGKILL)
-    pytest.fail("the job went on without its study")
+    went_on = is_there(pid)
+    if went_on:
+        os.kill(pid, signal.SIGKILL)
+    assert not went_on
 
 
 # -- Ray --------------------------------------------------------------------------------------------------------------

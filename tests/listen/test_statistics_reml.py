@@ -20,9 +20,8 @@ def model(seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
 
 
 def dense_deviance(values: np.ndarray, design: np.ndarray, effects: list[np.ndarray], variances: list[float]) -> float:
-    covariance = sum(v * z @ z.T for v, z in zip(variances, effects, strict=False)) + variances[-1] * np.eye(
-        len(values)
-    )
+    noise = variances[-1] * np.eye(len(values))
+    covariance = noise + sum(v * z @ z.T for v, z in zip(variances[:-1], effects, strict=True))
     inverse = np.linalg.inv(covariance)
     outer = design.T @ inverse @ design
     rest = values - design @ np.linalg.solve(outer, design.T @ inverse @ values)

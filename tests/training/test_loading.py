@@ -83,7 +83,7 @@ def test_batches_are_stacked_and_prepared_with_the_generator_of_their_number():
 
     batches = StepBatches(Counting(), prepare, seed=3)
     found = list(islice(endless_batches(batches, StepSampler(5, 2, 3), 0, False), 6))
-    for number, (batch, keys) in enumerate(zip(found, StepSampler(5, 2, 3), strict=False)):
+    for number, (batch, keys) in enumerate(zip(found, islice(StepSampler(5, 2, 3), 6), strict=True)):
         assert batch[:, :2].tolist() == [[epoch, index] for _, epoch, index in keys]
         expected = torch.randint(1000, (2, 1), generator=seeded_generator(3, "prepare", number))
         assert batch[:, 2:].equal(expected)

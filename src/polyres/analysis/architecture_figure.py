@@ -82,7 +82,7 @@ def _draw(panel: Axes, config: SeparatorConfig, rows: int) -> None:
     tall = max(rows - 0.35, 1.0)
     mixture = _Box(0.55, middle, 0.9, 0.6, "mixture", ENDS)
     stems = _Box(10.72, middle, 1.0, 0.32 * len(config.sources) + 0.3, "\n".join(config.sources), ENDS)
-    freq = [_branch(config, n_fft, y) for n_fft, y in zip(config.n_fft, heights, strict=False)]
+    freq = [_branch(config, n_fft, y) for n_fft, y in zip(config.n_fft, heights[: len(config.n_fft)], strict=True)]
     shared = _Box(
         5.45, _centre(heights, len(config.n_fft)), 1.35, _span(len(config.n_fft)), _bottleneck(config), SHARED
     )

@@ -134,7 +134,7 @@ def lines_figure(report: FusionReport, stage: Stage, evolution: Evolution) -> Fi
     low = min(min(map(min, table)) for table in values)
     high = max(max(map(max, table)) for table in values)
     margin = 0.08 * (high - low) or 1.0
-    for panel, (source, s) in zip(panels, rows, strict=False):
+    for panel, (source, s) in zip(panels[: len(rows)], rows, strict=True):
         uniform = panel.axhline(100 / len(report.n_fft), color="0.6", linewidth=1, linestyle="--", label="uniform")
         lines = [uniform]
         for r, n_fft in enumerate(report.n_fft):

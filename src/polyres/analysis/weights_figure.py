@@ -71,7 +71,7 @@ def weights_figure(shown: Sequence[ArmWeights]) -> Figure:
     """
     columns = min(len(shown), COLUMNS)
     figure, panels = canvas(columns, -(-len(shown) // columns), width=3.9, height=2.9)
-    for panel, one in zip(panels, shown, strict=False):
+    for panel, one in zip(panels[: len(shown)], shown, strict=True):
         _panel(panel, one)
     spare(panels, len(shown))
     for place in range(0, len(shown), columns):

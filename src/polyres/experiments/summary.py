@@ -111,7 +111,7 @@ def _line(
     return SummaryLine(
         *key,
         dict(zip(sources, values.tolist(), strict=True)),
-        {source: (float(low), float(high)) for source, (low, high) in zip(sources, intervals, strict=False)},
+        {source: (float(low), float(high)) for source, (low, high) in zip(sources, intervals[:-1], strict=True)},
         overall,
         (float(intervals[-1][0]), float(intervals[-1][1])),
         len(tracks),

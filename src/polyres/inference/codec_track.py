@@ -6,8 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from polyres.inference.manifest import InputId, changed_settings
 from polyres.inference.options import DEFAULT_BLOCK_SAMPLES, OutputOptions
 from polyres.inference.plan import Job
 from polyres.inference.sources import FileSource
+from polyres.inference.work_folder import work_folder
 from polyres.ops.levels import shared_gain
 
 REPORT_NAME, LATENT_NAME, FIGURE_NAME = "reconstruction.json", "latent.safetensors", "comparison.png"
@@ -132,7 +132,7 @@ def reconstruct_track(
 
         check_matplotlib()
     try:
-        with _work_folder(job.folder) as work:
+        with work_folder(job.folder) as work:
             done = _make(chain, source, work, output, (plots, progress))
             report = {
                 "polyres": polyres.__version__,
@@ -224,24 +224,6 @@ def _read_report(folder: Path) -> dict[str, Any] | None:
         return report if isinstance(report, dict) and isinstance(report.get("settings"), dict) else None
     except (OSError, ValueError):
         return None
-
-
-@contextmanager
-def _work_folder(folder: Path) -> Iterator[Path]:
-    """Give a hidden folder beside `folder`; afterwards it is gone, and so are parents made for it that stay empty."""
-    made = [one for one in (folder.parent, *folder.parent.parents) if not one.exists()]
-    work: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".polyres-", dir=folder.parent))
-        work.chmod(0o755)
-        yield work
-    finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
-        for one in made:
-            with suppress(OSError):  # not empty: something was written, or another process works there
-                one.rmdir()
 
 
 def _publish(work: Path, folder: Path) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +28,7 @@ from polyres.inference.plan import Job
 from polyres.inference.sinks import FloatSink, ScaledSink
 from polyres.inference.sources import FileSource
 from polyres.inference.stems import plan_stems
+from polyres.inference.work_folder import work_folder
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -148,7 +145,7 @@ def separate_track(
     if not target.todo:
         return TrackResult(job.input, "skipped", target.folder, target.paths, warnings=target.warnings)
     try:
-        with _work_folder(target.folder) as work:
+        with work_folder(target.folder) as work:
             sink = _sink(spec, target, work, options, output)
             length = _fill(sink, source, ensemble, _only(options, target), progress)
             warnings = (*source.warnings, *target.warnings, *_gain_warnings(sink.gain, target))
@@ -252,24 +249,6 @@ def _gain_warnings(gain: float, target: _Target) -> tuple[str, ...]:
     if gain != target.kept_gain and len(target.todo) < len(target.files):
         text += "; stems that were there before have another gain, --overwrite makes all again"
     return (text,)
-
-
-@contextmanager
-def _work_folder(folder: Path) -> Iterator[Path]:
-    """Give a hidden folder beside `folder`; afterwards it is gone, and so are parents made for it that stay empty."""
-    made = [one for one in (folder.parent, *folder.parent.parents) if not one.exists()]
-    work: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".polyres-", dir=folder.parent))
-        work.chmod(0o755)
-        yield work
-    finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
-        for one in made:
-            with suppress(OSError):  # not empty: something was written, or another process works there
-                one.rmdir()
 
 
 def _publish(work: Path, target: _Target, gain: float, facts: dict[str, Any]) -> None:

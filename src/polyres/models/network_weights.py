@@ -8,22 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 
 from polyres.core.config import Config
-from polyres.core.errors import ConfigError, OutputError, WeightsError
+from polyres.core.errors import ConfigError, WeightsError
 from polyres.models.weights import (
     METADATA_KEY,
-    check_finite,
     fill,
     one_line,
     read_metadata,
     read_tensors,
-    replaced_atomically,
     weights_file,
+    write_weights,
 )
 from polyres.nn.bandwidth import BandwidthConfig, BandwidthExtender
 from polyres.nn.refine import ResidualConfig, ResidualNetwork
@@ -97,22 +93,8 @@ def save_network(kind: str, module: nn.Module, path: str | Path, card: Mapping[s
         WeightsError: when a tensor is not finite, or the card is not JSON.
         OutputError: when the file cannot be written.
     """
-    target = weights_file(path)
-    try:
-        about = {"format": FORMAT, "kind": kind, "config": module.config.to_dict(), "card": dict(card or {})}
-        metadata = {METADATA_KEY: json.dumps(about, sort_keys=True, allow_nan=False)}
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"the card of {target} cannot be written as JSON: {one_line(error)}") from error
-    tensors = {
-        name: value.detach().to("cpu", torch.float32).contiguous() for name, value in module.state_dict().items()
-    }
-    check_finite(tensors, str(target))
-    try:
-        with replaced_atomically(target) as temporary:
-            save_file(tensors, temporary, metadata)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write {target}: {one_line(error)}") from error
-    return target
+    about = {"format": FORMAT, "kind": kind, "config": module.config.to_dict(), "card": dict(card or {})}
+    return write_weights(module, path, about, "fp32")
 
 
 def load_network(path: str | Path, kinds: tuple[str, ...] = tuple(KINDS)) -> Network:

@@ -7,20 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 
-from polyres.core.errors import OutputError, WeightsError
-from polyres.models.weights import (
-    DTYPES,
-    METADATA_KEY,
-    check_finite,
-    one_line,
-    read_metadata,
-    replaced_atomically,
-    weights_file,
-)
+from polyres.core.errors import WeightsError
+from polyres.models.weights import METADATA_KEY, one_line, read_metadata, weights_file, write_weights
 
 FORMAT = 1
 KIND = "codec"
@@ -49,20 +39,8 @@ def save_codec_weights(
         WeightsError: when a tensor is not finite, or the card is not JSON.
         OutputError: when the file cannot be written.
     """
-    target = weights_file(path)
-    try:
-        facts = {"format": FORMAT, "kind": KIND, **about, "card": dict(card or {})}
-        metadata = {METADATA_KEY: json.dumps(facts, sort_keys=True, allow_nan=False)}
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"the card of {target} cannot be written as JSON: {one_line(error)}") from error
-    tensors = {name: value.detach().to("cpu", DTYPES[dtype]).contiguous() for name, value in model.state_dict().items()}
-    check_finite(tensors, f"{target} as {dtype}")
-    try:
-        with replaced_atomically(target) as temporary:
-            save_file(tensors, temporary, metadata)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write {target}: {one_line(error)}") from error
-    return target
+    facts = {"format": FORMAT, "kind": KIND, **about, "card": dict(card or {})}
+    return write_weights(model, path, facts, dtype)
 
 
 def read_codec_facts(path: str | Path, codec: str) -> dict[str, Any]:

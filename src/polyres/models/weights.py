@@ -61,12 +61,33 @@ def save_separator(
         WeightsError: when a tensor is not finite or does not fit into the dtype, or the card is not JSON.
         OutputError: when the file cannot be written.
     """
+    about = {"format": FORMAT, "kind": KIND, "config": model.config.to_dict(), "card": dict(card or {})}
+    return write_weights(model, path, about, dtype)
+
+
+def write_weights(
+    model: nn.Module, path: str | Path, about: Mapping[str, Any], dtype: Literal["fp16", "fp32"] = "fp16"
+) -> Path:
+    """Write the tensors of a model with what is to be known of it; an older file is replaced only by a complete one.
+
+    Args:
+        model: what to save.
+        path: the file, or an existing folder that gets `best.safetensors`.
+        about: format, kind, config and card, as JSON can hold them.
+        dtype: of the tensors on disk.
+
+    Returns:
+        The file written.
+
+    Raises:
+        WeightsError: when a tensor is not finite or does not fit into the dtype, or the card is not JSON.
+        OutputError: when the file cannot be written.
+    """
     target = weights_file(path)
     if dtype not in DTYPES:
         raise WeightsError(f"dtype {dtype!r} is not allowed; allowed: {', '.join(DTYPES)}")
     try:
-        about = {"format": FORMAT, "kind": KIND, "config": model.config.to_dict(), "card": dict(card or {})}
-        metadata = {METADATA_KEY: json.dumps(about, sort_keys=True, allow_nan=False)}
+        metadata = {METADATA_KEY: json.dumps(dict(about), sort_keys=True, allow_nan=False)}
     except (TypeError, ValueError) as error:
         raise WeightsError(f"the card of {target} cannot be written as JSON: {one_line(error)}") from error
     tensors = {name: value.detach().to("cpu", DTYPES[dtype]).contiguous() for name, value in model.state_dict().items()}

@@ -203,7 +203,8 @@ def _mixed(latent: Tensor, strength: float, context: EnhanceContext) -> Tensor:
 
 def _multiscale(latent: Tensor, strength: float, context: EnhanceContext) -> Tensor:
     details = laplacian_pyramid(latent, len(PYRAMID_GAINS))[:-1]
-    added = [gain * detail for gain, detail in zip(PYRAMID_GAINS, details, strict=False)] if details else []
+    # A small latent has fewer levels than there are gains.
+    added = [gain * detail for gain, detail in zip(PYRAMID_GAINS[: len(details)], details, strict=True)]
     return latent + strength * sum(added, torch.zeros_like(latent))
 
 
