@@ -231,7 +231,8 @@ def test_the_figure_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert draw_front(rows, tmp_path / "f.png").stat().st_size > 1000
     assert [p.name for p in tmp_path.iterdir()] == ["f.png"]
     with pytest.raises(OutputError, match="cannot write"):
-        draw_front(rows, tmp_path / "none" / "f.png")
+        draw_front(rows, tmp_path / "f.png" / "g.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["f.png"]
 
 
 def test_without_matplotlib_there_is_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

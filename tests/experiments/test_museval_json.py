@@ -38,7 +38,7 @@ def test_written_in_one_step(tmp_path: Path) -> None:
 
 def test_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file")
-    with pytest.raises(OutputError, match=r"cannot write '.*song.json'.*choose another --out"):
+    with pytest.raises(OutputError, match=r"cannot write '.*song.json'.*choose another folder"):
         write_track(tmp_path / "a" / "song.json", {})
 
 

@@ -121,5 +121,5 @@ def test_what_is_no_cost_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot write .*choose another --out"):
+    with pytest.raises(OutputError, match=r"cannot write .*choose another folder"):
         write_study(tmp_path / "file", STUDY)

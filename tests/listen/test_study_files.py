@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from polyres.core.errors import ConfigError, InputError, OutputError
-from polyres.listen.study_files import STUDY_NAME, ListenStudy, Question, load_study, save_study, write_whole
+from polyres.core.errors import ConfigError, InputError
+from polyres.listen.study_files import STUDY_NAME, ListenStudy, Question, load_study, save_study
 from tests.listen.studies import a_study
 
 
@@ -105,17 +104,6 @@ def test_a_sound_that_is_gone_is_named(tmp_path: Path) -> None:
     (tmp_path / study.pages[0].audio["c1"]).unlink()
     with pytest.raises(InputError, match=r"c1-1.wav of page 'p1' is missing; make the study again"):
         load_study(tmp_path)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="files as folders fail otherwise there")
-def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match=r"cannot write .*choose another folder"):
-        write_whole(tmp_path / "file" / "x.json", b"")
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OutputError, match="cannot write"):
-        write_whole(tmp_path / "taken", b"x")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
 
 
 def test_study_json_holds_plain_values(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import yaml
 from polyres.core.errors import OutputError, TrainingError
 from polyres.training import run_folder
 from polyres.training.config import SolverConfig
-from polyres.training.run_folder import RunFolder, git_commit, versions, write_text
+from polyres.training.run_folder import RunFolder, git_commit, versions
 
 CONFIG = SolverConfig(epochs=3, seed=7)
 
@@ -73,14 +73,6 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot make the folder .*choose another --out"):
         RunFolder.create(tmp_path / "file" / "run", CONFIG, 7)
-
-
-def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    write_text(tmp_path / "a.txt", "old")
-    monkeypatch.setattr(run_folder.os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "disk full")))
-    with pytest.raises(OutputError, match=r"cannot write .*a.txt: disk full; make room"):
-        write_text(tmp_path / "a.txt", "new")
-    assert (tmp_path / "a.txt").read_text() == "old"
 
 
 def test_rows_on_a_full_disk(tmp_path):

@@ -12,7 +12,7 @@ from polyres.analysis.fusion import Evolution, FusionReport, Stage
 from polyres.analysis.fusion_text import source_rows
 from polyres.analysis.tables import number
 from polyres.core.errors import OutputError
-from polyres.models.weights import replaced_atomically
+from polyres.core.whole_files import replaced_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -37,7 +37,7 @@ from polyres.analysis.source_spectrum import spectrum_figure, stem_spectra
 from polyres.analysis.spectrogram_figure import spectrogram_figure
 from polyres.analysis.weights_figure import arm_weights, weights_figure
 from polyres.core.errors import OutputError, PolyresError
-from polyres.training.run_folder import write_text
+from polyres.core.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -149,7 +149,7 @@ def _study_line(study: PaperStudy) -> str:
 
 
 def _write(paper: Paper, path: Path, text: str) -> None:
-    write_text(path, text)
+    write_whole(path, text)
     paper.files.append(path)
 
 

@@ -68,11 +68,11 @@ def complexity(
 
 def _write(results: list[Complexity], out: Path) -> None:
     from polyres.analysis.complexity_report import complexity_page
-    from polyres.training.run_folder import write_text
+    from polyres.core.whole_files import write_whole
 
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from error
-    write_text(out / PAGE_FILE, complexity_page(results))
-    write_text(out / VALUES_FILE, json.dumps([result.to_dict() for result in results], indent=1) + "\n")
+    write_whole(out / PAGE_FILE, complexity_page(results))
+    write_whole(out / VALUES_FILE, json.dumps([result.to_dict() for result in results], indent=1) + "\n")

@@ -212,16 +212,16 @@ def _shapley(wholes: list[Subject], rows: list[ScoreRow], out: Path) -> list[Sco
 
 def _keep(rows: list[ScoreRow], sources: tuple[str, ...], out: Path, view: View, parquet: bool) -> None:
     """Write the tables, and print them or the rows."""
+    from polyres.core.whole_files import write_whole
     from polyres.experiments.paired import paired, paired_markdown
     from polyres.experiments.parquet import write_parquet
     from polyres.experiments.summary import markdown, shown_lines, summarise
-    from polyres.training.run_folder import write_text
 
     lines = shown_lines(summarise(rows, sources, view.average))
     text = f"{view.average.replace('_', ' ')} over tracks\n\n{markdown(lines, sources, view.intervals)}\n"
     if view.against is not None:
         text += f"\n{paired_markdown(paired(rows, view.against), view.against)}\n"
-    write_text(out / TABLES_FILE, text)
+    write_whole(out / TABLES_FILE, text)
     if parquet:
         write_parquet(rows, out / PARQUET_FILE)
     if view.as_json:

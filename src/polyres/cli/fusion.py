@@ -51,8 +51,8 @@ def fusion(
     from polyres.analysis.fusion_figures import check_matplotlib, draw_report
     from polyres.analysis.fusion_run import load_fusion_subject
     from polyres.cli.tables import print_tables
+    from polyres.core.whole_files import write_whole
     from polyres.inference.device import resolve_device
-    from polyres.training.run_folder import write_text
 
     target = resolve_device(device)
     if out is not None and figures:
@@ -72,8 +72,8 @@ def fusion(
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from error
-        write_text(out / "report.md", fusion_text.markdown(report))
-        write_text(out / "report.json", text + "\n")
+        write_whole(out / "report.md", fusion_text.markdown(report))
+        write_whole(out / "report.json", text + "\n")
         typer.echo(f"{len(paths) + 2} files in {out}", err=True)
     if as_json:
         typer.echo(text)

@@ -147,7 +147,7 @@ def _report(folder: Path, as_json: bool, markdown: bool) -> None:
     """Print the tables of a study, and leave them in its folder."""
     from polyres.cli.study_report import report_json, report_tables
     from polyres.cli.tables import print_tables
-    from polyres.experiments.study_files import write_whole
+    from polyres.core.whole_files import write_whole
 
     tables = report_tables(folder)
     write_whole(folder / "report.md", "\n".join(table.markdown() for table in tables))

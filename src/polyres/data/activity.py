@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from polyres.core.errors import InputError
+from polyres.core.errors import InputError, OutputError
+from polyres.core.whole_files import write_whole
 from polyres.data.names import shown
 from polyres.data.parts import StemReader, refuse_warnings
 from polyres.data.track_files import Part, Parts
@@ -239,13 +240,8 @@ def _load_index(root: Path) -> dict[str, dict[str, Any]]:
 def _save_index(root: Path, entries: dict[str, dict[str, Any]]) -> None:
     text = json.dumps({"format": FORMAT, "files": entries})
     for place in _index_places(root):
-        temporary = place.with_name(f"{place.name}.part{os.getpid()}")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text)
-            os.replace(temporary, place)
-        except OSError:
-            if temporary.is_file():
-                temporary.unlink()
+            write_whole(place, text)
+        except OutputError:
             continue
         return

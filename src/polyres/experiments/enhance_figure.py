@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from polyres.core.errors import ConfigError, OutputError
+from polyres.core.whole_files import replaced_atomically
 from polyres.experiments.enhance import CODEC_ALONE, HIGH_ERROR, SPECTRAL_ERROR, EnhanceRow, pareto_front
 
 
@@ -66,12 +67,9 @@ def draw_front(rows: Sequence[EnhanceRow], path: Path) -> Path:
     axes.set_title("Enhancers at equal level; numbers are the largest strength")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        figure.savefig(partial, dpi=120, format=path.suffix.removeprefix("."))
-        partial.replace(path)
+        with replaced_atomically(path) as temporary:
+            figure.savefig(temporary, dpi=120, format=path.suffix.removeprefix("."))
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write '{path}' ({error.strerror}); make room or choose another folder") from error
     return path

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from polyres.core.errors import OutputError
+from polyres.core.whole_files import write_whole
 
 METRICS = ("SDR", "SIR", "SAR", "ISR")
 _STEP = 1e-5
@@ -56,12 +54,4 @@ def write_track(path: Path, scores: Mapping[str, object]) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(scores, indent=2), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise OutputError(f"cannot write '{path}' ({error.strerror or error}); choose another --out") from error
+    write_whole(path, json.dumps(scores, indent=2))

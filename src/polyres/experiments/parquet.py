@@ -7,8 +7,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from polyres.core.errors import ConfigError, OutputError
+from polyres.core.whole_files import replaced_atomically
 from polyres.experiments.rows import ScoreRow
-from polyres.models.weights import replaced_atomically
 
 
 def check_pyarrow() -> None:

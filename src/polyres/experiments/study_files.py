@@ -7,14 +7,14 @@ run as model (`ARM/seedK`), `costs.jsonl` one line per run that has been scored.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from polyres.core.errors import InputError, OutputError
+from polyres.core.errors import InputError
+from polyres.core.whole_files import write_whole
 from polyres.experiments.rows import RowFile, ScoreRow
 
 STUDY_FILE = "study.json"
@@ -229,18 +229,3 @@ def write_costs(folder: Path, costs: Sequence[Cost]) -> None:
         OutputError: if the file cannot be written.
     """
     write_whole(folder / COSTS_FILE, "".join(json.dumps(asdict(cost)) + "\n" for cost in costs))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; its folder is made if need be.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"cannot write '{path}' ({error.strerror or error}); choose another --out") from error

@@ -20,12 +20,12 @@ import torch
 
 from polyres.core.config import Config
 from polyres.core.errors import InputError, PolyresError
+from polyres.core.whole_files import write_whole
 from polyres.data.datasets import TracksConfig, TracksDataset
 from polyres.experiments.evaluate import ROWS_FILE as SCORES_FILE
 from polyres.experiments.evaluate import EvaluateOptions, evaluate
 from polyres.experiments.rows import RowFile, ScoreRow
 from polyres.experiments.study_config import SeparationConfig, StudyDataConfig
-from polyres.experiments.study_files import write_whole
 from polyres.experiments.subjects import ModelSubject, origin_of
 from polyres.inference.device import resolve_device
 from polyres.inference.load import LoadedSeparator

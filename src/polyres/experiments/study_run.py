@@ -10,10 +10,11 @@ from pathlib import Path
 
 from polyres.core.config import diff
 from polyres.core.errors import OutputError
+from polyres.core.whole_files import write_whole
 from polyres.experiments.rows import ScoreRow
 from polyres.experiments.study_backend import Backend, Handle
 from polyres.experiments.study_clock import Clock
-from polyres.experiments.study_files import Cost, read_costs, run_folder, write_costs, write_rows, write_whole
+from polyres.experiments.study_files import Cost, read_costs, run_folder, write_costs, write_rows
 from polyres.experiments.study_job import Outcome
 from polyres.experiments.study_plan import Plan, Run
 from polyres.experiments.study_state import config_of, job_of, outcome_of, places_of, scores_of

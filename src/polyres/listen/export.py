@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from polyres.core.errors import ConfigError
-from polyres.listen.study_files import PAIR_KINDS, ListenStudy, write_whole
+from polyres.core.whole_files import write_whole
+from polyres.listen.study_files import PAIR_KINDS, ListenStudy
 from polyres.listen.study_ratings import SIMULATED_PREFIX, Rating
 
 FORMATS = ("csv", "json", "jsonl", "parquet")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from polyres.core.whole_files import write_whole
 from polyres.listen.analyse import Analysis, Block, PairBlock
 from polyres.listen.report_figures import figures_of
 from polyres.listen.screening import LIMIT_SCORE
-from polyres.listen.study_files import ListenStudy, write_whole
+from polyres.listen.study_files import ListenStudy
 from polyres.listen.tables import Section, Table, html_page, interval, markdown_page, number, probability
 
 T_TEST_CAVEAT = (
@@ -47,9 +48,9 @@ def write_report(analysis: Analysis, folder: Path, figures: bool = True) -> list
     paths = [write_whole(folder / name, content) for name, (content, _) in images.items()]
     pictures = {name: content for name, (content, _) in images.items()}
     return [
-        write_whole(folder / "report.md", markdown_page(title, sections).encode()),
-        write_whole(folder / "report.html", html_page(title, sections, pictures).encode()),
-        write_whole(folder / "report.json", text.encode()),
+        write_whole(folder / "report.md", markdown_page(title, sections)),
+        write_whole(folder / "report.html", html_page(title, sections, pictures)),
+        write_whole(folder / "report.json", text),
         *paths,
     ]
 

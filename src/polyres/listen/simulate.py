@@ -15,8 +15,9 @@ from pydantic import Field
 from polyres.core.catalogue import nearest
 from polyres.core.config import Config
 from polyres.core.errors import ConfigError
+from polyres.core.whole_files import write_whole
 from polyres.listen.design import TrialPlan, plan_for
-from polyres.listen.study_files import PAIR_KINDS, SINGLE_KINDS, Attribute, Condition, ListenStudy, write_whole
+from polyres.listen.study_files import PAIR_KINDS, SINGLE_KINDS, Attribute, Condition, ListenStudy
 from polyres.listen.study_ratings import SIMULATED_PREFIX, Rating
 
 SIMULATED_NAME = "simulated_ratings.jsonl"
@@ -119,7 +120,7 @@ def write_simulated(ratings: list[Rating], folder: Path) -> Path:
         OutputError: when it cannot be written.
     """
     lines = "".join(json.dumps(rating.to_dict()) + "\n" for rating in ratings)
-    return write_whole(folder / SIMULATED_NAME, lines.encode())
+    return write_whole(folder / SIMULATED_NAME, lines)
 
 
 class _Person:

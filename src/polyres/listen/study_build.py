@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from polyres.core.errors import ConfigError, InputError, OutputError
+from polyres.core.whole_files import write_whole
 from polyres.data.activity import StemFile, measure
 from polyres.data.audio import probe
 from polyres.data.layouts import find_tracks
@@ -29,7 +30,6 @@ from polyres.listen.study_files import (
     Page,
     Role,
     save_study,
-    write_whole,
 )
 from polyres.listen.study_recipe import StudyRecipe
 
@@ -90,7 +90,7 @@ def build_study(recipe: StudyRecipe, out: Path, report: Report | None = None) ->
         pages.append(page)
         log += lines
     study = _study(recipe, conditions, pages)
-    write_whole(out / BUILD_NAME, (json.dumps({"recipe": recipe.to_dict(), "files": log}, indent=1) + "\n").encode())
+    write_whole(out / BUILD_NAME, json.dumps({"recipe": recipe.to_dict(), "files": log}, indent=1) + "\n")
     save_study(study, out)
     return study
 

@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from polyres.core.config import Config
-from polyres.core.errors import ConfigError, InputError, OutputError
+from polyres.core.errors import ConfigError, InputError
+from polyres.core.whole_files import write_whole
 
 STUDY_NAME = "study.json"
 AUDIO_FOLDER = "audio"
@@ -295,22 +294,4 @@ def save_study(study: ListenStudy, folder: str | Path) -> Path:
     Raises:
         OutputError: when it cannot be written.
     """
-    return write_whole(Path(folder) / STUDY_NAME, (json.dumps(study.to_dict(), indent=2) + "\n").encode())
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file under a temporary name, then give it its own; the folder is made if missing.
-
-    Raises:
-        OutputError: when it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.part{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder") from error
-    return path
+    return write_whole(Path(folder) / STUDY_NAME, json.dumps(study.to_dict(), indent=2) + "\n")

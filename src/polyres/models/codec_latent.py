@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from polyres.core.errors import InputError, OutputError, WeightsError
-from polyres.models.weights import METADATA_KEY, one_line, read_metadata, read_tensors, replaced_atomically
+from polyres.core.whole_files import replaced_atomically
+from polyres.models.weights import METADATA_KEY, one_line, read_metadata, read_tensors
 
 FORMAT = 1
 KIND = "latent"

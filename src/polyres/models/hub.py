@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polyres.core.errors import OfflineError, OutputError, WeightsError
+from polyres.core.whole_files import replaced_atomically
 from polyres.models.separator import MUSIC_SOURCES
-from polyres.models.weights import one_line, replaced_atomically
+from polyres.models.weights import one_line
 
 LEGACY_URL = "https://dl.fbaipublicfiles.com/demucs/hybrid_transformer/"
 TIMEOUT_S = 30

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from polyres.core.errors import ConfigError, OutputError, WeightsError
+from polyres.core.whole_files import replaced_atomically
 from polyres.models.separator import Separator, SeparatorConfig
 
 FORMAT = 1
@@ -282,19 +282,3 @@ def one_line(error: Exception) -> str:
     """The message of an error on one line, shortened."""
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else text[:199] + "…"
-
-
-@contextmanager
-def replaced_atomically(target: Path) -> Iterator[Path]:
-    """Yield a temporary path in the target's folder that becomes the target if all goes well, and goes away if not.
-
-    Args:
-        target: the file to write or replace; its folder is made if missing.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".polyres-{secrets.token_hex(8)}.part")
-    try:
-        yield temporary
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import json
-import os
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from polyres.core.errors import ConfigError, InputError, OutputError
+from polyres.core.whole_files import write_whole
 from polyres.data.audio import probe
 from polyres.data.names import shown
 from polyres.inference.manifest import MANIFEST_NAME, read_manifest
@@ -109,7 +109,7 @@ def export_page(
             if sizes > MAX_PAGE_BYTES:
                 raise OutputError("the page would be too large for a browser; choose fewer --seconds, or --format mp3")
             written.append({"title": track, "results": values})
-    _write(out, _page(options.title, written))
+    write_whole(out, _page(options.title, written))
     return len(written)
 
 
@@ -194,14 +194,3 @@ def _page(title: str, songs: list[dict[str, Any]]) -> str:
 
 def _static(name: str) -> str:
     return (_STATIC_DIR / name).read_text(encoding="utf-8")
-
-
-def _write(out: Path, text: str) -> None:
-    partial = out.with_name(f".{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, out)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{shown(out)}: cannot be written ({error.strerror}); choose another --out") from error

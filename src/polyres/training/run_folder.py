@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 from polyres.core.config import Config, diff
 from polyres.core.errors import OutputError, TrainingError
+from polyres.core.whole_files import write_whole
 
 CONFIG_FILE = "config.yaml"
 FACTS_FILE = "run.json"
@@ -43,24 +43,6 @@ MAY_CHANGE = frozenset(
 
 They say how long and on what machine to go on, and where files lie.
 """
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
-
-    Args:
-        path: the file.
-        text: its content.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; make room or choose another folder") from error
 
 
 def is_run(path: Path) -> bool:
@@ -177,8 +159,8 @@ class RunFolder:
 
     def _describe(self, config: Config) -> None:
         """Write config and facts."""
-        write_text(self.path / CONFIG_FILE, config.to_yaml())
-        write_text(self.path / FACTS_FILE, json.dumps({**self.identity, "versions": versions()}, indent=2) + "\n")
+        write_whole(self.path / CONFIG_FILE, config.to_yaml())
+        write_whole(self.path / FACTS_FILE, json.dumps({**self.identity, "versions": versions()}, indent=2) + "\n")
 
     def append_row(self, row: Mapping[str, Any]) -> None:
         """Add one epoch to the metrics; every row says which run, code and seed it comes from.
@@ -214,4 +196,4 @@ class RunFolder:
             step: the last step that is kept.
         """
         kept = [row for row in self.rows() if row["step"] <= step]
-        write_text(self.path / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in kept))
+        write_whole(self.path / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in kept))

@@ -89,5 +89,7 @@ def test_the_summary_says_what_is_there(tmp_path: Path) -> None:
     assert stored["tracks"] == [{"name": "a", "length_s": 2.0, "stems": ["drums"]}]
     assert stored["order"] == order.to_dict() | {"midi": "scores", "banks": ["a.sf2"]}
     assert [path.name for path in tmp_path.iterdir()] == ["songs.json"]
-    with pytest.raises(OutputError, match=r"cannot write '.*songs.json' \(.*\); make room or choose a writable folder"):
-        write_summary(tmp_path / "nowhere", order, [])
+    with pytest.raises(
+        OutputError, match=r"cannot write '.*songs.json.songs.json' \(.*\); make room or choose another folder"
+    ):
+        write_summary(tmp_path / "songs.json", order, [])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Literal
 from pydantic import Field
 
 from polyres.core.config import Config
-from polyres.core.errors import ConfigError, OutputError
+from polyres.core.errors import ConfigError
+from polyres.core.whole_files import write_whole
 from polyres.data.synth.bank import find_bank
 from polyres.data.synth.composed import FORMAT, ComposedConfig, composed_jobs, open_loops, open_voices
 from polyres.data.synth.making import Job, Made
@@ -163,10 +163,5 @@ def write_summary(out: Path, order: Config, tracks: Sequence[Made]) -> None:
     if "banks" in wanted:
         wanted["banks"] = [Path(bank).name for bank in wanted["banks"]]
     songs = [{"name": one.name, "length_s": one.length_s, "stems": list(one.stems)} for one in tracks]
-    path = out / SUMMARY_FILE
-    partial = path.with_name(f".songs.json.part{os.getpid()}")
-    try:
-        partial.write_text(json.dumps({"format": FORMAT, "order": wanted, "tracks": songs}, indent=1) + "\n")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"cannot write '{path}' ({error.strerror}); make room or choose a writable folder") from error
+    text = json.dumps({"format": FORMAT, "order": wanted, "tracks": songs}, indent=1) + "\n"
+    write_whole(out / SUMMARY_FILE, text)

@@ -1,0 +1,50 @@
+"""Files that appear whole or not at all: written under another name beside their place, then renamed."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from polyres.core.errors import OutputError
+
+
+@contextmanager
+def replaced_atomically(target: Path) -> Iterator[Path]:
+    """Yield a temporary path in the target's folder that becomes the target if all goes well, and goes away if not.
+
+    Args:
+        target: the file to write or replace; its folder is made if missing.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".polyres-{secrets.token_hex(8)}.part")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: str | Path, content: str | bytes) -> Path:
+    """Write a file whole or not at all; what was there before stays until the new one is complete.
+
+    Args:
+        path: the file; its folder is made if missing.
+        content: text, written as UTF-8, or bytes.
+
+    Returns:
+        The file.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    target = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        with replaced_atomically(target) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"cannot write '{target}' ({reason}); make room or choose another folder") from error
+    return target
