@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ class Strip:
         """
         gain = 10 ** (self.level_db / 20)
         left, right = (wave[0], wave[0]) if wave.shape[0] == 1 else (wave[0], wave[1])
+        if self.pan == 0:  # exactly: the cosine of a right angle is not quite 0 in floating point
+            return (np.stack([left, right]) * gain).astype(np.float32)
         angle = (self.pan + 1 if self.pan <= 0 else self.pan) * math.pi / 2
         near, far = math.sin(angle), math.cos(angle)
         pair = [left + right * far, right * near] if self.pan <= 0 else [left * far, right + left * near]
@@ -121,9 +124,8 @@ def difference(first: Path, second: Path, target: Path) -> None:
         if facts[0] != facts[1]:
             raise InputError(f"{first.name} and {second.name} differ in rate or channels; there is no difference")
         with AudioWriter(target, WriteSpec(*facts[0], "wav", "float")) as writer:
-            for left, right in zip(one.blocks(BLOCK_SAMPLES), other.blocks(BLOCK_SAMPLES), strict=False):
-                samples = min(left.shape[1], right.shape[1])
-                writer.write(left[:, :samples] - right[:, :samples])
+            for left, right in _together([one, other]):
+                writer.write(left - right)
 
 
 def mix(
@@ -132,7 +134,7 @@ def mix(
     """Write the mix of files that run together; where it would clip, all of it is turned down.
 
     Args:
-        strips: file to how it goes into the mix; all of one rate.
+        strips: file to how it goes into the mix; all of one rate and length.
         target: stereo wav file to write.
         span_s: start and end in seconds; everything if None.
         bit_depth: 16, 24 or "float".
@@ -141,7 +143,7 @@ def mix(
         The factor by which it was turned down; 1 if it was not.
 
     Raises:
-        InputError: if there is nothing to mix, a file cannot be read, or the rates differ.
+        InputError: if there is nothing to mix, a file cannot be read, or the rates or lengths differ.
         OutputError: if the mix cannot be written.
     """
     if not strips:
@@ -177,15 +179,23 @@ def _mixed(strips: Mapping[Path, Strip], span_s: tuple[float, float] | None) -> 
 
     def sums() -> Iterator[_Wave]:
         with stack:
-            for blocks in zip(*(reader.blocks(BLOCK_SAMPLES) for reader, _ in readers), strict=False):
-                samples = min(block.shape[1] for block in blocks)
+            for blocks in _together([reader for reader, _ in readers]):
                 parts = [
-                    strip.apply(block[:, :samples] if block.shape[0] <= 2 else block[:, :samples].mean(0)[None])
+                    strip.apply(block if block.shape[0] <= 2 else block.mean(axis=0, keepdims=True))
                     for block, (_, strip) in zip(blocks, readers, strict=True)
                 ]
                 yield np.sum(parts, axis=0, dtype=np.float32)
 
     return rate_hz, _part(sums(), first, last)
+
+
+def _together(readers: Sequence[AudioReader]) -> Iterator[tuple[_Wave, ...]]:
+    """Yield blocks of the same samples of every file."""
+    for blocks in zip_longest(*(reader.blocks(BLOCK_SAMPLES) for reader in readers)):
+        if len({0 if block is None else block.shape[1] for block in blocks}) > 1:
+            names = " and ".join(reader.info.path.name for reader in readers)
+            raise InputError(f"{names} are not equally long; take files of one result")
+        yield blocks
 
 
 def _part(blocks: Iterator[_Wave], first: int, last: int | None) -> Iterator[_Wave]:

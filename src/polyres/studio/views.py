@@ -40,6 +40,7 @@ def view_of(path: Path, length_samples: int) -> dict[str, Any]:
     columns = max(1, min(COLUMNS, -(-length_samples // 64)))
     low, high = np.zeros(columns), np.zeros(columns)
     levels = np.zeros((BANDS, columns))
+    framed = np.zeros(columns, bool)
     with AudioReader(path) as reader:
         matrix = _band_matrix(reader.info.sample_rate_hz)
         position = 0
@@ -51,7 +52,8 @@ def view_of(path: Path, length_samples: int) -> dict[str, Any]:
         for centers, power in _spectra(reader.blocks(_BLOCK_SAMPLES)):
             place = _column(centers, length_samples, columns)
             np.maximum.at(levels.T, place, power @ matrix)
-    _fill_gaps(levels)
+            framed[place] = True
+    _fill_gaps(levels, framed)
     decibels = 10 * np.log10(np.maximum(levels, 1e-12))
     bytes_ = np.clip(np.rint((decibels / -FLOOR_DB + 1) * 255), 0, 255).astype(np.uint8)
     return {
@@ -111,8 +113,7 @@ def _band_matrix(rate_hz: int) -> np.ndarray[Any, Any]:
     return matrix
 
 
-def _fill_gaps(levels: np.ndarray[Any, Any]) -> None:
-    """Where columns are closer than frames, those without one take the column before."""
-    for column in range(1, levels.shape[1]):
-        if not levels[:, column].any():
-            levels[:, column] = levels[:, column - 1]
+def _fill_gaps(levels: np.ndarray[Any, Any], framed: np.ndarray[Any, Any]) -> None:
+    """Where columns are closer than frames, those without one take the column before; the first one has a frame."""
+    source = np.maximum.accumulate(np.where(framed, np.arange(len(framed)), 0))
+    levels[:] = levels[:, source]
