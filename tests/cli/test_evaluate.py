@@ -52,6 +52,25 @@ def test_a_table_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert len((out / "scores.jsonl").read_text().splitlines()) == 16
 
 
+def test_a_reference_that_is_not_scored_is_refused_before_scoring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write_tracks(tmp_path / "data"), tmp_path / "out"
+    words = ["evaluate", "share", "silence", "--data", str(data), "--out", str(out), "--metrics", "nsdr"]
+    assert main([*words, "--against", "mixture"]) == 2
+    said = capsys.readouterr().err
+    assert "--against 'mixture' is not among what is scored: share, silence; name one of these" in said
+    assert "1/4" not in said
+    assert not out.exists()
+
+
+def test_a_reference_may_be_named_by_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, model = write_tracks(tmp_path / "data"), write_model(tmp_path)
+    words = ["evaluate", model, "silence", "--data", str(data), "--out", str(tmp_path / "out"), "--metrics", "nsdr"]
+    assert main([*words, "--against", model, "--device", "cpu"]) == 0
+    assert "| silence | all | nsdr | " in capsys.readouterr().out
+
+
 def write_model(path: Path) -> str:
     config = SeparatorConfig(
         n_fft=(512, 1024),

@@ -18,9 +18,15 @@ def test_every_text_becomes_one_folder(tmp_path: Path, name: str) -> None:
 
 
 def test_a_model_is_labelled_by_its_name_or_file(tmp_path: Path) -> None:
-    (tmp_path / "best.safetensors").touch()
+    (tmp_path / "other.safetensors").touch()
     assert model_label("htdemucs_ft") == "htdemucs_ft"
-    assert model_label(str(tmp_path / "best.safetensors")) == "best"
+    assert model_label(str(tmp_path / "other.safetensors")) == "other"
     assert model_label(str(tmp_path)) == folder_name(tmp_path.name)
+    run = tmp_path / "run7"
+    run.mkdir()
+    (run / "best.safetensors").touch()
+    assert model_label(str(run / "best.safetensors")) == "run7"
+    (tmp_path / "linked").symlink_to(run)
+    assert model_label(str(tmp_path / "linked" / "")) == "linked"
     assert model_label("default") == "polyres-small"
     assert model_label("someone/model") == "someone_model"

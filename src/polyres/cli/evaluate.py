@@ -54,7 +54,8 @@ Average = Annotated[
 ]
 Intervals = Annotated[bool, typer.Option("--intervals", help="Print the interval over tracks of every stem too.")]
 Against = Annotated[
-    str | None, typer.Option(help="Also print paired differences to this model, with intervals over tracks.")
+    str | None,
+    typer.Option(help="Also print paired differences to this model, one of those scored, with intervals."),
 ]
 Overlap = Annotated[float, typer.Option(min=0.0, max=0.99, help="Of segments.")]
 Shifts = Annotated[int, typer.Option(min=0, help="Shifted passes that are averaged.")]
@@ -135,9 +136,21 @@ def evaluate(
     separate = SeparateOptions(overlap=overlap, shifts=shifts)
     wholes = _models(models or [], device, precision, separate)
     subjects = [part for one in wholes for part in _with_parts(one, parts, shapley)] + _folders(estimates or [])
+    reference = None if against is None else _reference(against, subjects)
     rows = _run(subjects, tracks, out, options)
     rows += _shapley(wholes, rows, out) if shapley else []
-    _keep(rows, sources, out, View(average, against, intervals, as_json), parquet)
+    _keep(rows, sources, out, View(average, reference, intervals, as_json), parquet)
+
+
+def _reference(against: str, subjects: list[Subject]) -> str:
+    """Return the name in the results of what others are compared with; it may be given as the model was."""
+    from polyres.inference.names import model_label
+
+    names = list(dict.fromkeys(subject.name for subject in subjects))
+    for name in (against, model_label(against)):
+        if name in names:
+            return name
+    raise ConfigError(f"--against {against!r} is not among what is scored: {', '.join(names)}; name one of these")
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from polyres.data.names import safe_name
 from polyres.models.registry import DEFAULT, EMBEDDED
+from polyres.models.weights import RUN_FILE
 
 # Below the 255 bytes that file systems take, so that an ending or a number still fits.
 MAX_FOLDER_BYTES = 240
@@ -23,11 +25,14 @@ def model_label(name_or_path: str) -> str:
         name_or_path: a known name, or the path of a file or folder with weights.
 
     Returns:
-        The name itself, of the default that of its model; of a path its last part without the ending.
+        The name itself, of the default that of its model; of a path its last part without the ending, as it was given
+        even where it is a link; of the best weights of a run the name of the run.
     """
     if name_or_path == DEFAULT:
         return EMBEDDED
-    path = Path(name_or_path).expanduser()
+    path = Path(os.path.abspath(Path(name_or_path).expanduser()))
+    if path.is_dir():
+        return folder_name(path.name)
     if path.is_file():
-        return folder_name(path.stem)
-    return folder_name(path.resolve().name if path.is_dir() else name_or_path)
+        return folder_name(path.parent.name if path.name == RUN_FILE else path.stem)
+    return folder_name(name_or_path)
