@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
@@ -32,6 +33,21 @@ def test_help_lists_the_groups(arguments: list[str], capsys: pytest.CaptureFixtu
 def test_a_command_that_ends_well_returns_0(monkeypatch: pytest.MonkeyPatch) -> None:
     with_command(monkeypatch, lambda: None)
     assert cli.main(["probe"]) == 0
+
+
+def test_a_plugin_is_loaded_before_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_plugin_of_tests.py").write_text("print('my own part')")
+    monkeypatch.setenv("POLYRES_PLUGINS", "")
+    with_command(monkeypatch, lambda: print("the command"))
+    assert cli.main(["--plugin", str(tmp_path / "my_plugin_of_tests.py"), "probe"]) == 0
+    assert capsys.readouterr().out == "my own part\nthe command\n"
+
+
+def test_a_plugin_that_fails_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--plugin", str(tmp_path / "absent.py"), "models"]) == 2
+    assert capsys.readouterr().err.endswith("is no Python file; name one such as my_fusion.py\n")
 
 
 def test_a_user_error_is_one_line_on_stderr_and_status_2(

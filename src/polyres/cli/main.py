@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,6 +33,7 @@ from polyres.cli import (
     train,
 )
 from polyres.core.errors import PolyresError
+from polyres.core.plugins import PLUGINS_VARIABLE, use_plugin
 
 REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
     separate.register,
@@ -85,7 +87,18 @@ def _without_command(
         bool,
         typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
+    plugins: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--plugin",
+            metavar="FILE.py",
+            help="Load a file that registers parts of your own (fusions, metrics, codecs …), before the command; "
+            f"repeatable. {PLUGINS_VARIABLE} does the same.",
+        ),
+    ] = None,
 ) -> None:
+    for plugin in plugins or ():
+        use_plugin(plugin)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

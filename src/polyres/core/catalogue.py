@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
 from polyres.core.errors import ConfigError, UnknownNameError
+from polyres.core.plugins import load_plugins
 
 T = TypeVar("T")
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -45,7 +46,10 @@ def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 class Catalogue(Generic[T]):
-    """Factories of one kind of thing, each under its own name, in the order they were registered."""
+    """Factories of one kind of thing, each under its own name, in the order they were registered.
+
+    Plugins are imported when a name is missing, or when all are listed.
+    """
 
     def __init__(self, kind: str) -> None:
         """Start an empty catalogue.
@@ -85,7 +89,7 @@ class Catalogue(Generic[T]):
         Raises:
             UnknownNameError: if there is no such entry; the message suggests the nearest name.
         """
-        if name not in self._factories:
+        if name not in self:
             raise UnknownNameError(unknown_name_message(self.kind, name, self._factories))
         return self._factories[name]
 
@@ -99,6 +103,7 @@ class Catalogue(Generic[T]):
 
     def names(self) -> list[str]:
         """Return all names in the order they were registered."""
+        load_plugins()
         return list(self._factories)
 
     def summary(self, name: str) -> str:
@@ -112,8 +117,10 @@ class Catalogue(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         """Say whether a name is registered."""
+        if name not in self._factories:
+            load_plugins()
         return name in self._factories
 
     def __len__(self) -> int:
         """Return the number of entries."""
-        return len(self._factories)
+        return len(self.names())
