@@ -13,6 +13,9 @@ from fastapi.testclient import TestClient
 
 from polyres.core.errors import InputError
 from polyres.inference.manifest import MANIFEST_NAME, InputId, Manifest, StemRecord, manifest_text
+from polyres.models.separator import Separator, SeparatorConfig
+from polyres.models.weights import save_separator
+from polyres.nn.transformer import TransformerConfig
 from polyres.studio.engines import Choice, Made, Progress
 from polyres.studio.options import StudioOptions
 from polyres.studio.server import create_app
@@ -31,6 +34,18 @@ def song(path: Path, seconds: float = 0.5, channels: int = 2, rate_hz: int = RAT
     wave = np.stack(pair[:channels] if channels <= 2 else [pair[n % 2] for n in range(channels)], axis=1)
     soundfile.write(path, wave, rate_hz, subtype="PCM_16")
     return path
+
+
+def tiny_weights(path: Path) -> Path:
+    """A separator without training, small enough to be quick."""
+    config = SeparatorConfig(
+        n_fft=(512,),
+        channels=4,
+        wave_branch=False,
+        segment_samples=4096,
+        transformer=TransformerConfig(kind="none"),
+    )
+    return save_separator(Separator(config), path)
 
 
 class QuickEngine:

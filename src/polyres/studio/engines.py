@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from polyres.core.errors import UnknownNameError
+from polyres.core.errors import PolyresError, UnknownNameError
 from polyres.inference.codec import load_codec
-from polyres.inference.codec_batch import chain_of
-from polyres.inference.codec_track import CODEC, ENHANCED, ORIGINAL, Chain, reconstruct_track
+from polyres.inference.codec_batch import chain_of, reconstruct_jobs
+from polyres.inference.codec_track import CODEC, ENHANCED, ORIGINAL, Chain
 from polyres.inference.load import LoadedSeparator, load_separator
 from polyres.inference.names import model_label
 from polyres.inference.options import OutputOptions, SeparateOptions
 from polyres.inference.plan import Job
-from polyres.models.registry import DEFAULT, known_models
+from polyres.models.registry import DEFAULT, EMBEDDED, known_models
 from polyres.studio.mixing import difference
 
 Kind = Literal["separate", "reconstruct"]
@@ -85,13 +88,12 @@ class PolyresEngine:
 
     def __init__(self, models: Sequence[str] = (), codecs: Sequence[str] = (), device: str = "auto") -> None:
         installed = [info.name for info in known_models() if info.present]
-        names = list(dict.fromkeys([*models, *(installed or [DEFAULT])]))
-        self._given = {f"separate:{model_label(name)}": name for name in names}
-        self._choices = [Choice(key, "separate", key.partition(":")[2]) for key in self._given]
-        for name in dict.fromkeys([*codecs, "default"]):
-            label = "polyres-wave" if name == "default" else model_label(name)
-            self._given[f"reconstruct:{label}"] = name
-            self._choices.append(Choice(f"reconstruct:{label}", "reconstruct", label))
+        names = [EMBEDDED if name == DEFAULT else name for name in [*models, *(installed or [DEFAULT])]]
+        offered: list[tuple[Kind, str, str]] = [("separate", *pair) for pair in _labels(names)]
+        offered += [("reconstruct", *pair) for pair in _labels([*codecs, "default"])]
+        self._given = {f"{kind}:{label}": name for kind, label, name in offered}
+        self._choices = [Choice(f"{kind}:{label}", kind, label) for kind, label, _ in offered]
+        self._asked_for = {*models, *codecs}
         self._device = device
         self._loaded: tuple[str, LoadedSeparator | Chain] | None = None
 
@@ -101,12 +103,16 @@ class PolyresEngine:
         return self._choices
 
     def check(self) -> None:
-        """Load the default model, so that what is wrong with it is known at once.
+        """Load what was asked for and the default model, which stays, so that what is wrong is known at once.
 
         Raises:
-            PolyresError: as `load_separator`.
+            PolyresError: as `load_separator`, `load_codec` and `chain_of`.
         """
-        self._load(self._choices[0])
+        default, *others = self._choices
+        for choice in others:
+            if self._given[choice.id] in self._asked_for:
+                self._load(choice)
+        self._load(default)
 
     def run(self, choice: Choice, song: Path, folder: Path, progress: Progress) -> Made:
         """Separate or reconstruct; see `Engine`.
@@ -119,7 +125,9 @@ class PolyresEngine:
         if isinstance(loaded, LoadedSeparator):
             result = loaded.run(job, SeparateOptions(), OutputOptions(), progress)
             return Made(dict(result.stems), result.gain, result.warnings)
-        found = reconstruct_track(loaded, job, OutputOptions(), progress=progress)
+        found = next(reconstruct_jobs(loaded, [job], OutputOptions(), plots=False, watch=_Watch(progress)))
+        if found.error is not None:
+            raise PolyresError(found.error)
         files = {name: found.files[name] for name in (ORIGINAL, CODEC, ENHANCED) if name in found.files}
         files[DIFFERENCE] = folder / f"{DIFFERENCE}.wav"
         difference(files[ORIGINAL], files.get(ENHANCED, files[CODEC]), files[DIFFERENCE])
@@ -140,3 +148,30 @@ class PolyresEngine:
             loaded = chain_of(load_codec(codec, self._device), enhancer or None)
         self._loaded = (choice.id, loaded)
         return loaded
+
+
+class _Watch:
+    """Hands on the progress of the one job there is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    @contextmanager
+    def track(self, job: Job) -> Iterator[Progress]:
+        """Enter for a job."""
+        yield self._progress
+
+
+def _labels(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pair each name or path with a label of its own; paths that end alike show more of themselves."""
+    names = list(dict.fromkeys(names))
+    short = {name: "polyres-wave" if name == "default" else model_label(name) for name in names}
+    alike = Counter(short.values())
+    pairs, used = [], Counter[str]()
+    for name, label in short.items():
+        if alike[label] > 1 and os.path.exists(name):
+            above = [folder.name for folder in Path(os.path.abspath(name)).parents if folder.name not in ("", label)]
+            label = "/".join([*above[:1], label])
+        used[label] += 1
+        pairs.append((f"{label} ({used[label]})" if used[label] > 1 else label, name))
+    return pairs
