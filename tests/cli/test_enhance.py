@@ -38,7 +38,7 @@ def test_tuning_writes_sounds_rows_and_figure(tmp_path: Path, capsys: pytest.Cap
     rows = [json.loads(line) for line in (tmp_path / "o" / "enhance.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * (1 + 2 * 2)
     assert (tmp_path / "o" / "pareto.png").stat().st_size > 1000
-    sounds = sorted(path.name for path in (tmp_path / "o" / "01_a").iterdir())
+    sounds = sorted(path.name for path in (tmp_path / "o" / "01_a").glob("*.wav"))
     assert sounds == sorted(
         ["original.wav", "codec.wav"] + [f"{n}_{s}.wav" for n in ("contrast", "gain_match") for s in ("0.5", "1")]
     )
@@ -62,8 +62,8 @@ def test_rows_as_json_and_trained_networks(tmp_path: Path, capsys: pytest.Captur
     ("arguments", "message"),
     [
         ([], "nothing to enhance; name files or folders with audio"),
-        (["none.wav"], "there is no file none.wav; check the path"),
-        (["EMPTY"], "holds no audio files; name a folder that does"),
+        (["none.wav"], "none.wav does not exist; check the path"),
+        (["EMPTY"], "no audio files in this folder; name a file or another"),
         (["SONG", "--strength", "much"], "--strength is 'much'; give a number above 0"),
         (["SONG", "--strength", "0"], "--strength is '0'; give a number above 0"),
         (["SONG", "--tune", "--strength", "1"], "--tune sweeps strengths, but --strength is 1"),

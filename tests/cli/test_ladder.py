@@ -47,9 +47,11 @@ def test_page_table_and_rows_and_finished_files_are_kept(tmp_path: Path, capsys:
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.wav")} == sounds
     assert (out / "ladder.html").read_text() == page
     song(second, 9)
-    assert main(arguments) == 0
-    changed = {path.parent.name for path in sounds if path.stat().st_mtime_ns != sounds[path]}
-    assert changed == {"02_b <i>"}
+    assert main(arguments) == 2
+    assert "02_b _i_ was made of another file or with other settings; --overwrite" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.wav")} == sounds
+    assert main([*arguments, "--overwrite"]) == 0
+    assert all(path.stat().st_mtime_ns != sounds[path] for path in sounds)
 
 
 def test_rungs_that_are_left_out_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +66,7 @@ def test_rungs_that_are_left_out_are_named(tmp_path: Path, capsys: pytest.Captur
     ("arguments", "message"),
     [
         ([], "no audio to climb the ladder; name files or folders"),
-        (["nowhere.wav"], "there is no file nowhere.wav"),
+        (["nowhere.wav"], "nowhere.wav does not exist; check the path"),
         (["a.wav", "--rung", "R77"], "unknown rung 'R77'"),
         (["a.wav", "--codec", "nonsense"], "unknown codec 'nonsense'"),
         (["a.wav", "--seconds", "0.2"], "0.20 s are too short for audioldm2_tiny; 0.32 s or more"),

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyres.core.errors import ConfigError, OutputError
+from polyres.cli.audio_jobs import Facts, FileJob, audio_files, file_job, file_mark, run_files, write_sound
+from polyres.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-    from torch import Tensor, nn
+    from torch import nn
 
     from polyres.analysis.tables import Table
     from polyres.experiments.enhance import EnhanceOptions, EnhanceRow
@@ -49,6 +48,7 @@ Steps = Annotated[int, typer.Option(min=1, help="Of the gradient descent of opti
 Seed = Annotated[int, typer.Option(min=0, help="Of noise.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print rows as JSON lines instead of a table.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results again that are already there.")]
 
 _KINDS = {"learned": "latent_enhancer", "refine": "mel_refiner", "refine_informed": "mel_refiner"}
 
@@ -77,6 +77,7 @@ def enhance(
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Change a codec's latent before it is decoded, and measure what that is worth.
 
@@ -87,10 +88,8 @@ def enhance(
 
     Example: polyres enhance song.wav --codec audioldm2 --tune --out enhanced
     """
-    from polyres.experiments.enhance import DEFAULT_STRENGTHS, EnhanceOptions, check_names, typical_statistics
-    from polyres.experiments.enhance_chain import Chain
+    from polyres.experiments.enhance import DEFAULT_STRENGTHS
     from polyres.experiments.enhance_figure import check_matplotlib
-    from polyres.inference.codec import load_codec
 
     if not audio:
         raise ConfigError("nothing to enhance; name files or folders with audio")
@@ -98,56 +97,72 @@ def enhance(
         check_matplotlib()
     if tune and strength is not None and "," not in strength:
         raise ConfigError(f"--tune sweeps strengths, but --strength is {strength}; give several with commas, or none")
-    files = audio_files(audio)
+    files, others = audio_files(audio, out), audio_files(typical or [])
     strengths = _strengths(strength) if strength is not None else DEFAULT_STRENGTHS if tune else (1.0,)
-    networks = _networks(network or [])
-    chain = Chain(load_codec(codec, device).model)
+    networks = dict(_network(entry) for entry in network or [])
+    chain, about = _chain(codec, device, network or [], others)
+    options = _options(chain, names, strengths, (networks, others), (seconds, steps, seed))
+    jobs = _jobs(files, out, [*about, list(options.names), list(strengths), seconds, start, steps, seed])
+    done = run_files(jobs, partial(_run, chain, options, (seconds, start)), overwrite)
+    if done:
+        _report([row for _, facts in done for row in facts["rows"]], tune, out, as_json)
+    if len(done) < len(jobs):
+        raise typer.Exit(2)
+
+
+def _chain(codec: str, device: str, networks: Sequence[str], typical: Sequence[Path]) -> tuple[Chain, list[object]]:
+    """Load the codec; also what results depend on beside numbers: weights of all networks, and other files."""
+    from polyres.experiments.enhance_chain import Chain
+    from polyres.inference.codec import load_codec
+
+    loaded = load_codec(codec, device)
+    weights = [[entry, file_mark(entry.partition("=")[2])] for entry in networks]
+    others = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in typical]
+    return Chain(loaded.model), [loaded.name, loaded.fingerprint, loaded.model.config.to_dict(), weights, others]
+
+
+def _options(
+    chain: Chain,
+    names: Sequence[str] | None,
+    strengths: tuple[float, ...],
+    given: tuple[Mapping[str, nn.Module], Sequence[Path]],
+    numbers: tuple[float, int, int],
+) -> EnhanceOptions:
+    """Say what is tried; refuse what cannot be, before anything is run."""
+    from polyres.experiments.enhance import EnhanceOptions, check_names, typical_statistics, usable_names
+
+    (networks, typical), (seconds, steps, seed) = given, numbers
     for module in networks.values():
         module.to(chain.codec.device)
     options = EnhanceOptions(
-        names=tuple(names) if names else _usable(chain, networks),
+        names=tuple(names) if names else usable_names(chain, networks),
         strengths=strengths,
         seed=seed,
         steps=steps,
-        typical=typical_statistics(chain, audio_files(typical), seconds) if typical else None,
+        typical=typical_statistics(chain, typical, seconds) if typical else None,
         networks=networks,
     )
     check_names(options, chain)
-    rows = _run(chain, files, options, (seconds, start), out)
+    return options
+
+
+def _report(plain: Sequence[Mapping[str, Any]], tune: bool, out: Path | None, as_json: bool) -> None:
+    """Keep the rows of all files, and print."""
+    from polyres.core.whole_files import write_whole
+    from polyres.experiments.enhance import EnhanceRow
+
+    rows = [EnhanceRow(**row) for row in plain]
+    if out is not None:
+        write_whole(out / ROWS_FILE, "".join(json.dumps(row.to_dict()) + "\n" for row in rows))
     _show(rows, tune, out, as_json)
 
 
-def _usable(chain: Chain, networks: Mapping[str, nn.Module]) -> tuple[str, ...]:
-    from polyres.experiments.enhance import usable_names
+def _jobs(files: Sequence[Path], out: Path | None, settings: Sequence[object]) -> list[FileJob]:
+    """Give every file a folder and a key."""
+    from polyres.inference.names import folder_name
 
-    return usable_names(chain, networks)
-
-
-def audio_files(given: Sequence[Path]) -> list[Path]:
-    """Find the files that are meant.
-
-    Args:
-        given: files, or folders whose audio files count.
-
-    Returns:
-        Files, those of a folder by name.
-
-    Raises:
-        ConfigError: if one is not there or a folder has none.
-    """
-    endings = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".wma", ".webm", ".mp4"}
-    found: list[Path] = []
-    for path in given:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in endings and not p.name.startswith("."))
-            if not inside:
-                raise ConfigError(f"{path} holds no audio files; name a folder that does")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
-            raise ConfigError(f"there is no file {path}; check the path")
-    return found
+    folders = [None if out is None else out / folder_name(f"{n:02d}_{path.stem}") for n, path in enumerate(files, 1)]
+    return [file_job(path, folder, settings) for path, folder in zip(files, folders, strict=True)]
 
 
 def _strengths(text: str) -> tuple[float, ...]:
@@ -160,71 +175,38 @@ def _strengths(text: str) -> tuple[float, ...]:
     return values
 
 
-def _networks(given: Sequence[str]) -> dict[str, nn.Module]:
+def _network(entry: str) -> tuple[str, nn.Module]:
+    """Load what one --network names."""
     from polyres.models.network_weights import load_network
 
-    found = {}
-    for entry in given:
-        name, equals, path = entry.partition("=")
-        if not equals or name not in _KINDS:
-            raise ConfigError(f"--network is {entry!r}; write ENHANCER=FILE with one of {', '.join(_KINDS)}")
-        found[name] = load_network(path, (_KINDS[name],)).module
-    return found
+    name, equals, path = entry.partition("=")
+    if not equals or name not in _KINDS:
+        raise ConfigError(f"--network is {entry!r}; write ENHANCER=FILE with one of {', '.join(_KINDS)}")
+    return name, load_network(path, (_KINDS[name],)).module
 
 
 def _run(
-    chain: Chain, files: Sequence[Path], options: EnhanceOptions, span: tuple[float, float | None], out: Path | None
-) -> list[EnhanceRow]:
-    """Run everything on every file, with a bar; keep sounds and rows."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+    chain: Chain,
+    options: EnhanceOptions,
+    span: tuple[float, float | None],
+    job: FileJob,
+    folder: Path | None,
+    report: Callable[[float], None],
+) -> Facts:
+    """Run everything on one file; keep sounds and rows."""
     from polyres.experiments.enhance import run_enhancers
 
-    console = Console(stderr=True)
+    excerpt = chain.excerpt(job.input, *span)
+    rate_hz = chain.codec.sample_rate_hz
+    if folder is not None:
+        write_sound(folder / "original.wav", excerpt.wave.flatten(0, 1), rate_hz)
     rows = []
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        for number, path in enumerate(files):
-            bar = bars.add_task(path.name, total=1.0)
-            excerpt = chain.excerpt(path, *span)
-            folder = None if out is None else out / f"{number + 1:02d}_{path.stem}"
-            rate_hz = chain.codec.sample_rate_hz
-            if folder is not None:
-                _write(folder / "original.wav", excerpt.wave.flatten(0, 1), rate_hz)
-            for one in run_enhancers(chain, excerpt, options, partial(_advance, bars, bar)):
-                rows.append(one.row)
-                if folder is not None:
-                    name = one.row.enhancer if one.row.strength == 0 else f"{one.row.enhancer}_{one.row.strength:g}"
-                    _write(folder / f"{name}.wav", one.wave, rate_hz)
-    if out is not None:
-        _keep(out / ROWS_FILE, "".join(json.dumps(row.to_dict()) + "\n" for row in rows))
-    return rows
-
-
-def _advance(bars: Progress, bar: TaskID, share: float) -> None:
-    """Move a bar to the finished share."""
-    bars.update(bar, completed=share)
-
-
-def _write(path: Path, wave: Tensor, sample_rate_hz: int) -> None:
-    """Write a sound, its peaks kept."""
-    from polyres.inference.codec_files import write_blocks
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {path.parent}: {error.strerror}; choose another --out") from error
-    write_blocks([wave.float()], path, sample_rate_hz, wave.shape[0])
-
-
-def _keep(path: Path, text: str) -> None:
-    """Write a text whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.partial")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+    for one in run_enhancers(chain, excerpt, options, report):
+        rows.append(one.row.to_dict())
+        if folder is not None:
+            name = one.row.enhancer if one.row.strength == 0 else f"{one.row.enhancer}_{one.row.strength:g}"
+            write_sound(folder / f"{name}.wav", one.wave, rate_hz)
+    return {"rows": rows}
 
 
 def _show(rows: Sequence[EnhanceRow], tune: bool, out: Path | None, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyres.cli.enhance import _advance, _keep, _write, audio_files
+from polyres.cli.audio_jobs import Facts, FileJob, audio_files, file_job, file_mark, run_files, write_sound
 from polyres.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from polyres.experiments.ladder import LadderRow
     from polyres.experiments.ladder_rungs import Rung, Workshop
 
-ROWS_FILE, TABLE_FILE, PAGE_FILE, DONE_FILE = "rows.jsonl", "ladder.md", "ladder.html", "done.json"
+ROWS_FILE, TABLE_FILE, PAGE_FILE = "rows.jsonl", "ladder.md", "ladder.html"
 
 Audio = Annotated[list[Path] | None, typer.Argument(metavar="AUDIO...", help="Files with audio, or folders of them.")]
 CodecName = Annotated[str, typer.Option("--codec", help="Name or path, as for polyres reconstruct.")]
@@ -37,16 +36,17 @@ Bandwidth = Annotated[Path | None, typer.Option(help="Trained weights of a bandw
 Seed = Annotated[int, typer.Option(min=0, help="Of noise and of phases that start at random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print rows as JSON lines instead of a table.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results again that are already there.")]
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What is run on every file."""
+class _Climbing:
+    """What is run on every file; the settings are all that results depend on but the file."""
 
     shop: Workshop
     rungs: Sequence[Rung]
     seconds: float
-    key: str
+    settings: list[object]
 
 
 def register(app: typer.Typer) -> None:
@@ -69,6 +69,7 @@ def ladder(
     seed: Seed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Take a codec apart and say which of its parts loses what.
 
@@ -79,27 +80,53 @@ def ladder(
 
     Example: polyres ladder songs/ --codec audioldm2 --out ladder
     """
+    from polyres.core.whole_files import write_whole
     from polyres.experiments.enhance_figure import check_matplotlib
-    from polyres.experiments.ladder import missing_rungs
+    from polyres.experiments.ladder import LadderRow, missing_rungs
     from polyres.experiments.ladder_rungs import RUNGS
 
     if not audio:
         raise ConfigError("no audio to climb the ladder; name files or folders with audio")
     check_matplotlib()
-    files = [(path, False) for path in audio_files(audio)]
+    files = [(path, False) for path in audio_files(audio, out)]
     files += [(path, True) for path in audio_files([golden])] if golden is not None else []
     names = list(dict.fromkeys(rung)) if rung else RUNGS.names()
     for name in names:
         RUNGS.get(name)
-    job = _job(codec, device, bandwidth, (seconds, seed), names)
-    missing = missing_rungs(job.shop, names)
-    rows, sounds = _climb_all(job, files, out)
-    _keep(out / ROWS_FILE, "".join(json.dumps(row.to_dict()) + "\n" for row in rows))
-    _report(rows, names, missing, sounds, out, as_json)
+    climbing = _climbing(codec, device, bandwidth, (seconds, seed), names)
+    missing = missing_rungs(climbing.shop, names)
+    jobs = _jobs(climbing, files, out)
+    done = run_files(
+        jobs, partial(_climb, climbing, [job for job, (_, one) in zip(jobs, files, strict=True) if one]), overwrite
+    )
+    if done:
+        rows = [LadderRow.from_dict(row) for _, facts in done for row in facts["rows"]]
+        sounds = {job.folder.name: _sounds(job.folder, facts) for job, facts in done if job.folder is not None}
+        write_whole(out / ROWS_FILE, "".join(json.dumps(row.to_dict()) + "\n" for row in rows))
+        _report(rows, names, missing, sounds, out, as_json)
+    if len(done) < len(jobs):
+        raise typer.Exit(2)
 
 
-def _job(codec: str, device: str, bandwidth: Path | None, how: tuple[float, int], names: Sequence[str]) -> _Job:
-    """Load what is needed; the key changes with anything that results depend on but the file."""
+def _jobs(climbing: _Climbing, files: Sequence[tuple[Path, bool]], out: Path) -> list[FileJob]:
+    """Give every file a folder and a key."""
+    from polyres.inference.names import folder_name
+
+    jobs = []
+    for number, (path, golden) in enumerate(files, 1):
+        name = folder_name(f"{number:02d}_{path.stem}{'_golden' if golden else ''}")
+        jobs.append(file_job(path, out / "files" / name, [climbing.settings, golden]))
+    return jobs
+
+
+def _sounds(folder: Path, facts: Facts) -> dict[str, Path]:
+    return {label: folder / f"{_slug(label)}.wav" for label in facts["takes"]}
+
+
+def _climbing(
+    codec: str, device: str, bandwidth: Path | None, how: tuple[float, int], names: Sequence[str]
+) -> _Climbing:
+    """Load what is needed."""
     from polyres.experiments.enhance_chain import Chain
     from polyres.experiments.ladder_rungs import RUNGS, Workshop
     from polyres.inference.codec import load_codec
@@ -108,78 +135,34 @@ def _job(codec: str, device: str, bandwidth: Path | None, how: tuple[float, int]
     loaded = load_codec(codec, device)
     network = None if bandwidth is None else load_network(bandwidth, ("bandwidth",)).module.to(loaded.device)
     seconds, seed = how
-    facts = [loaded.name, loaded.fingerprint, loaded.model.config.to_dict(), seconds, seed, list(names)]
-    facts.append(None if bandwidth is None else hashlib.sha256(bandwidth.read_bytes()).hexdigest())
+    settings = [loaded.name, loaded.fingerprint, loaded.model.config.to_dict(), seconds, seed, list(names)]
+    settings.append(None if bandwidth is None else file_mark(bandwidth))
     shop = Workshop(Chain(loaded.model), network, seed)  # type: ignore[arg-type]
-    return _Job(shop, [RUNGS.build(name) for name in names], seconds, json.dumps(facts, sort_keys=True))
-
-
-def _climb_all(
-    job: _Job, files: Sequence[tuple[Path, bool]], out: Path
-) -> tuple[list[LadderRow], dict[str, dict[str, Path]]]:
-    """Run every file that is not finished yet, with a bar."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    rows: list[LadderRow] = []
-    sounds: dict[str, dict[str, Path]] = {}
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        for number, (path, golden) in enumerate(files):
-            folder = out / "files" / f"{number + 1:02d}_{path.stem}{'_golden' if golden else ''}"
-            found = _finished(job, path, folder)
-            if found is None:
-                report = partial(_advance, bars, bars.add_task(path.name, total=1.0))
-                found = _climb_one(job, path, golden, folder, report)
-            mine, labels = found
-            rows += mine
-            sounds[folder.name] = {label: folder / f"{_slug(label)}.wav" for label in labels}
-    return rows, sounds
+    return _Climbing(shop, [RUNGS.build(name) for name in names], seconds, settings)
 
 
 def _slug(label: str) -> str:
     return label.replace(" ", "_")
 
 
-def _key(job: _Job, path: Path) -> str:
-    about = path.stat()
-    text = json.dumps([job.key, str(path.resolve()), about.st_size, about.st_mtime_ns])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _finished(job: _Job, path: Path, folder: Path) -> tuple[list[LadderRow], list[str]] | None:
-    """Read what an earlier run left; None where it was another one, or did not get to the end."""
-    from polyres.experiments.ladder import LadderRow
-
-    try:
-        done = json.loads((folder / DONE_FILE).read_text(encoding="utf-8"))
-        if done["key"] != _key(job, path) or not all((folder / f"{_slug(n)}.wav").is_file() for n in done["takes"]):
-            return None
-        return [LadderRow.from_dict(row) for row in done["rows"]], done["takes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _climb_one(
-    job: _Job, path: Path, golden: bool, folder: Path, report: Callable[[float], None]
-) -> tuple[list[LadderRow], list[str]]:
+def _climb(
+    climbing: _Climbing, golden: Sequence[FileJob], job: FileJob, folder: Path | None, report: Callable[[float], None]
+) -> Facts:
     """Run all rungs on one file, and keep sounds and rows."""
     from polyres.experiments.ladder import climb
     from polyres.experiments.ladder_piece import read_piece
 
-    codec = job.shop.codec
-    piece = read_piece(path, codec, job.seconds)
+    codec = climbing.shop.codec
+    piece = read_piece(job.input, codec, climbing.seconds)
     rows: list[LadderRow] = []
     takes = []
-    for step in climb(job.shop, piece, job.rungs, report, golden):
+    for step in climb(climbing.shop, piece, climbing.rungs, report, job in golden):
         rows += step.rows
-        if step.take.wave is not None:
+        if step.take.wave is not None and folder is not None:
             takes.append(step.rows[0].label)
             rate_hz = step.take.sample_rate_hz or codec.sample_rate_hz
-            _write(folder / f"{_slug(takes[-1])}.wav", step.take.wave, rate_hz)
-    done = {"key": _key(job, path), "takes": takes, "rows": [row.to_dict() for row in rows]}
-    _keep(folder / DONE_FILE, json.dumps(done))
-    return rows, takes
+            write_sound(folder / f"{_slug(takes[-1])}.wav", step.take.wave, rate_hz)
+    return {"takes": takes, "rows": [row.to_dict() for row in rows]}
 
 
 def _report(
@@ -194,11 +177,12 @@ def _report(
     from polyres.analysis.ladder_page import ladder_page
     from polyres.analysis.ladder_page_tables import closing_lines, ladder_markdown, ladder_table
     from polyres.cli.tables import print_tables
+    from polyres.core.whole_files import write_whole
     from polyres.experiments.ladder_rungs import RUNGS
 
     codec = rows[0].codec
-    _keep(out / TABLE_FILE, ladder_markdown(rows, names, missing, codec))
-    _keep(out / PAGE_FILE, ladder_page(rows, names, missing, sounds, codec))
+    write_whole(out / TABLE_FILE, ladder_markdown(rows, names, missing, codec))
+    write_whole(out / PAGE_FILE, ladder_page(rows, names, missing, sounds, codec))
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row.to_dict()))

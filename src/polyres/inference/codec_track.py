@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,7 +21,7 @@ from polyres.inference.manifest import InputId, changed_settings
 from polyres.inference.options import DEFAULT_BLOCK_SAMPLES, OutputOptions
 from polyres.inference.plan import Job
 from polyres.inference.sources import FileSource
-from polyres.inference.work_folder import work_folder
+from polyres.inference.work_folder import publish_folder, work_folder
 from polyres.ops.levels import shared_gain
 
 REPORT_NAME, LATENT_NAME, FIGURE_NAME = "reconstruction.json", "latent.safetensors", "comparison.png"
@@ -227,13 +225,7 @@ def _read_report(folder: Path) -> dict[str, Any] | None:
 
 
 def _publish(work: Path, folder: Path) -> None:
-    """Put the finished folder in its place; what was there before goes only then."""
-    if not folder.exists():
-        work.rename(folder)
-        return
-    if _read_report(folder) is None:
+    """Put the finished folder in its place, unless something else came there meanwhile."""
+    if folder.exists() and _read_report(folder) is None:
         raise OutputError(f"{shown(folder)} is there and holds something else; choose another --out")
-    old = Path(tempfile.mkdtemp(prefix=".polyres-", dir=folder.parent))
-    folder.rename(old / "old")
-    work.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    publish_folder(work, folder)

@@ -57,7 +57,7 @@ def plan_jobs(inputs: Sequence[Path], out_dir: Path, model_name: str) -> list[Jo
     jobs: list[Job] = []
     seen: set[Path] = set()
     taken: set[str] = set()
-    for path, parts in _found(inputs, out_dir):
+    for path, parts in find_audio(inputs, out_dir):
         if isinstance(parts, PolyresError):
             jobs.append(Job(path, root, parts))
             continue
@@ -72,8 +72,18 @@ def plan_jobs(inputs: Sequence[Path], out_dir: Path, model_name: str) -> list[Jo
     return jobs
 
 
-def _found(inputs: Sequence[Path], out_dir: Path) -> Iterator[tuple[Path, tuple[str, ...] | PolyresError]]:
-    """Yield each file with the folders above it that are kept, or with an error."""
+def find_audio(
+    inputs: Sequence[Path], out_dir: Path | None = None
+) -> Iterator[tuple[Path, tuple[str, ...] | PolyresError]]:
+    """Find all files; see `plan_jobs` for what counts in folders.
+
+    Args:
+        inputs: files and folders.
+        out_dir: folder of results, which is left out where it lies in one of them.
+
+    Yields:
+        Each file with the folders above it that are kept, or an input with what is wrong with it.
+    """
     for given in inputs:
         if given.is_dir():
             files = list(_walk(given, out_dir))
@@ -87,9 +97,9 @@ def _found(inputs: Sequence[Path], out_dir: Path) -> Iterator[tuple[Path, tuple[
             yield given, ()
 
 
-def _walk(folder: Path, out_dir: Path) -> Iterator[Path]:
-    out = out_dir.resolve()
-    inside = out != folder.resolve() and out.is_relative_to(folder.resolve())
+def _walk(folder: Path, out_dir: Path | None) -> Iterator[Path]:
+    out = None if out_dir is None else out_dir.resolve()
+    inside = out is not None and out != folder.resolve() and out.is_relative_to(folder.resolve())
     for name, folders, files in os.walk(folder):
         here = Path(name)
         if MANIFEST_NAME in files:

@@ -29,3 +29,31 @@ def work_folder(folder: Path) -> Iterator[Path]:
         for one in made:
             with suppress(OSError):  # not empty: something was written, or another process works there
                 one.rmdir()
+
+
+def publish_folder(work: Path, folder: Path) -> None:
+    """Put a finished folder in its place; what was there before goes only then.
+
+    Args:
+        work: of `work_folder`, with everything in it.
+        folder: its place.
+
+    Raises:
+        OSError: when it cannot be moved; what was there before is then there still.
+    """
+    if not folder.exists():
+        work.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=".polyres-", dir=folder.parent))
+    try:
+        folder.rename(old / "old")
+    except OSError:
+        old.rmdir()
+        raise
+    try:
+        work.rename(folder)
+    except OSError:
+        (old / "old").rename(folder)
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)

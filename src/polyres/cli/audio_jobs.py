@@ -1,0 +1,193 @@
+"""What commands that work through audio files share: finding them, running each once, whole results or none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from polyres.core.errors import InputError, OutputError, PolyresError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DONE_FILE = "done.json"
+
+Facts = dict[str, Any]
+Make = Callable[["FileJob", Path | None, Callable[[float], None]], Facts]
+"""Takes a job, the folder to write sounds into (None where none are kept), and what to call with the finished share;
+gives plain values that are kept for the next time."""
+
+
+@dataclass(frozen=True)
+class FileJob:
+    """A file and where its results go.
+
+    Attributes:
+        input: the file.
+        folder: of its results; None where none are kept.
+        key: changes with anything that the results depend on.
+    """
+
+    input: Path
+    folder: Path | None
+    key: str
+
+
+def audio_files(given: Sequence[Path], out_dir: Path | None = None) -> list[Path]:
+    """Find the files that are meant, each once.
+
+    Args:
+        given: files, or folders whose audio files count.
+        out_dir: folder of results, which is left out where it lies in one of them.
+
+    Returns:
+        Files, those of a folder by name.
+
+    Raises:
+        InputError: if one is not there or a folder has none.
+    """
+    from polyres.inference.plan import find_audio
+
+    found: dict[Path, Path] = {}
+    for path, parts in find_audio(given, out_dir):
+        if isinstance(parts, PolyresError):
+            raise parts
+        found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def file_job(path: Path, folder: Path | None, settings: object) -> FileJob:
+    """Put a job together.
+
+    Args:
+        path: the file.
+        folder: of its results; None where none are kept.
+        settings: what else they depend on, as plain values.
+
+    Returns:
+        The job.
+
+    Raises:
+        InputError: if the file cannot be looked at.
+    """
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    text = json.dumps([settings, str(path.resolve()), about.st_size, about.st_mtime_ns], sort_keys=True)
+    return FileJob(path, folder, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def file_mark(path: str | Path) -> str:
+    """Hash a weight file, so that results of others are told apart.
+
+    Args:
+        path: the file, or the folder of a run.
+
+    Returns:
+        64 hex digits.
+
+    Raises:
+        WeightsError: if there is none.
+    """
+    from polyres.models.weights import weights_file
+
+    source = weights_file(path)
+    try:
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"cannot read {source} ({error.strerror}); check the path") from error
+
+
+def run_files(jobs: Sequence[FileJob], make: Make, overwrite: bool) -> list[tuple[FileJob, Facts]]:
+    """Run every file that is not finished yet, with a bar; a bad one does not stop the others.
+
+    Args:
+        jobs: in order.
+        make: does one.
+        overwrite: make results again that are there.
+
+    Returns:
+        What is finished, in order; errors of the others are on stderr.
+    """
+    from polyres.cli.progress import Bars
+    from polyres.inference.plan import Job
+
+    done = []
+    with Bars(len(jobs)) as bars:
+        for job in jobs:
+            with bars.track(Job(job.input, job.folder or Path())) as progress:
+                try:
+                    done.append((job, _run_once(job, make, overwrite, progress)))
+                except PolyresError as error:
+                    typer.echo(f"error: {' '.join(str(error).splitlines())}", err=True)
+    return done
+
+
+def _run_once(job: FileJob, make: Make, overwrite: bool, progress: Callable[[float], None]) -> Facts:
+    """Run one file into its folder: all of it or nothing."""
+    from polyres.core.whole_files import write_whole
+    from polyres.data.names import shown
+    from polyres.inference.work_folder import publish_folder, work_folder
+
+    if job.folder is None:
+        return make(job, None, progress)
+    if (kept := _kept(job, job.folder, overwrite)) is not None:
+        return kept
+    try:
+        with work_folder(job.folder) as work:
+            facts = make(job, work, progress)
+            sounds = sorted(path.name for path in work.iterdir())
+            write_whole(work / DONE_FILE, json.dumps({"key": job.key, "sounds": sounds, "facts": facts}))
+            publish_folder(work, job.folder)
+    except OSError as error:
+        raise OutputError(
+            f"{shown(job.folder)}: cannot be written ({error.strerror or error}); choose another --out or make room"
+        ) from error
+    return facts
+
+
+def _kept(job: FileJob, folder: Path, overwrite: bool) -> Facts | None:
+    """Return what an earlier run left, where it is whole; refuse to replace what was made otherwise."""
+    from polyres.data.names import shown
+
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return None
+    try:
+        done = json.loads((folder / DONE_FILE).read_text(encoding="utf-8"))
+        key, sounds = done["key"], [folder / name for name in done.get("sounds", [])]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{shown(folder)} is there and holds something else; choose another --out") from error
+    if overwrite:
+        return None
+    if key != job.key:
+        raise OutputError(
+            f"{shown(folder)} was made of another file or with other settings; --overwrite makes it again"
+        )
+    if "facts" not in done or not all(path.is_file() for path in sounds):
+        return None
+    facts: Facts = done["facts"]
+    return facts
+
+
+def write_sound(path: Path, wave: Tensor, sample_rate_hz: int) -> None:
+    """Write a sound, its peaks kept.
+
+    Args:
+        path: the file; its ending says the format.
+        wave: `[C, T]`.
+        sample_rate_hz: of the wave.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    from polyres.inference.codec_files import write_blocks
+
+    write_blocks([wave.detach().float().cpu()], path, sample_rate_hz, wave.shape[0])
