@@ -23,6 +23,8 @@ SMALL = WaveCodecConfig(
     floor_scalars=60,
     floor_block=256,
     floor_bands=16,
+    even_n_fft=512,
+    even_rounds=3,
     synthesis="refined",
     refiner=RefinerConfig(n_fft=(128, 256), channels=4, latent_channels=2, latent_hop=512),
 )
@@ -220,6 +222,12 @@ def test_asking_for_too_many_samples_is_refused(small: WaveCodec) -> None:
         ({"floor_block": 300}, "floor_block 300 must divide a step"),
         ({"scalars_per_step": 210}, "scalars_per_step 210 leaves 2 for coefficients"),
         ({"synthesis": "refined"}, "synthesis refined needs the sizes of a refiner"),
+        (
+            {"even_n_fft": 1000, "even_rounds": 1},
+            "even_n_fft 1000 must be a multiple of 32, and an eighth of it divide",
+        ),
+        ({"even_n_fft": 1536, "even_rounds": 1}, "even_n_fft 1536 must be .* an eighth of it divide 8192"),
+        ({"even_rounds": 7}, "7 rounds of 1024 samples reach beyond a step; even_rounds is at most 6"),
         ({"refiner": {"latent_hop": 1000}}, "refiner.latent_hop 1000 must divide 8192"),
         ({"refiner": {"n_fft": [250]}}, "n_fft 250 does not fit depth 2"),
     ],

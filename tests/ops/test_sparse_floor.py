@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyres.core.errors import InputError
+from polyres.ops.mdct import unlapped
 from polyres.ops.sparse_contexts import plain_tables
 from polyres.ops.sparse_floor import STEPS_DB, decode_floor, encode_floor, floor_edges, floor_power, floor_wave
 from polyres.ops.sparse_step import noise
@@ -75,3 +76,11 @@ def test_bands_cover_all_bins(bins: int, bands: int) -> None:
 def test_more_bands_than_bins_are_refused() -> None:
     with pytest.raises(InputError, match="9 bands do not fit into 8 bins"):
         floor_edges(8, 9)
+
+
+def test_a_band_with_a_few_lines_counts_for_less_than_their_energy() -> None:
+    coefficients = np.zeros(512)
+    coefficients[100] = 1.0
+    wave = unlapped([np.zeros((1, 512)), coefficients[None], np.zeros((1, 512))])
+    alone = floor_power(wave, 512, 8)[0, 1].max()
+    assert 0 < alone < 0.01 * (1 / 64)

@@ -27,7 +27,7 @@ EMBEDDED = Path(__file__).parent / "embedded" / "polyres-wave.safetensors"
 
 
 class WaveCodecConfig(CodecConfig):
-    """Sizes and rate; `fill`, `fill_high`, `scalars_per_step` and `synthesis` may be changed without other weights.
+    """Sizes and rate; what the decoder does and `scalars_per_step` may be changed without other weights.
 
     Args:
         front_end: `lapped`, the transform.
@@ -45,6 +45,8 @@ class WaveCodecConfig(CodecConfig):
         floor_bands: levels over frequency.
         fill: amplitude of the noise below 4 kHz, as a share of what was not kept.
         fill_high: the same above, where energy counts for more and error for less.
+        even_n_fft: window in samples in which the noise is made to keep to its levels.
+        even_rounds: how often; 0 leaves it as it is drawn, which delays nothing.
         refiner: sizes of the refiner; None leaves it out, and with it the KL latent.
     """
 
@@ -62,6 +64,8 @@ class WaveCodecConfig(CodecConfig):
     floor_bands: PositiveInt = 64
     fill: float = Field(default=0.5, ge=0, le=1)
     fill_high: float = Field(default=0.75, ge=0, le=1)
+    even_n_fft: PositiveInt = 1024
+    even_rounds: int = Field(default=0, ge=0)
     refiner: RefinerConfig | None = None
 
     @model_validator(mode="after")
@@ -74,6 +78,17 @@ class WaveCodecConfig(CodecConfig):
             raise ValueError(f"frame_samples {self.frame_samples} cannot be cut into {max(self.splits)} even blocks")
         if self.layout.step_samples % self.floor_block or self.floor_bands > self.floor_block:
             raise ValueError(f"floor_block {self.floor_block} must divide a step and hold {self.floor_bands} bands")
+        if self.even_rounds and (self.even_n_fft % 32 or self.layout.step_samples % (self.even_n_fft // 8)):
+            raise ValueError(
+                f"even_n_fft {self.even_n_fft} must be a multiple of 32, and an eighth of it divide "
+                f"{self.layout.step_samples}"
+            )
+        most = (self.layout.step_samples - self.frame_samples) // self.even_n_fft  # so that a step of context is enough
+        if self.even_rounds > most:
+            raise ValueError(
+                f"{self.even_rounds} rounds of {self.even_n_fft} samples reach beyond a step; "
+                f"even_rounds is at most {most}"
+            )
         if self.kept_scalars < 8 * self.frames_per_step:
             raise ValueError(f"scalars_per_step {self.scalars_per_step} leaves {self.kept_scalars} for coefficients")
         if self.synthesis == "refined" and self.refiner is None:
@@ -111,12 +126,19 @@ class WaveCodec(Codec):
 
     config: WaveCodecConfig
     phase_sensitive = True
-    free_settings: ClassVar[tuple[str, ...]] = ("fill", "fill_high", "scalars_per_step", "synthesis")
+    free_settings: ClassVar[tuple[str, ...]] = (
+        "fill",
+        "fill_high",
+        "even_n_fft",
+        "even_rounds",
+        "scalars_per_step",
+        "synthesis",
+    )
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "half": {"scalars_per_step": 742},
         "third": {"scalars_per_step": 495},
         "plain": {"synthesis": "lapped"},
-        "unfilled": {"synthesis": "lapped", "fill": 0.0, "fill_high": 0.0},
+        "unfilled": {"synthesis": "lapped", "fill": 0.0, "fill_high": 0.0, "even_rounds": 0},
     }
 
     def __init__(self, config: WaveCodecConfig, name: str = NAME, seed: int = 0) -> None:
@@ -155,7 +177,17 @@ class WaveCodec(Codec):
         c = self.config
         middles = floor_edges(c.floor_block, c.floor_bands)[1:] / c.floor_block * c.sample_rate_hz / 2
         fill = np.where(middles > FILL_HIGH_HZ, c.fill_high, c.fill)
-        return Plan(c.layout, self.tables, c.kept_scalars, c.floor_scalars, c.floor_block, c.floor_bands, fill)
+        return Plan(
+            layout=c.layout,
+            tables=self.tables,
+            budget=c.kept_scalars,
+            floor_budget=c.floor_scalars,
+            floor_block=c.floor_block,
+            floor_bands=c.floor_bands,
+            fill=fill,
+            even_n_fft=c.even_n_fft,
+            even_rounds=c.even_rounds,
+        )
 
     def code_state(self) -> Mapping[str, Tensor]:
         """Weights without which latents cannot be read: all."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from polyres.ops.mdct import lapped, unlapped
 from polyres.ops.sparse_contexts import Layout, Tables
+from polyres.ops.sparse_even import evened
 from polyres.ops.sparse_floor import decode_floor, encode_floor, floor_power, floor_wave
 from polyres.ops.sparse_step import SILENT_LOG2, Frames, decode_step, encode_step, noise, rows_of
 
@@ -60,6 +61,8 @@ class Plan:
         floor_block: samples between levels.
         floor_bands: levels over frequency.
         fill: amplitude of the noise in each band, as a share of what was not kept `[floor_bands]`.
+        even_n_fft: window in which the noise is made to keep to its levels.
+        even_rounds: how often; 0 leaves it as it is drawn.
     """
 
     layout: Layout
@@ -69,6 +72,8 @@ class Plan:
     floor_block: int
     floor_bands: int
     fill: Array
+    even_n_fft: int
+    even_rounds: int
 
     @property
     def floor_shape(self) -> tuple[int, int, int]:
@@ -143,12 +148,14 @@ def decode_layer(kept: Array, floor: Array, plan: Plan) -> tuple[Array, Array, A
     steps = [decode_step(column, plan.layout, rows) for column in kept.T]
     carried = unlapped(_blocks([frame for step in steps for frame in step.kept]))
     rms, draws = [], []
-    for column, levels in zip(kept.T, floor.T, strict=True):
-        rms.append(decode_floor(levels, plan.floor_shape, 2.0 ** float(column[0]), plan.tables.floor))
+    for column, coded in zip(kept.T, floor.T, strict=True):
+        rms.append(decode_floor(coded, plan.floor_shape, 2.0 ** float(column[0]), plan.tables.floor))
         seed = int(np.abs(column).astype(np.float64).sum() * 64)
         shape = (*plan.floor_shape[:2], plan.floor_block)
         draws.append(noise(seed, int(np.prod(shape))).reshape(shape))
-    added = floor_wave(plan.fill * np.concatenate(rms, axis=1), plan.floor_block, np.concatenate(draws, axis=1))
+    levels = plan.fill * np.concatenate(rms, axis=1)
+    added = floor_wave(levels, plan.floor_block, np.concatenate(draws, axis=1))
+    added = evened(carried, added, levels, plan.floor_block, plan.even_n_fft, plan.even_rounds)
     thresholds = np.where(kept[0] <= SILENT_LOG2, 0.0, 2.0 ** kept[0].astype(np.float64))
     return rotated(carried), rotated(added), thresholds
 

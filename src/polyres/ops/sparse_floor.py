@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
@@ -22,6 +23,10 @@ HEADER_WIDTH = 3
 _EVEN = [1024] * (1 << HEADER_WIDTH)
 ROUGHNESS = 4
 """Classes of how far the levels already known differ."""
+MEAN_POWER = 0.25
+"""Power to which powers are raised before they are averaged; 1 is the plain mean, 0 the geometric one."""
+_NOISE_MEAN = 2**MEAN_POWER * math.gamma(MEAN_POWER + 0.5) / math.sqrt(math.pi)
+"""What that mean is for normally distributed coefficients with a variance of 1."""
 UNIFORM = 0.8
 """Share of bands of equal width in the spacing of bands; the rest grow wider with frequency."""
 
@@ -45,7 +50,9 @@ def floor_edges(bins: int, bands: int) -> Array:
 
 
 def floor_power(rest: Array, block: int, bands: int) -> Array:
-    """Measure what is left out.
+    """Measure what is left out: a mean in which a few strong coefficients count for less than in a plain one.
+
+    For noise it is the mean power; where a band is empty but for a few lines, noise at the mean power would fill it.
 
     Args:
         rest: the wave less what was kept `[C, T]`, T a multiple of `block`.
@@ -53,11 +60,13 @@ def floor_power(rest: Array, block: int, bands: int) -> Array:
         bands: number of bands.
 
     Returns:
-        Mean power of the coefficients of each band `[C, T / block, bands]`.
+        Power of the coefficients of each band `[C, T / block, bands]`.
     """
-    spectrum = np.square(np.stack(lapped(rest, [block] * (rest.shape[-1] // block)), axis=1))
+    roots = np.abs(np.stack(lapped(rest, [block] * (rest.shape[-1] // block)), axis=1)) ** (2 * MEAN_POWER)
     pairs = itertools.pairwise(floor_edges(block, bands))
-    return np.stack([spectrum[..., low:high].mean(axis=-1) for low, high in pairs], axis=-1)
+    means = np.stack([roots[..., low:high].mean(axis=-1) for low, high in pairs], axis=-1)
+    found: Array = (means / _NOISE_MEAN) ** (1 / MEAN_POWER)
+    return found
 
 
 def floor_wave(rms: Array, block: int, draws: Array) -> Array:
