@@ -9,13 +9,14 @@ import soundfile
 import torch
 
 from polyres.cli.main import main
-from polyres.core.errors import ConfigError, OutputError, TrainingError
+from polyres.core.errors import ConfigError, OutputError, TrainingError, UnknownNameError
 from polyres.models.codec_registry import build_codec
 from polyres.models.network_weights import load_network
 from polyres.training.codec_export import write_codec
 from polyres.training.enhance_task import Trainee
-from polyres.training.reconstruct_config import ReconstructConfig, is_reconstruct
-from polyres.training.reconstruct_run import build_task, run_reconstruction
+from polyres.training.reconstruct_config import ReconstructConfig
+from polyres.training.reconstruct_run import build_task
+from polyres.training.run import run_training
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "reconstruct"
 NAMES = ("debug", "base", "learned_enhancer", "refiner", "refiner_informed", "autoencoder", "bandwidth")
@@ -81,7 +82,7 @@ def one_thread():
 )
 def test_a_run_learns_and_leaves_weights(tmp_path: Path, songs: Path, task: str, informed: bool, kind: str) -> None:
     path = recipe(tmp_path, songs, task, informed)
-    result = run_reconstruction(path, tmp_path / "run", ["epochs=3"])
+    result = run_training(path, tmp_path / "run", ["epochs=3"])
     assert result.step == 6
     found = load_network(tmp_path / "run", (kind,))
     assert found.card["epoch"] >= 1
@@ -99,7 +100,7 @@ def untrained(path: Path):
 @pytest.mark.slow
 def test_an_autoencoder_is_fine_tuned_and_is_a_codec_again(tmp_path: Path, songs: Path) -> None:
     path = recipe(tmp_path, songs, "autoencoder")
-    result = run_reconstruction(path, tmp_path / "run", ["epochs=4", "optimiser.lr=0.002"])
+    result = run_training(path, tmp_path / "run", ["epochs=4", "optimiser.lr=0.002"])
     task = build_task(ReconstructConfig.from_yaml(path))
     before = task.validate(untrained(path))
     assert result.best is not None
@@ -144,9 +145,9 @@ def test_gradients_reach_an_enhancer_through_the_frozen_decoder(tmp_path: Path, 
 @pytest.mark.slow
 def test_runs_go_on_where_they_were(tmp_path: Path, songs: Path) -> None:
     path = recipe(tmp_path, songs, "refiner")
-    whole = run_reconstruction(path, tmp_path / "whole")
-    run_reconstruction(path, tmp_path / "parts", ["epochs=2"])
-    parts = run_reconstruction(None, tmp_path / "parts", ["epochs=3"], resume=True)
+    whole = run_training(path, tmp_path / "whole")
+    run_training(path, tmp_path / "parts", ["epochs=2"])
+    parts = run_training(None, tmp_path / "parts", ["epochs=3"], resume=True)
     assert parts.step == whole.step
     one, other = (load_network(tmp_path / name).module.state_dict() for name in ("whole", "parts"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
@@ -166,7 +167,7 @@ def test_the_command_trains_by_the_task_of_the_recipe_and_what_it_leaves_can_be_
 
 
 def test_weights_to_start_from(tmp_path: Path, songs: Path) -> None:
-    run_reconstruction(recipe(tmp_path, songs, "refiner"), tmp_path / "run", ["epochs=1"])
+    run_training(recipe(tmp_path, songs, "refiner"), tmp_path / "run", ["epochs=1"])
     config = ReconstructConfig.from_yaml(recipe(tmp_path, songs, "refiner"), [f"init='{tmp_path / 'run'}'"])
     model, started = load_network(tmp_path / "run").module, build_task(config).build_model()
     assert all(torch.equal(value, started.state_dict()[name]) for name, value in model.state_dict().items())
@@ -193,8 +194,14 @@ def test_what_does_not_fit_is_refused(
     tmp_path: Path, songs: Path, changes: list[str], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        run_reconstruction(recipe(tmp_path, songs, "refiner"), tmp_path / "run", changes)
+        run_training(recipe(tmp_path, songs, "refiner"), tmp_path / "run", changes)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_task_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    (tmp_path / "odd.yaml").write_text("task: refinery\n", encoding="utf-8")
+    with pytest.raises(UnknownNameError, match="unknown task 'refinery'"):
+        run_training(tmp_path / "odd.yaml", tmp_path / "run")
 
 
 def test_codecs_without_an_autoencoder_cannot_be_fine_tuned(tmp_path: Path, songs: Path, monkeypatch) -> None:
@@ -218,8 +225,6 @@ def test_a_codec_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", [RECIPES / f"{name}.yaml" for name in NAMES], ids=NAMES)
 def test_every_recipe_is_valid_and_says_how_to_run_it(path: Path) -> None:
-    assert is_reconstruct(path)
-    assert not is_reconstruct(RECIPES.parent / "base.yaml")
     config = ReconstructConfig.from_yaml(path)
     assert ReconstructConfig.from_dict(config.to_dict()) == config
     assert f"polyres train recipes/reconstruct/{path.name} " in path.read_text(encoding="utf-8")

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from polyres.models.audioldm2_lag import estimate_lag
 from polyres.models.audioldm2_parts import (
-    FRAMES_PER_STEP,
     REPOSITORIES,
     TINY,
     hub_folder,
@@ -22,16 +21,12 @@ from polyres.models.audioldm2_parts import (
     load_vocoder,
     tiny_folder,
 )
-from polyres.models.codec_base import CODEC_FILES, CODECS, Codec, CodecConfig, Latents, check_codec_wave
-from polyres.nn.enhance import ENHANCERS, enhance
-from polyres.nn.enhance_context import EnhanceContext, MelStatistics
-from polyres.nn.post_filter import POST_FILTERS, post_filter
-from polyres.ops.mel import AUDIOLDM2_16K, MelConfig, audioldm2_log_mel, mel_framing, require_front_end
+from polyres.models.codec_base import CODEC_FILES, CODECS
+from polyres.models.mel_chain import FRAMES_PER_STEP, MelChain, MelChainConfig
+from polyres.ops.mel import AUDIOLDM2_16K, MelConfig, audioldm2_log_mel, require_front_end
 from polyres.ops.mel_controls import MEL_CONTROLS
-from polyres.ops.mel_inverse import MEL_INVERSES, log_mel_to_linear
-from polyres.ops.phase import PHASE_METHODS, reconstruct_framed
 
-FRONT_END, VOCODER = "audioldm2", "vocoder"
+FRONT_END = "audioldm2"
 WINDOW_STEPS = 256
 """10.24 s, on which the weights were trained: attention and group norms see the whole window."""
 CONTEXT_STEPS = 24
@@ -39,58 +34,36 @@ CONTEXT_STEPS = 24
 logger = logging.getLogger("polyres")
 
 
-class AudioLDM2Config(CodecConfig):
-    """AudioLDM2 as a codec.
+class AudioLDM2Config(MelChainConfig):
+    """AudioLDM2 as a codec; see `MelChainConfig`.
 
     Attributes:
         front_end: `audioldm2`, or one of the wrong ones in MEL_CONTROLS.
-        autoencoder: `mode` of the posterior; `sample` draws from it; `doubled_scaling` scales latents for the
-            diffusion model and once more instead of back; `none` leaves it out: the latent is the mel spectrogram.
-        synthesis: `vocoder`, or a phase method on magnitudes that fit the mel spectrogram.
-        strength: of the enhancer.
-        seed: of everything random.
-        mel_inverse: how magnitudes are found for a phase method.
-        phase_iterations: of a phase method.
-        mel: the front end; other settings than those of the training are refused.
+        autoencoder: as for all chains; `doubled_scaling` scales latents for the diffusion model and once more instead
+            of back.
         vocoder: folder of another vocoder.
     """
 
     front_end: str = FRONT_END
     autoencoder: Literal["mode", "sample", "doubled_scaling", "none"] = "mode"
-    synthesis: str = VOCODER
-    strength: float = Field(default=1.0, ge=0)
-    seed: int = Field(default=0, ge=0)
-    mel_inverse: str = "nnls"
-    phase_iterations: int = Field(default=32, ge=0)
     mel: MelConfig = AUDIOLDM2_16K
     vocoder: str | None = None
 
     @model_validator(mode="after")
-    def _known(self) -> AudioLDM2Config:
+    def _has_front_end(self) -> AudioLDM2Config:
         """Refuse names that no catalogue has."""
         if self.front_end != FRONT_END:
             MEL_CONTROLS.get(self.front_end)
-        if self.synthesis != VOCODER:
-            PHASE_METHODS.get(self.synthesis)
-        if self.enhancer is not None:
-            ENHANCERS.get(self.enhancer)
-        if self.post_filter is not None:
-            POST_FILTERS.get(self.post_filter)
-        MEL_INVERSES.get(self.mel_inverse)
         return self
 
 
-class AudioLDM2Codec(Codec):
+class AudioLDM2Codec(MelChain):
     """Mel spectrogram, autoencoder, vocoder; each channel on its own, 3200 numbers per second of it."""
 
     sample_rate_hz = AUDIOLDM2_16K.sample_rate_hz
-    audio_channels = 1
     hop_samples = FRAMES_PER_STEP * AUDIOLDM2_16K.hop_length
     window_samples = WINDOW_STEPS * hop_samples
     context_samples = CONTEXT_STEPS * hop_samples
-    phase_sensitive = False
-    level: ClassVar[Literal["peak", "none"]] = "peak"
-    joins_features: ClassVar[bool] = True
     free_settings = (*(name for name in AudioLDM2Config.model_fields if name != "mel"),)
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "decibel_front_end": {"front_end": "decibel_front_end"},
@@ -115,8 +88,6 @@ class AudioLDM2Codec(Codec):
         self.autoencoder = autoencoder.requires_grad_(False)
         self.vocoder = vocoder.requires_grad_(False)
         self._lag: int | None = None
-        self.target: MelStatistics | None = None
-        """What enhancers that match averages are told; per channel."""
 
     @property
     def settings(self) -> AudioLDM2Config:
@@ -165,91 +136,26 @@ class AudioLDM2Codec(Codec):
         front_end = self.settings.front_end
         return audioldm2_log_mel(wave) if front_end == FRONT_END else MEL_CONTROLS.build(front_end, wave)
 
-    def encode(self, wave: Tensor) -> Latents:
-        """Turn waves into latents; see `Codec.encode`: "z" `[B, 8, T / 640, 16]`."""
-        check_codec_wave(wave, self)
-        return {"z": self._to_latent(self.mel(wave))}
-
-    def decode(self, latents: Latents, length_samples: int) -> Tensor:
-        """Turn latents into waves; see `Codec.decode`."""
-        return self.from_features(self.to_features(latents), length_samples)
-
-    def to_features(self, latents: Latents) -> Latents:
-        """Decode latents to log-mel spectra "mel" `[B, 1, N', 64]`, enhanced where the enhancer works on those."""
-        mel = self._to_mel(latents["z"])
-        return {"mel": self._enhanced(mel[:, 0], "mel")[:, None]}
-
-    def from_features(self, features: Latents, length_samples: int) -> Tensor:
-        """Make waves of log-mel spectra, by the vocoder or a phase method."""
-        mel, config = features["mel"], self.settings
-        if config.synthesis == VOCODER:
-            spoken = self._vocode(mel[:, 0])
-            wave = _shifted(spoken, self.lag_samples, length_samples)[:, None]
-        else:
-            wave = self._from_magnitude(log_mel_to_linear(mel, config.mel, config.mel_inverse), length_samples)
-        return wave if config.post_filter is None else post_filter(config.post_filter, wave, self.sample_rate_hz)
-
-    def enhance(self, latents: Latents) -> Latents:
-        """Change latents by the enhancer of the config, where it works on latents."""
-        return {"z": self._enhanced(latents["z"], "latent")}
-
-    def stages(self, wave: Tensor) -> dict[str, Tensor]:
-        """Encode and decode, and keep every intermediate; see `Codec.stages`."""
-        check_codec_wave(wave, self)
-        config = self.settings
-        found = {"mel": self.mel(wave)}
-        found["latent"] = self._to_latent(found["mel"])
-        latents = {"z": found["latent"]}
-        if config.enhancer is not None:
-            latents = self.enhance(latents)
-            found["latent_enhanced"] = latents["z"]
-        features = self.to_features(latents)
-        found["mel_decoded"] = features["mel"]
-        if config.synthesis != VOCODER:
-            magnitude = log_mel_to_linear(features["mel"], config.mel, config.mel_inverse)
-            found["magnitude"] = magnitude.transpose(-1, -2)
-        found["wave"] = self.from_features(features, wave.shape[-1])
-        return found
+    def _speak(self, mel: Tensor, length_samples: int) -> Tensor:
+        return _shifted(self._vocode(mel), self.lag_samples, length_samples)
 
     def _to_latent(self, mel: Tensor) -> Tensor:
-        config = self.settings
-        if config.autoencoder == "none":
-            return mel.reshape(mel.shape[0], -1, FRAMES_PER_STEP, mel.shape[-1]).transpose(1, 2)
-        posterior = self.autoencoder.encode(mel).latent_dist
-        if config.autoencoder == "sample":
-            return posterior.sample(torch.Generator(mel.device).manual_seed(config.seed))
-        z: Tensor = posterior.mode()
-        return z * self.autoencoder.config.scaling_factor if config.autoencoder == "doubled_scaling" else z
+        z = super()._to_latent(mel)
+        return z * self._scale if self.settings.autoencoder == "doubled_scaling" else z
 
     def _to_mel(self, z: Tensor) -> Tensor:
-        config = self.settings
-        if config.autoencoder == "none":
-            return z.transpose(1, 2).flatten(1, 2)[:, None]
-        if config.autoencoder == "doubled_scaling":
-            z = z * self.autoencoder.config.scaling_factor
-        mel: Tensor = self.autoencoder.decode(z).sample
-        return mel
+        return super()._to_mel(z * self._scale if self.settings.autoencoder == "doubled_scaling" else z)
 
-    def _enhanced(self, tensor: Tensor, domain: str) -> Tensor:
-        config = self.settings
-        if config.enhancer is None or ENHANCERS.build(config.enhancer).domain != domain:
-            return tensor
-        context = EnhanceContext(
-            seed=config.seed, decode=lambda z: self._to_mel(z)[:, 0], mel=config.mel, target=self.target
-        )
-        return enhance(config.enhancer, tensor, config.strength, context)
+    @property
+    def _scale(self) -> float:
+        """What the diffusion model multiplies latents by."""
+        return float(cast(Any, self.autoencoder).config.scaling_factor)
 
     def _vocode(self, mel: Tensor) -> Tensor:
         """Speak `[B, N, 64]` as `[B, L]`, in full precision: half of it costs much over that many layers."""
         with torch.autocast(self.device.type, enabled=False), torch.no_grad():
             wave: Tensor = self.vocoder(mel.float().to(self.device))
         return wave
-
-    def _from_magnitude(self, magnitude: Tensor, length_samples: int) -> Tensor:
-        config = self.settings
-        framing = mel_framing(config.mel, magnitude.shape[-1] * config.mel.hop_length)
-        wave = reconstruct_framed(magnitude, config.synthesis, framing, config.phase_iterations, config.seed)
-        return wave[..., :length_samples]
 
 
 def _shifted(wave: Tensor, lag: int, length_samples: int) -> Tensor:

@@ -18,6 +18,7 @@ from torch import nn
 
 from polyres.core.errors import OfflineError, WeightsError
 from polyres.models.hub import cache_folder
+from polyres.models.mel_chain import FRAMES_PER_STEP
 from polyres.models.weights import one_line
 from polyres.ops.mel import MelConfig, require_front_end
 
@@ -30,9 +31,6 @@ REPOSITORIES = {
 
 LICENCE = "CC BY-NC-SA 4.0: not for commercial use"
 TINY = "audioldm2_tiny"
-FRAMES_PER_STEP = 4
-"""Mel frames, and mel bins, per latent."""
-
 _FILES = ("vae/config.json", "vae/*.safetensors", "vocoder/config.json", "vocoder/*.safetensors")
 _TINY_VERSION = 1
 _TINY_SEED = 20

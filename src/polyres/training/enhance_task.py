@@ -21,6 +21,7 @@ from polyres.nn.perceptual import PerceptualDistance
 from polyres.ops.mel_bands import mel_centres_hz
 from polyres.training.codec_export import write_codec
 from polyres.training.loading import Prepare
+from polyres.training.mel_codec_config import MelTrainConfig
 from polyres.training.reconstruct_config import ReconstructConfig
 from polyres.training.separation import resolve_roots
 from polyres.training.task import Forward
@@ -44,7 +45,7 @@ def gradient_norm(model: nn.Module) -> dict[str, float]:
 class MixtureData:
     """Mixtures to train and to validate on, as a recipe names them."""
 
-    def __init__(self, config: ReconstructConfig) -> None:
+    def __init__(self, config: ReconstructConfig | MelTrainConfig) -> None:
         """Find the data.
 
         Args:

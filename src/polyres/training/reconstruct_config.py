@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from polyres.core.yaml_files import read_yaml
 from polyres.data.datasets import StemsConfig
 from polyres.nn.bandwidth import BandwidthConfig
 from polyres.nn.refine import ResidualConfig
@@ -62,18 +60,3 @@ class ReconstructConfig(SolverConfig):
         if self.task == "autoencoder" and self.init is not None:
             raise ValueError("an autoencoder starts from the weights of its codec; name them in codec, not in init")
         return self
-
-
-def is_reconstruct(path: Path) -> bool:
-    """Say whether a recipe is one of these, and not for a separator.
-
-    Args:
-        path: YAML file.
-
-    Returns:
-        True if it says a task.
-
-    Raises:
-        ConfigError: if it cannot be read.
-    """
-    return "task" in read_yaml(path)

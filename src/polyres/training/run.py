@@ -10,11 +10,10 @@ import torch
 from lightning_fabric import Fabric
 
 from polyres.core.errors import PolyresError, TrainingError
-from polyres.training.codec_run import is_codec_recipe, run_codec_training
+from polyres.core.yaml_files import read_yaml
 from polyres.training.devices import build_fabric
 from polyres.training.ranks import Ranks
-from polyres.training.reconstruct_config import is_reconstruct
-from polyres.training.reconstruct_run import run_reconstruction
+from polyres.training.reconstruct_run import run_task
 from polyres.training.run_folder import CONFIG_FILE, RunFolder
 from polyres.training.run_lock import held, refuse_if_held
 from polyres.training.separation import SeparationTask, TrainConfig
@@ -26,7 +25,7 @@ from polyres.training.state import TrainResult
 def run_training(recipe: Path | None, out: Path, overrides: Sequence[str] = (), resume: bool = False) -> TrainResult:
     """Train a separator, or go on with it; prints a summary before and after on standard error.
 
-    A recipe that says a `task` is one of `ReconstructConfig` and trained as such.
+    A recipe that says a `task` is for something else, see `run_task`, and trained as such.
 
     Args:
         recipe: YAML file; None takes the config of the run that is resumed.
@@ -40,16 +39,17 @@ def run_training(recipe: Path | None, out: Path, overrides: Sequence[str] = (), 
     Raises:
         TrainingError: if the run cannot start or go on, has diverged, or is going on already.
         ConfigError: if recipe or overrides are wrong, or a source is in no track.
+        UnknownNameError: if the recipe's task is not known.
         InputError: if a root of the data has no readable track.
         OutputError: if the run folder cannot be written.
     """
     if recipe is None and not (out / CONFIG_FILE).exists():
         raise TrainingError(f"{out} holds no run to resume; name a recipe to start one there")
-    if is_codec_recipe(recipe if recipe is not None else out / CONFIG_FILE):
-        return run_codec_training(recipe, out, overrides, resume)
-    if is_reconstruct(recipe if recipe is not None else out / CONFIG_FILE):
-        return run_reconstruction(recipe, out, overrides, resume)
-    config = TrainConfig.from_yaml(recipe if recipe is not None else out / CONFIG_FILE, overrides)
+    path = recipe if recipe is not None else out / CONFIG_FILE
+    task = read_yaml(path).get("task")
+    if task is not None:
+        return run_task(task, path, out, overrides, resume)
+    config = TrainConfig.from_yaml(path, overrides)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     fabric = build_fabric(config)
