@@ -16,7 +16,7 @@ from polyres.inference.manifest import MANIFEST_NAME, InputId, Manifest, StemRec
 from polyres.models.separator import Separator, SeparatorConfig
 from polyres.models.weights import save_separator
 from polyres.nn.transformer import TransformerConfig
-from polyres.studio.engines import Choice, Made, Progress
+from polyres.studio.engines import Choice, Engine, Made, Progress
 from polyres.studio.options import StudioOptions
 from polyres.studio.server import create_app
 
@@ -94,7 +94,7 @@ class QuickEngine:
 
 
 @contextmanager
-def studio(engine: QuickEngine | None = None, options: StudioOptions | None = None) -> Iterator[TestClient]:
+def studio(engine: Engine | None = None, options: StudioOptions | None = None) -> Iterator[TestClient]:
     app = create_app(engine or QuickEngine(), options)
     with TestClient(app, headers=VISITOR) as http:
         yield http

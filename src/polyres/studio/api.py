@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
 from polyres.data.names import safe_name
-from polyres.studio.desk import Desk
+from polyres.studio.desk import Desk, FullError
 from polyres.studio.mixing import Strip, mix
 from polyres.studio.songs import Song, Work
 
@@ -67,7 +67,7 @@ async def add_song(request: Request, desk: DeskOf, visitor: Visitor, name: str =
     announced = request.headers.get("content-length", "0")
     if not announced.isdigit() or int(announced) > most:
         return _too_large(most)
-    path = await run_in_threadpool(desk.room_for_upload)
+    path = await run_in_threadpool(desk.room_for_upload, int(announced))
     received, complete = 0, False
     try:
         with path.open("wb") as file:
@@ -79,6 +79,8 @@ async def add_song(request: Request, desk: DeskOf, visitor: Visitor, name: str =
         complete = True
     except ClientDisconnect:
         return Response(status_code=400)
+    except OSError as error:
+        raise FullError(f"the studio could not keep this file ({error.strerror}); try again later") from error
     finally:
         if not complete:
             shutil.rmtree(path.parent, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
 import secrets
 import shutil
@@ -11,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from polyres.studio.songs import Lane, Song, State, Work, ending_of, facts_of
 from polyres.studio.views import view_of
 
 ORIGINAL = "original"
+_PREFIX = "polyres-studio-"
 _SWEEP_S = 60.0
+_LEFT_OVER_S = 24 * 3600.0
 
 
 class FullError(PolyresError):
@@ -46,7 +50,8 @@ class Desk:
     def __init__(self, engine: Engine, options: StudioOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self.engine = engine
         self.options = options
-        self.folder = Path(tempfile.mkdtemp(prefix="polyres-studio-"))
+        remove_left_over()
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self._clock = clock
         self._songs: dict[str, Song] = {}
         self._lock = threading.RLock()
@@ -67,14 +72,17 @@ class Desk:
 
     # -- songs --------------------------------------------------------------------------------------------------------
 
-    def room_for_upload(self) -> Path:
+    def room_for_upload(self, size_bytes: int = 0) -> Path:
         """Return the path of a new file to receive a song.
 
+        Args:
+            size_bytes: how large it is said to be; 0 if that is not known.
+
         Raises:
-            FullError: if disk space or the number of jobs is used up.
+            FullError: if disk space is used up.
         """
         self.sweep()
-        self._check_room(0)
+        self._check_room(size_bytes)
         folder = self.folder / secrets.token_hex(12)
         folder.mkdir()
         return folder / "upload"
@@ -161,7 +169,7 @@ class Desk:
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
     def ask(self, song_id: str, choice_id: str) -> Work:
-        """Queue a job; a song that went through the same already keeps that result.
+        """Queue a job; a song that went through the same already keeps that result, but for one that failed.
 
         Args:
             song_id: of the song.
@@ -187,6 +195,8 @@ class Desk:
             if waiting >= self.options.max_waiting:
                 raise FullError(f"{waiting} songs are waiting already; try again when some are done")
             self._check_room(6 * 3 * song.length_samples * song.info.channels)
+            for failed in [one.id for one in song.works.values() if one.choice == choice and one.state == "failed"]:
+                del song.works[failed]
             work = Work(secrets.token_hex(12), choice, song.path.parent / secrets.token_hex(4))
             song.works[work.id] = work
         self._queue.put((song, work))
@@ -245,7 +255,7 @@ class Desk:
         return [(work.id, work.state) for _, work in entries if work.state == "queued"]
 
     def _check_room(self, more_bytes: int) -> None:
-        used = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        used = _size_bytes(self.folder)
         free = shutil.disk_usage(self.folder).free
         if used + more_bytes > self.options.max_total_bytes or more_bytes > free:
             raise FullError("the studio's disk is full; remove a song, or try again later")
@@ -254,6 +264,8 @@ class Desk:
 
     def _run(self) -> None:
         while True:
+            with suppress(OSError):
+                os.utime(self.folder)  # tells other studios that this one lives
             try:
                 entry = self._queue.get(timeout=_SWEEP_S)
             except queue.Empty:
@@ -343,3 +355,32 @@ class Desk:
             "rate_hz": played_rate_hz(song.info.sample_rate_hz),
             "length_samples": work.length_samples,
         }
+
+
+def remove_left_over(now_s: float | None = None) -> list[Path]:
+    """Remove what studios that were killed left behind: folders that none has touched for a day.
+
+    Args:
+        now_s: time since the epoch; now if None.
+
+    Returns:
+        What was removed.
+    """
+    oldest = (time.time() if now_s is None else now_s) - _LEFT_OVER_S
+    gone = []
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another studio may be faster, or it is another user's
+            if folder.is_dir() and not folder.is_symlink() and folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder)
+                gone.append(folder)
+    return gone
+
+
+def _size_bytes(folder: Path) -> int:
+    """Add up the files below a folder while others come and go."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(parent, name)).st_size
+    return total

@@ -1,0 +1,358 @@
+"""One job at a time in the order they came, limits of room, and nothing left behind, whatever is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from polyres.core.errors import ConfigError, InputError, UnknownNameError
+from polyres.studio import desk as desk_module
+from polyres.studio.desk import Desk, remove_left_over
+from polyres.studio.engines import Choice, Made, PolyresEngine, Progress
+from polyres.studio.options import StudioOptions
+from polyres.studio.server import create_app
+from polyres.studio.songs import Work
+from tests.studio.studios import QuickEngine, song, studio, tiny_weights
+from tests.studio.test_api import ask, detail, done, drop
+
+VISITOR = "visitor-0123456789abcdef"
+
+
+@pytest.fixture
+def engine() -> QuickEngine:
+    return QuickEngine()
+
+
+@pytest.fixture
+def desk(engine: QuickEngine) -> Iterator[Desk]:
+    opened = Desk(engine, StudioOptions())
+    yield opened
+    engine.go_on.set()
+    opened.close()
+    assert not opened.folder.exists()
+
+
+def put(desk: Desk, path: Path, name: str = "a.wav") -> str:
+    received = desk.room_for_upload()
+    shutil.copyfile(path, received)
+    return desk.add_song(received, name, VISITOR).id
+
+
+def over(work: Work) -> Work:
+    for _ in range(3000):
+        if not work.active:
+            return work
+        time.sleep(0.01)
+    raise TimeoutError(work.state)
+
+
+# -- the queue --------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_run_one_at_a_time_in_the_order_they_came(tmp_path: Path) -> None:
+    running, most, order = 0, 0, []
+    lock = threading.Lock()
+
+    class CountingEngine(QuickEngine):
+        def run(self, choice: Choice, song: Path, folder: Path, progress: Progress) -> Made:
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+                order.append(choice.label)
+            made = super().run(choice, song, folder, progress)
+            with lock:
+                running -= 1
+            return made
+
+    engine = CountingEngine()
+    engine.go_on.clear()
+    desk = Desk(engine, StudioOptions())
+    try:
+        songs = [put(desk, song(tmp_path / "a.wav", 0.1)) for _ in range(2)]
+        wanted = [(songs[0], "sides"), (songs[1], "halves"), (songs[1], "sides"), (songs[0], "halves")]
+        works = [desk.ask(song_id, f"separate:{label}") for song_id, label in wanted]
+        assert engine.started.wait(10)
+        assert [desk.ahead(work) for work in works] == [0, 1, 2, 3]
+        desk.cancel(works[1].id)
+        assert [desk.ahead(work) for work in works[2:]] == [1, 2]
+        engine.go_on.set()
+        assert [over(work).state for work in works] == ["done", "cancelled", "done", "done"]
+        assert order == ["sides", "sides", "halves"]
+        assert most == 1
+    finally:
+        engine.go_on.set()
+        desk.close()
+
+
+def test_progress_goes_up_and_tells_the_time_left(desk: Desk, engine: QuickEngine, tmp_path: Path) -> None:
+    now = [100.0]
+    desk._clock = lambda: now[0]
+    engine.go_on.clear()
+    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
+    work = desk.ask(song_id, "separate:sides")
+    assert engine.started.wait(10)
+    while work.share < 0.45:  # the half of the engine's nine tenths
+        time.sleep(0.01)
+    now[0] = 109.0
+    told_work = desk.told(desk.song(song_id))["works"][0]
+    assert (told_work["state"], told_work["share"], told_work["seconds"]) == ("working", 0.45, 9.0)
+    assert told_work["left_s"] == 11.0
+    engine.go_on.set()
+    assert over(work).share == 1
+    assert desk.told(desk.song(song_id))["works"][0]["left_s"] is None
+
+
+def test_what_failed_can_be_tried_again(desk: Desk, engine: QuickEngine, tmp_path: Path) -> None:
+    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
+    first = over(desk.ask(song_id, "separate:broken"))
+    assert (first.state, first.error) == ("failed", "a.wav: is not music")
+    assert not first.folder.exists()
+    second = over(desk.ask(song_id, "separate:broken"))
+    assert [work["id"] for work in desk.told(desk.song(song_id))["works"]] == [second.id] != [first.id]
+    assert engine.runs == 2
+
+
+def test_a_real_separation_that_is_cancelled_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+    engine = PolyresEngine([str(tiny_weights(tmp_path / "tiny.safetensors"))], [], "cpu")
+    desk = Desk(engine, StudioOptions())
+    try:
+        song_id = put(desk, song(tmp_path / "a.wav", 20))
+        work = desk.ask(song_id, "separate:tiny")
+        while work.share < 0.1 and work.active:
+            time.sleep(0.001)
+        assert (work.state, any(work.folder.rglob("*"))) == ("working", True)
+        desk.cancel(work.id)
+        assert over(work).state == "cancelled"
+        assert work.share < 0.9
+        assert [path.name for path in (desk.folder / song_id).rglob("*")] == ["song.wav"]
+        # The model still works for the next one.
+        short = desk.ask(put(desk, song(tmp_path / "b.wav", 0.2)), "separate:tiny")
+        assert over(short).state == "done"
+    finally:
+        desk.close()
+
+
+def test_a_song_that_is_removed_while_it_is_worked_on_goes_with_all_its_files(
+    desk: Desk, engine: QuickEngine, tmp_path: Path
+) -> None:
+    engine.go_on.clear()
+    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
+    work = desk.ask(song_id, "separate:sides")
+    assert engine.started.wait(10)
+    desk.remove_song(song_id)
+    over(work)
+    for _ in range(1000):
+        if not (desk.folder / song_id).exists():
+            break
+        time.sleep(0.01)
+    assert list(desk.folder.iterdir()) == []
+    with pytest.raises(UnknownNameError, match="drop it again"):
+        desk.song(song_id)
+    with pytest.raises(UnknownNameError, match="drop the song again"):
+        desk.work(work.id)
+
+
+def test_only_finished_jobs_have_results(desk: Desk, engine: QuickEngine, tmp_path: Path) -> None:
+    engine.go_on.clear()
+    work = desk.ask(put(desk, song(tmp_path / "a.wav", 0.1)), "separate:sides")
+    with pytest.raises(ConfigError, match="nothing to hear yet"):
+        desk.finished(work.id)
+    with pytest.raises(UnknownNameError, match="no 'separate:none' here; choose one of separate:sides, "):
+        desk.ask(next(iter(desk._songs)), "separate:none")
+
+
+# -- room -------------------------------------------------------------------------------------------------------------
+
+
+def test_room_is_measured_while_files_come_and_go(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        (desk.folder / f"{number}").write_bytes(bytes(100))
+    walk = os.walk
+
+    def removing(folder: Path) -> Iterator[Any]:
+        for entry in walk(folder):
+            yield entry
+            (desk.folder / "3").unlink(missing_ok=True)
+
+    assert desk_module._size_bytes(desk.folder) == 2000
+    monkeypatch.setattr(
+        os, "walk", lambda folder: ((parent, names, [*files, "gone"]) for parent, names, files in removing(folder))
+    )
+    assert desk_module._size_bytes(desk.folder) == 2000
+
+
+def test_a_file_that_is_announced_larger_than_the_room_is_not_received(tmp_path: Path) -> None:
+    path = song(tmp_path / "a.wav", 0.5)
+    with studio(options=StudioOptions(max_total_bytes=path.stat().st_size + 100)) as http:
+        desk = http.app.state.desk  # type: ignore[attr-defined]
+        drop(http, path)
+        refused = http.post("/api/songs", params={"name": "b.wav"}, content=path.read_bytes())
+        assert "the studio's disk is full; remove a song" in detail(refused, 503)
+        assert len(list(desk.folder.iterdir())) == 1
+
+
+def test_a_disk_that_fills_up_while_a_song_comes_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullFile:
+        def __enter__(self) -> FullFile:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def write(self, _: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+    opened = Path.open
+    path = song(tmp_path / "a.wav", 0.1)
+    with studio() as http:
+        content = path.read_bytes()
+        monkeypatch.setattr(Path, "open", lambda self, *a: FullFile() if self.name == "upload" else opened(self, *a))
+        answer = http.post("/api/songs", params={"name": "a.wav"}, content=content)
+        assert "could not keep this file (No space left on device)" in detail(answer, 503)
+        monkeypatch.undo()
+        assert list(http.app.state.desk.folder.iterdir()) == []  # type: ignore[attr-defined]
+
+
+def test_a_large_song_is_never_whole_in_memory(tmp_path: Path) -> None:
+    size = 24 << 20
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros((size // 4, 2), np.int16), 44_100)
+    app = create_app(QuickEngine(), StudioOptions(max_minutes=3))
+    answers: list[Any] = []
+
+    async def upload() -> None:
+        headers = [(b"x-studio-visitor", VISITOR.encode()), (b"host", b"testserver")]
+        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
+        scope |= {"path": "/api/songs", "raw_path": b"/api/songs", "query_string": b"name=a.wav", "headers": headers}
+        scope |= {"client": ("127.0.0.1", 1), "server": ("testserver", 80), "root_path": ""}
+        with path.open("rb") as file:
+
+            async def receive() -> dict[str, Any]:
+                piece = file.read(1 << 16)
+                return {"type": "http.request", "body": piece, "more_body": bool(piece)}
+
+            async def send(message: Any) -> None:
+                answers.append(message)
+
+            await app(scope, receive, send)
+
+    tracemalloc.start()
+    asyncio.run(upload())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    app.state.desk.close()
+    assert answers[0]["status"] == 201
+    assert peak < size / 4
+
+
+# -- what is dropped --------------------------------------------------------------------------------------------------
+
+NAMES = st.one_of(
+    st.text(max_size=300),
+    st.sampled_from(
+        ["../../etc/passwd", "..\\..\\x.wav", "a\"b'.wav", "a\r\nset-cookie: x.wav", "<b>.mp3", "con.wav", "/", "."]
+    ),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=NAMES.filter(lambda name: max(name, default=" ") < "\ud800" or min(name) > "\udfff"))
+def test_whatever_a_song_is_called_it_lies_in_its_own_folder(desk: Desk, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.wav"
+    if not path.exists():
+        song(path, 0.05)
+    kept = desk.song(put(desk, path, name))
+    assert kept.path.parent.parent == desk.folder
+    assert kept.path.name.startswith("song")
+    assert "/" not in kept.name
+    assert "\\" not in kept.name
+    assert kept.name.isprintable() or kept.name
+    assert len(kept.name.encode()) <= 120
+    desk.remove_song(kept.id)
+    assert list(desk.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a\"b'.wav", "歌.wav", "a;b.wav", "a\r\nb.wav", "../a.wav", "100 %.wav"])
+def test_results_of_odd_names_can_be_taken_away(tmp_path: Path, name: str) -> None:
+    with studio() as http:
+        work_id = ask(http, drop(http, song(tmp_path / "a.wav", 0.1), name))
+        done(http, work_id)
+        for what in ("stems.zip", "mix.wav?strips=low:0:0"):
+            answer = http.get(f"/api/works/{work_id}/{what}")
+            assert answer.status_code == 200
+            assert "set-cookie" not in answer.headers
+            assert answer.headers["content-disposition"].startswith("attachment")
+
+
+def test_songs_that_are_cut_or_broken_say_so(tmp_path: Path) -> None:
+    whole = song(tmp_path / "a.wav", 2)
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(whole.read_bytes()[:100_000])
+    broken = tmp_path / "nan.wav"
+    soundfile.write(broken, np.full((9000, 2), np.nan, np.float32), 44_100, subtype="FLOAT")
+    engine = PolyresEngine([str(tiny_weights(tmp_path / "tiny.safetensors"))], [], "cpu")
+    with studio(engine) as http:
+        work = done(http, ask(http, drop(http, cut, "cut.wav"), "separate:tiny"))
+        assert work["state"] == "done"
+        assert work["warnings"] == ["cut.wav ends early: 0.57 s of 2.00 s could be read"]
+        assert work["length_samples"] == 24_989
+        work = done(http, ask(http, drop(http, broken, "nan.wav"), "separate:tiny"))
+        assert work["state"] == "failed"
+        assert "nan.wav holds a NaN sample at 0.000 s" in work["error"]
+        assert str(tmp_path) not in work["error"]
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"ID3" + bytes(500), b"\x00" * 9999, b"fLaC" + bytes(99)])
+def test_what_is_no_song_is_refused_and_removed(desk: Desk, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.mp3"):
+        put(desk, tmp_path / "x", "x.mp3")
+    assert list(desk.folder.iterdir()) == []
+
+
+# -- leaving ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_killed_studio_left_is_removed_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, young = tmp_path / "polyres-studio-old", tmp_path / "polyres-studio-young"
+    other, link = tmp_path / "another-old", tmp_path / "polyres-studio-link"
+    for folder in (old, young, other):
+        (folder / "song").mkdir(parents=True)
+        (folder / "song" / "song.wav").write_bytes(b"x")
+    link.symlink_to(other)
+    now_s = time.time()
+    for folder in (old, other):
+        os.utime(folder, (now_s - 90_000, now_s - 90_000))
+    assert remove_left_over(now_s) == [old]
+    assert {path.name for path in tmp_path.iterdir()} == {young.name, other.name, link.name}
+
+
+def test_a_studio_that_ends_stops_its_job_and_removes_everything(tmp_path: Path) -> None:
+    engine = QuickEngine()
+    engine.go_on.clear()
+    desk = Desk(engine, StudioOptions())
+    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
+    works = [desk.ask(song_id, "separate:sides"), desk.ask(song_id, "separate:halves")]
+    assert engine.started.wait(10)
+    desk.close()
+    assert not desk.folder.exists()
+    assert engine.runs == 1
+    assert works[0].state == "cancelled"
