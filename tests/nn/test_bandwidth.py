@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from polyres.core.errors import ConfigError, InputError
-from polyres.nn.bandwidth import BandwidthConfig, BandwidthExtender, copy_low_band, low_band
+from polyres.nn.bandwidth import BandwidthConfig, BandwidthExtender, copy_low_band, extend, low_band
 
 CONFIG = BandwidthConfig(sample_rate_hz=16000, cutoff_hz=3500, n_fft=256, width=16, depth=2)
 
@@ -109,3 +109,33 @@ def test_wrong_settings_and_waves_are_refused() -> None:
         BandwidthConfig.from_dict({"n_fft": 250})
     with pytest.raises(InputError, match=r"waves \[B, C, T\] are extended, nothing empty, got \[1, 100\]"):
         BandwidthExtender(CONFIG)(torch.zeros(1, 100))
+
+
+def test_what_a_codec_has_above_the_cutoff_is_replaced_and_what_is_below_stays() -> None:
+    model = awake()
+    below, above = sine(1000), sine(5000)
+    inside = slice(600, -600)
+    with torch.no_grad():
+        made = extend(model, below + 0.1 * above) - extend(model, below)
+        wide = extend(model, below)
+    assert float(made[..., inside].norm()) < 0.02 * float(0.1 * above.norm())
+    kept = low_band(wide, CONFIG) - below
+    assert float(kept[..., inside].norm() / below.norm()) < 2e-3
+    # Away from the cutoff the decoded band comes back bit-near: spectra of both, below 3 kHz.
+    tone, window = noise(1, 1, 8000), torch.hann_window(7000)
+    with torch.no_grad():
+        spectra = [torch.fft.rfft(w[..., 500:-500] * window) for w in (extend(model, tone), tone)]
+    bins = round(3000 * 7000 / 16000)
+    apart, whole = (spectra[0] - spectra[1])[..., :bins].norm(), spectra[1][..., :bins].norm()
+    assert 20 * math.log10(float(apart / whole)) < -60
+
+
+def test_the_context_is_what_a_sample_depends_on() -> None:
+    model, context = awake(), CONFIG.context_samples
+    wave = noise(1, 1, 4 * context // CONFIG.hop_samples * CONFIG.hop_samples)
+    other = wave.clone()
+    other[..., : context - CONFIG.hop_samples] = 0.3
+    with torch.no_grad():
+        apart = (extend(model, other) - extend(model, wave)).abs()[0, 0]
+    assert float(apart[2 * context :].max()) < 1e-6
+    assert float(apart[context : context + CONFIG.hop_samples].max()) > 1e-6

@@ -14,6 +14,7 @@ from polyres.core.catalogue import Catalogue, unknown_name_message
 from polyres.core.config import Config, diff
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
 from polyres.models.codec_latent import Latent
+from polyres.nn.bandwidth import BandwidthExtender
 
 __all__ = ["CODECS", "CODEC_FILES", "Codec", "CodecConfig", "Latent", "Latents", "check_codec_wave"]
 
@@ -152,6 +153,21 @@ class Codec(nn.Module, ABC):
             The same names and shapes.
         """
         return latents
+
+    def extender(self) -> BandwidthExtender | None:
+        """Return what makes the band above the codec's own once waves are decoded; none by default."""
+        return None
+
+    def told(self, side: Mapping[str, Tensor]) -> Codec:
+        """Return a codec, with the same weights, that knows the side information of a latent; itself by default.
+
+        Args:
+            side: as a latent carries it.
+
+        Returns:
+            What decodes that latent.
+        """
+        return self
 
     def code_state(self) -> Mapping[str, Tensor]:
         """Weights that give latents their meaning: a decoder with others cannot read them; all by default."""

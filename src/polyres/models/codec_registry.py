@@ -19,6 +19,8 @@ from polyres.models.weights import METADATA_KEY, read_metadata, weights_file
 
 DEFAULT = "default"
 EMBEDDED = "polyres_wave"
+WIDE = "wide"
+"""Variant of every codec of 16 kHz: the band above is made up."""
 _MODULES = ("polyres.models.audioldm2", "polyres.models.wave_codec", "polyres.models.mel_codec")
 
 
@@ -63,7 +65,9 @@ def build_codec(
     """
     name, variant = _split(EMBEDDED if str(name_or_path) == DEFAULT else str(name_or_path))
     _register(name)
-    if name in CODECS:
+    if variant == WIDE:
+        codec, variant = _widened(build_codec(name)), ""
+    elif name in CODECS:
         codec = CODECS.build(name)
     elif name == EMBEDDED:
         raise WeightsError(f"{EMBEDDED} is not part of this installation; install polyres again, or name another codec")
@@ -74,8 +78,26 @@ def build_codec(
     if variant:
         codec.use_variant(variant)
     if settings:
-        codec.configure(settings)
+        codec = _set(codec, settings)
     return codec.to(device).eval()
+
+
+def _widened(codec: Codec) -> Codec:
+    """Put the bandwidth extension of the package after a codec."""
+    from polyres.models.staged_build import staged
+
+    return staged(codec, {"bandwidth": "default"}, f":{WIDE}")
+
+
+def _set(codec: Codec, settings: Mapping[str, Any]) -> Codec:
+    """Change settings of a codec; what it has no place for becomes a stage after it."""
+    from polyres.models.staged_build import staged
+    from polyres.models.staged_config import STAGE_SETTINGS
+
+    after = {key: value for key, value in settings.items() if key in STAGE_SETTINGS and key not in codec.free_settings}
+    if own := {key: value for key, value in settings.items() if key not in after}:
+        codec.configure(own)
+    return staged(codec, after, inner_settings=own) if after else codec
 
 
 def _split(given: str) -> tuple[str, str]:
@@ -93,11 +115,17 @@ def _register(name: str | None = None) -> None:
 
 
 def _looks_like_path(name: str) -> bool:
-    return os.path.exists(os.path.expanduser(name)) or os.sep in name or name.endswith(".safetensors")
+    return (
+        os.path.exists(os.path.expanduser(name)) or os.sep in name or name.endswith((".safetensors", ".yaml", ".yml"))
+    )
 
 
 def _from_path(given: str) -> Codec:
     path = Path(os.path.expanduser(given))
+    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
+        from polyres.models.staged_build import read_staged
+
+        return read_staged(path)
     if (path / "vae").is_dir() or (path / "vocoder").is_dir():
         return CODEC_FILES.build("audioldm2", path)
     if not path.exists():

@@ -51,6 +51,21 @@ class BandwidthConfig(Config):
         """Bins below the cutoff."""
         return math.floor(self.cutoff_hz * self.n_fft / self.sample_rate_hz)
 
+    @property
+    def hop_samples(self) -> int:
+        """Samples between frames."""
+        return self.n_fft // 4
+
+    @property
+    def context_samples(self) -> int:
+        """How many samples on each side a sample of the result depends on: convolutions, and two transforms."""
+        return (1 + sum(dilation(index) for index in range(self.depth)) + 8) * self.hop_samples
+
+
+def dilation(index: int) -> int:
+    """Frames between the taps of a block."""
+    return 2 ** (index % 4)
+
 
 def low_band(wave: Tensor, config: BandwidthConfig) -> Tensor:
     """Take the band below the cutoff, by a mask on windowed spectra.
@@ -62,7 +77,7 @@ def low_band(wave: Tensor, config: BandwidthConfig) -> Tensor:
     Returns:
         Same shape.
     """
-    hop = config.n_fft // 4
+    hop = config.hop_samples
     spectrum = stft(wave, config.n_fft, hop)
     mask = (torch.arange(config.n_fft // 2, device=wave.device) < config.low_bins).to(wave.dtype)
     return istft(spectrum * mask[:, None], hop, wave.shape[-1])
@@ -80,6 +95,24 @@ def copy_low_band(generated: Tensor, decoded: Tensor, config: BandwidthConfig) -
         Same shape: `decoded` where both are the same below the cutoff and above it `generated`.
     """
     return generated + low_band(decoded - generated, config)
+
+
+def extend(network: BandwidthExtender, decoded: Tensor) -> Tensor:
+    """Extend what a codec decoded: below the cutoff it stays, what it has above is replaced.
+
+    Args:
+        network: trained on waves that end at its cutoff.
+        decoded: resampled to the rate of the network, `[B, C, T]`.
+
+    Returns:
+        Same shape.
+
+    Raises:
+        InputError: if the shape is another.
+    """
+    # A codec's own filter ends above the cutoff: both bands would stand there together.
+    wide: Tensor = network(decoded)
+    return wide - decoded + low_band(decoded, network.config)
 
 
 class _Block(nn.Module):
@@ -116,7 +149,7 @@ class BandwidthExtender(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # not those of accelerators
             self.first = nn.Conv1d(config.low_bins, config.width, 3, padding=1)
-            self.blocks = nn.Sequential(*(_Block(config.width, 2 ** (i % 4)) for i in range(config.depth)))
+            self.blocks = nn.Sequential(*(_Block(config.width, dilation(i)) for i in range(config.depth)))
             self.last = nn.Conv1d(config.width, 3 * self.high_bins, 1)
         with torch.no_grad():
             self.last.bias[: self.high_bins].fill_(_START_NEPER)
@@ -135,7 +168,7 @@ class BandwidthExtender(nn.Module):
         """
         if skip.ndim != 3 or not skip.numel():
             raise InputError(f"waves [B, C, T] are extended, nothing empty, got {list(skip.shape)}")
-        low, hop, length = self.config.low_bins, self.config.n_fft // 4, skip.shape[-1]
+        low, hop, length = self.config.low_bins, self.config.hop_samples, skip.shape[-1]
         spectrum = stft(skip.reshape(-1, length), self.config.n_fft, hop)
         magnitude = spectrum[:, :low].abs()
         level = magnitude[:, low // 2 :].square().mean(dim=1, keepdim=True).sqrt()

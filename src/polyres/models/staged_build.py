@@ -1,0 +1,91 @@
+"""Codecs of stages out of YAML files, latents, or other codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from polyres.models.codec_base import Codec
+from polyres.models.codec_latent import Latent
+from polyres.models.codec_registry import build_codec
+from polyres.models.staged import StagedCodec
+from polyres.models.staged_config import Stages, is_stages, read_stages, with_stages
+
+
+def staged(
+    inner: Codec, settings: Mapping[str, Any], suffix: str = "", inner_settings: Mapping[str, Any] | None = None
+) -> StagedCodec:
+    """Give a codec more stages.
+
+    Args:
+        inner: any; of one that has stages they are changed.
+        settings: of STAGE_SETTINGS.
+        suffix: what its name gets in addition.
+        inner_settings: what the codec was configured with, so that latents can say it.
+
+    Returns:
+        The codec of stages, with the weights of the other.
+
+    Raises:
+        ConfigError: for a stage that is not possible.
+        WeightsError: if weights cannot be read.
+    """
+    if isinstance(inner, StagedCodec):
+        return StagedCodec(inner.inner, with_stages(inner.config.stages, settings), inner.name + suffix)
+    first = Stages(codec=inner.name, settings=dict(inner_settings or {})).located(Path.cwd())
+    return StagedCodec(inner, with_stages(first, settings), inner.name + suffix)
+
+
+def read_staged(path: Path) -> StagedCodec:
+    """Read a codec of stages from a YAML file.
+
+    Args:
+        path: the file; see `Stages`.
+
+    Returns:
+        The codec; its name is the path.
+
+    Raises:
+        ConfigError: if the file cannot be read or something in it is not possible.
+        WeightsError: if weights cannot be read.
+    """
+    return build_staged(read_stages(path), str(path))
+
+
+def build_staged(stages: Stages, name: str) -> StagedCodec:
+    """Load the coarse codec and put all stages behind it.
+
+    Args:
+        stages: what is done.
+        name: of the whole.
+
+    Returns:
+        The codec.
+
+    Raises:
+        UnknownNameError: for a codec that is not known.
+        ConfigError: if something is not possible.
+        WeightsError: if weights cannot be read.
+    """
+    inner = build_codec(stages.codec, "cpu", stages.settings)
+    return StagedCodec(inner, stages, name)
+
+
+def codec_of_latent(latent: Latent) -> Codec:
+    """Load the codec that a latent names; one of stages is built from what the latent holds of it.
+
+    Args:
+        latent: any.
+
+    Returns:
+        The codec.
+
+    Raises:
+        UnknownNameError: for a codec that is not known.
+        ConfigError: if something in the stages is not possible.
+        WeightsError: if weights are not here, or not those that the latent was coded with.
+    """
+    if is_stages(latent.config):
+        return build_staged(Stages.from_dict(latent.config["stages"]), latent.codec)
+    return build_codec(latent.codec)
