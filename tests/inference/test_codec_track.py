@@ -59,7 +59,7 @@ def test_metrics_of_single_samples_are_invalid_where_phases_are_made_up() -> Non
 
 
 def test_a_codec_without_mel_latents_has_no_place_for_enhancers() -> None:
-    with pytest.raises(ConfigError, match=r"enhancers change latents of mel spectra; toy has none"):
+    with pytest.raises(ConfigError, match=r"those of toy are no such picture; it can be given gain_match"):
         chain_of(LoadedCodec(ToyCodec(), "cpu"), "frequency")
 
 

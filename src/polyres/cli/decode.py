@@ -41,7 +41,7 @@ def decode(
 ) -> None:
     """Turn a latent file back into audio."""
     from polyres.cli.progress import Bars
-    from polyres.inference.codec import load_codec
+    from polyres.inference.codec import codec_for, load_codec
     from polyres.inference.codec_files import check_free, write_blocks, write_spec
     from polyres.inference.plan import Job
     from polyres.models.codec_latent import Latent
@@ -49,7 +49,7 @@ def decode(
     check_free(out, overwrite)
     given = Latent.load(latent)
     write_spec(out, given.input_rate_hz, given.channels)
-    loaded = load_codec(codec or given.codec, device)
+    loaded = codec_for(given, device) if codec is None else load_codec(codec, device)
     with Bars(1) as bars, bars.track(Job(latent, out)) as progress:
         blocks = loaded.decode_blocks(given, progress)
         write_blocks(blocks, out, given.input_rate_hz, given.channels)

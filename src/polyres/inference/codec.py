@@ -13,7 +13,8 @@ from torch import Tensor
 
 from polyres.core.errors import InputError, WeightsError
 from polyres.data.resample import resampled_length
-from polyres.inference.codec_stream import Measured, decode_blocks, encode_blocks, measure, run_encoder
+from polyres.inference.codec_averages import measured
+from polyres.inference.codec_stream import Measured, decode_blocks, encode_blocks, run_encoder
 from polyres.inference.codec_windows import Tensors
 from polyres.inference.device import resolve_device
 from polyres.inference.engine import Progress
@@ -21,6 +22,7 @@ from polyres.inference.sources import BlockSource, FileSource, MemorySource
 from polyres.models.codec_base import Codec
 from polyres.models.codec_latent import Latent
 from polyres.models.codec_registry import build_codec
+from polyres.models.staged_build import codec_of_latent
 
 
 class LoadedCodec:
@@ -161,7 +163,7 @@ class LoadedCodec:
         Raises:
             InputError: when it cannot be used.
         """
-        found = measure(source, self.model)
+        found = measured(source, self.model)
         yield from decode_blocks(encode_blocks(source, self.model, found), self.model, found, progress)
 
     def stages(self, wave: Tensor, sample_rate_hz: int) -> dict[str, Tensor]:
@@ -180,11 +182,12 @@ class LoadedCodec:
             InputError: when the waveform cannot be used.
         """
         source = MemorySource(wave, sample_rate_hz)
-        found = measure(source, self.model)
+        found = measured(source, self.model)
+        model = self.model.told(found.side)
 
         def run(window: Tensors) -> Tensors:
             with torch.no_grad():
-                stages = self.model.stages(window["wave"].to(self.device))
+                stages = model.stages(window["wave"].to(self.device))
             return {"input": window["wave"], **{name: value.cpu() for name, value in stages.items()}}
 
         parts = list(run_encoder(source, self.model, found, run))
@@ -214,7 +217,7 @@ class LoadedCodec:
         )
 
     def _encode(self, source: BlockSource, progress: Progress | None) -> Latent:
-        found = measure(source, self.model)
+        found = measured(source, self.model)
         parts = list(encode_blocks(source, self.model, found, progress))
         if not parts:
             raise InputError(f"{source.name}: holds no samples; nothing to code")
@@ -253,3 +256,23 @@ def load_codec(
     """
     resolve_device(device)
     return LoadedCodec(build_codec(name_or_path, "cpu", settings), device)
+
+
+def codec_for(latent: Latent, device: str = "auto") -> LoadedCodec:
+    """Load the codec that a latent was coded with, its stages as the latent holds them.
+
+    Args:
+        latent: any.
+        device: as for `load_codec`.
+
+    Returns:
+        The codec.
+
+    Raises:
+        UnknownNameError: for a codec that is not known.
+        WeightsError: when weights cannot be read, or are others than those that the latent was coded with.
+        OfflineError: when weights are not here and cannot be downloaded.
+        ConfigError: when the device is not available, or a stage is not possible.
+    """
+    resolve_device(device)
+    return LoadedCodec(codec_of_latent(latent), device)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from polyres.core.errors import ConfigError, PolyresError
 from polyres.inference.batch import Watch
 from polyres.inference.codec import LoadedCodec
-from polyres.inference.codec_stream import measure, run_encoder
+from polyres.inference.codec_averages import mel_averages
+from polyres.inference.codec_stream import measure
 from polyres.inference.codec_track import Chain, Reconstruction, reconstruct_track
-from polyres.inference.codec_windows import Tensors
 from polyres.inference.names import folder_name
 from polyres.inference.options import OutputOptions
 from polyres.inference.plan import Job
 from polyres.inference.sources import BlockSource, FileSource
-from polyres.models.audioldm2 import AudioLDM2Codec
+from polyres.models.staged_build import staged
 from polyres.nn.enhance import ENHANCERS
-from polyres.nn.enhance_context import MelStatistics
 
 
 def codec_label(name: str) -> str:
@@ -46,14 +43,15 @@ def chain_of(codec: LoadedCodec, enhancer: str | None, strength: float = 1.0) ->
     if enhancer is None:
         return Chain(codec)
     found = ENHANCERS.build(enhancer)
-    if not isinstance(codec.model, AudioLDM2Codec):
-        raise ConfigError(f"enhancers change latents of mel spectra; {codec.name} has none; choose an audioldm2 codec")
     missing = [need for need in found.needs if need not in ("decode", "target")]
     if missing:
         raise ConfigError(
             f"enhancer {enhancer!r} needs {missing[0]}, which only 'polyres enhance' can give it; choose another"
         )
-    twin = codec.model.reconfigured({"enhancer": enhancer, "strength": strength})
+    settings = {"enhancer": enhancer, "strength": strength}
+    # A codec of mel spectra has a place of its own for them.
+    has_place = "strength" in type(codec.model.config).model_fields
+    twin = codec.model.reconfigured(settings) if has_place else staged(codec.model, settings)
     return Chain(codec, LoadedCodec(twin, str(codec.device)), found.informed or "target" in found.needs)
 
 
@@ -85,35 +83,6 @@ def reconstruct_jobs(
 
 def _tell_target(chain: Chain, source: BlockSource) -> None:
     """Tell the enhancer the averages of the original."""
-    if chain.enhanced is not None and isinstance(chain.enhanced.model, AudioLDM2Codec):
-        chain.enhanced.model.target = mel_averages(source, chain.enhanced.model)
-
-
-def mel_averages(source: BlockSource, codec: AudioLDM2Codec) -> MelStatistics:
-    """Measure the log-mel spectra of a source, window by window.
-
-    Args:
-        source: where samples come from; it is read twice.
-        codec: whose front end is used.
-
-    Returns:
-        Averages of each channel: `[C, M]` and `[C]`.
-
-    Raises:
-        InputError: when the source cannot be used.
-    """
-
-    def run(window: Tensors) -> Tensors:
-        return {"mel": codec.mel(window["wave"]).double()}
-
-    count, total, squares, power = 0, torch.zeros(()), torch.zeros(()), torch.zeros(())
-    for block in run_encoder(source, codec, measure(source, codec), run):
-        mel: Tensor = block["mel"][:, 0]
-        count += mel.shape[1]
-        total, squares = total + mel.sum(dim=1), squares + mel.square().sum(dim=1)
-        power = power + (2 * mel).exp().sum(dim=(1, 2))
-    mean = total / count
-    std = (squares / count - mean.square()).clamp_min(0).sqrt()
-    level = (power / (count * mean.shape[1])).log() / 2
-    device = codec.device
-    return MelStatistics(mean.float().to(device), std.float().to(device), level.float().to(device), informed=True)
+    if chain.enhanced is not None:
+        model: Any = chain.enhanced.model
+        model.target = mel_averages(source, model, measure(source, model), lambda wave: model.mel(wave)[:, 0])

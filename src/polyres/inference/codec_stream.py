@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyres.core.errors import InputError
-from polyres.data.resample import StreamResampler
+from polyres.inference.band_stream import way_out
 from polyres.inference.codec_windows import Runner, Tensors, WindowJoin, WindowPlan
 from polyres.inference.engine import Progress, resampled
 from polyres.inference.ensemble import channel_groups
@@ -194,6 +194,7 @@ def decode_blocks(
     Raises:
         InputError: when latents are missing.
     """
+    codec = codec.told(found.side)
     waves = _Waves(codec, found)
     steps = step_count(codec, found.codec_samples)
     plan = window_plan(codec, steps, fades=True)
@@ -254,7 +255,8 @@ class _Waves:
     def __init__(self, codec: Codec, found: Measured) -> None:
         self._codec, self._found = codec, found
         self._level = level_from(found.side)
-        self._back = StreamResampler(codec.sample_rate_hz, found.input_rate_hz, found.channels)
+        rates_hz = codec.sample_rate_hz, found.input_rate_hz
+        self._back = way_out(codec.extender(), *rates_hz, found.channels, found.codec_samples)
         self._left_in, self._left_out = found.codec_samples, found.length_samples
 
     def push(self, waves: Tensor) -> Iterator[Tensor]:
