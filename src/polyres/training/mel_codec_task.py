@@ -180,7 +180,8 @@ class MelCodecTask:
         mel = log_mel(wave, self._mel)
         decoded, divergence = forward(mel)
         apart = (decoded - mel).abs()
-        whole, high = apart.mean(), apart[..., self._high.to(apart.device)].mean()
+        whole = apart.mean()
+        high = apart[..., self._high.to(apart.device)].mean() if bool(self._high.any()) else torch.zeros_like(whole)
         total = whole + self.config.high_weight * high + self.config.kl_weight * divergence
         return total, {"log_mel_l1": whole.detach(), "log_mel_l1_high": high.detach(), "kl": divergence.detach()}
 
