@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyres.analysis.latex import escape, latex_table
-from polyres.analysis.tables import Table
+from polyres.core.tables import Table
 
 CELL = st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=0x2FF), max_size=12)
 

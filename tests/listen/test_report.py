@@ -13,8 +13,8 @@ import pytest
 from polyres.core.errors import ConfigError
 from polyres.listen.analyse import Analysis, analyse
 from polyres.listen.report import T_TEST_CAVEAT, report_sections, short_sections, write_report
+from polyres.listen.report_pages import markdown_page
 from polyres.listen.study_files import ListenStudy
-from polyres.listen.tables import markdown_page
 from tests.listen.studies import a_study, some_ratings
 
 PNG = b"\x89PNG\r\n\x1a\n"

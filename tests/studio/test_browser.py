@@ -13,9 +13,10 @@ import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from polyres.listen.web import bind
 from polyres.studio.export import ExportOptions, export_page
 from polyres.studio.options import StudioOptions
-from polyres.studio.server import _bind, create_app
+from polyres.studio.server import create_app
 from tests.browser.pages import CHROMIUM, DESKTOP, NO_BROWSER, PHONE, chromium, visitor
 from tests.studio.studios import QuickEngine, separated, song
 
@@ -57,7 +58,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def served(engine: QuickEngine) -> Iterator[str]:
-    listening = _bind(StudioOptions(port=0))
+    listening = bind(StudioOptions(port=0))
     server = uvicorn.Server(uvicorn.Config(create_app(engine), log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from polyres.analysis.claims import VERDICTS, Evidence, Judged
-from polyres.analysis.tables import MISSING, Table, number
+from polyres.core.tables import MISSING, Table, number
 
 HOW = (
     "A claim holds where every row of its evidence says so, fails where one says the contrary, and is undecided "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from polyres.analysis.complexity import KINDS, OTHER
 from polyres.analysis.measure import Complexity
-from polyres.analysis.tables import MISSING, Table, number, whole
+from polyres.core.tables import MISSING, Table, number, whole
 
 GIGA = 1e9
 

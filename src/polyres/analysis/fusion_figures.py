@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from polyres.analysis.errors import AnalysisError
 from polyres.analysis.fusion import Evolution, FusionReport, Stage
 from polyres.analysis.fusion_text import source_rows
-from polyres.analysis.tables import number
 from polyres.core.errors import OutputError
+from polyres.core.tables import number
 from polyres.core.whole_files import replaced_atomically
 
 if TYPE_CHECKING:

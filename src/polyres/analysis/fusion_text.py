@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from polyres.analysis.fusion import FusionReport, Stage
 from polyres.analysis.fusion_data import DataReport
-from polyres.analysis.tables import MISSING, Table, number
+from polyres.core.tables import MISSING, Table, number
 
 IMPLICIT = "Implicit: shares of kernel energy. They do not mix the resolutions, so read them as a hint only."
 NO_IMPORTANCE = (

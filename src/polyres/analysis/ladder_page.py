@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from polyres.analysis.ladder_page_tables import INVALID, closing_lines, ladder_table, rung_table
-from polyres.analysis.tables import Table
+from polyres.core.tables import Table
 from polyres.experiments.ladder import LadderRow
 from polyres.experiments.ladder_rungs import RUNGS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from polyres.analysis.tables import MISSING, Table
+from polyres.core.tables import MISSING, Table
 from polyres.experiments.ladder import CONTROLS, ENVELOPE_LAG, LadderRow
 from polyres.experiments.ladder_rungs import RUNGS, Rung
 from polyres.experiments.ladder_summary import GOLDEN_NAT, Middle, golden_verdict, judge, summarise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from polyres.analysis.tables import MISSING, Table
+from polyres.core.tables import MISSING, Table
 
 SPECIAL = {
     "\\": r"\textbackslash{}",

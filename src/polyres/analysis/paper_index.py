@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from polyres.analysis.claims import FAILS, HOLDS, UNDECIDED, VERDICTS, Judged
 from polyres.analysis.paper_tables import PaperTable
-from polyres.analysis.tables import Table
+from polyres.core.tables import Table
 
 TITLE = "Results"
 COLOURS = {HOLDS: "#cdeccf", FAILS: "#f6cfcf", UNDECIDED: "#f5ebc4"}

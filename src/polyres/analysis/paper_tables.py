@@ -11,7 +11,7 @@ import numpy as np
 from polyres.analysis.contrasts import Term, contrast
 from polyres.analysis.paper_arms import families, method_of, resolutions_text
 from polyres.analysis.paper_data import Arm, PaperStudy, Values, seed_means
-from polyres.analysis.tables import MISSING, Table, number, whole
+from polyres.core.tables import MISSING, Table, number, whole
 from polyres.metrics.aggregate import verdict
 from polyres.metrics.catalogue import METRICS
 from polyres.models.separator import MUSIC_SOURCES, SeparatorConfig

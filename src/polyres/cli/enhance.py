@@ -16,7 +16,7 @@ from polyres.core.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-    from polyres.analysis.tables import Table
+    from polyres.core.tables import Table
     from polyres.experiments.enhance import EnhanceOptions, EnhanceRow
     from polyres.experiments.enhance_chain import Chain
 
@@ -228,7 +228,7 @@ def _show(rows: Sequence[EnhanceRow], tune: bool, out: Path | None, as_json: boo
 
 
 def _table(rows: Sequence[EnhanceRow], tune: bool) -> Table:
-    from polyres.analysis.tables import Table
+    from polyres.core.tables import Table
     from polyres.experiments.enhance import pareto_front
 
     front = {(row.enhancer, row.strength) for row in pareto_front(rows)} if tune else set()

@@ -129,15 +129,15 @@ def serve(
     except ModuleNotFoundError as error:
         raise ConfigError(f"the server needs {error.name}; install it with pip install 'polyres[listen]'") from error
     options = ServerOptions(
-        host,
-        port,
-        root_path,
-        public_url,
-        database,
-        admin_token,
-        not invited_only,
-        proxy,
-        tuple(allow_origin or ()),
+        host=host,
+        port=port,
+        root_path=root_path,
+        proxy_addresses=proxy,
+        allowed_origins=tuple(allow_origin or ()),
+        public_url=public_url,
+        database_url=database,
+        admin_token=admin_token,
+        open_enrolment=not invited_only,
     )
 
     def announce(listeners: str, admin: str) -> None:
@@ -282,16 +282,16 @@ def power(
 
     With --abx-share, items are the answers of each listener and all answers are tested together.
     """
+    from polyres.core.tables import Rows, Table, number
     from polyres.listen.power import PowerOptions, abx_power, power_lines
-    from polyres.listen.tables import Table, number
 
     if abx_share is not None:
         chances = [(count, abx_power(abx_share, count * items, alpha)) for count in range(fewest, most + 1)]
         if as_json:
             typer.echo(json.dumps([{"listeners": count, "power": chance} for count, chance in chances]))
         else:
-            rows = [(str(count), str(count * items), f"{100 * chance:.0f} %") for count, chance in chances]
-            typer.echo(Table("", ("listeners", "answers", "power"), rows, 0).markdown(), nl=False)
+            abx_rows: Rows = [(str(count), str(count * items), f"{100 * chance:.0f} %") for count, chance in chances]
+            typer.echo(Table("", ("listeners", "answers", "power"), abx_rows, 0).markdown(), nl=False)
         return
     options = PowerOptions(
         difference=difference,
@@ -306,5 +306,5 @@ def power(
         typer.echo(json.dumps([asdict(line) for line in lines]))
         return
     header = ("listeners", f"power for {difference:g} points", "detected by 80 %, points")
-    rows = [(str(line.listeners), f"{100 * line.power:.0f} %", number(line.detectable)) for line in lines]
+    rows: Rows = [(str(line.listeners), f"{100 * line.power:.0f} %", number(line.detectable, 1)) for line in lines]
     typer.echo(Table("", header, rows, 0).markdown(), nl=False)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from polyres.analysis.tables import MISSING, Table, number, whole
+from polyres.core.tables import MISSING, Table, number, whole
 from polyres.experiments.study_config import StudyConfig
 from polyres.experiments.study_files import Study, read_costs, read_rows, read_study
 from polyres.experiments.study_plan import Plan, Run, planned_steps

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from polyres.analysis.tables import Table
+    from polyres.core.tables import Table
 
 PIPE_WIDTH = 200
 

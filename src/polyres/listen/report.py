@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from polyres.core.tables import Rows, Table, number
 from polyres.core.whole_files import write_whole
 from polyres.listen.analyse import Analysis, Block, PairBlock
 from polyres.listen.report_figures import figures_of
+from polyres.listen.report_pages import Section, html_page, interval, markdown_page, probability
 from polyres.listen.screening import LIMIT_SCORE
 from polyres.listen.study_files import ListenStudy
-from polyres.listen.tables import Section, Table, html_page, interval, markdown_page, number, probability
 
 T_TEST_CAVEAT = (
     "The t-test over listeners takes the differences of listeners for normal, which bounded scores are only roughly. "
@@ -118,7 +119,7 @@ def _about(analysis: Analysis) -> Section:
 
 def _screening_section(analysis: Analysis, figures: dict[str, str]) -> Section:
     header = ("listener", "attribute", "left out because", "pages", "reference < 90", "anchor > 90")
-    rows = [
+    rows: Rows = [
         (
             line.listener,
             line.attribute,
@@ -127,7 +128,7 @@ def _screening_section(analysis: Analysis, figures: dict[str, str]) -> Section:
             str(line.reference_low),
             f"{line.anchor_high}/{line.anchor_trials}",
             number(100 * line.inversions, 0),
-            number(line.repeat_difference),
+            number(line.repeat_difference, 1),
         )
         for line in analysis.screening
     ]
@@ -153,9 +154,9 @@ def _block_section(study: ListenStudy, block: Block, figures: dict[str, str]) ->
         [
             (
                 label[line.condition],
-                number(line.mean),
+                number(line.mean, 1),
                 interval(line.low, line.high),
-                number(line.median),
+                number(line.median, 1),
                 interval(*line.quartiles),
                 str(line.ratings),
                 str(line.listeners),
@@ -177,7 +178,8 @@ def _block_section(study: ListenStudy, block: Block, figures: dict[str, str]) ->
 def _pair_tables(label: dict[str, str], block: Block) -> list[Table]:
     if not block.pairs:
         return []
-    differences, tests = [], []
+    differences: Rows = []
+    tests: Rows = []
     for line in block.pairs:
         names = (label[line.tests.first], label[line.tests.second])
         plain, full = line.mixed, line.full
@@ -185,7 +187,7 @@ def _pair_tables(label: dict[str, str], block: Block) -> list[Table]:
             (
                 *names,
                 line.verdict,
-                number(line.tests.difference, signed=True),
+                number(line.tests.difference, 1, signed=True),
                 interval(line.tests.low, line.tests.high, signed=True),
                 interval(plain.low, plain.high, signed=True) if plain else "–",
                 interval(full.low, full.high, signed=True) if full else "–",
@@ -214,10 +216,10 @@ def _pair_tables(label: dict[str, str], block: Block) -> list[Table]:
 def _model_tables(label: dict[str, str], block: Block) -> list[Table]:
     if block.mixed is None or block.full is None:
         return []
-    rows = []
+    rows: Rows = []
     for name, model in (("plain", block.mixed), ("full", block.full)):
-        means = ", ".join(f"{label[condition]} {number(mean)}" for condition, mean in model.means.items())
-        sds = ", ".join(f"{effect} {number(sd)}" for effect, sd in model.sds.items())
+        means = ", ".join(f"{label[condition]} {number(mean, 1)}" for condition, mean in model.means.items())
+        sds = ", ".join(f"{effect} {number(sd, 1)}" for effect, sd in model.sds.items())
         rows.append((name, model.formula, means, sds))
     header = ("model", "formula", "means", "standard deviations")
     return [Table("Mixed models", header, rows, 4, (MODEL_NOTE,))]
@@ -225,7 +227,7 @@ def _model_tables(label: dict[str, str], block: Block) -> list[Table]:
 
 def _pair_section(study: ListenStudy, block: PairBlock, figures: dict[str, str]) -> Section:
     label = {condition.id: condition.label for condition in study.conditions}
-    rows = [
+    rows: Rows = [
         (
             label[line.first],
             label[line.second],
@@ -246,7 +248,7 @@ def _pair_section(study: ListenStudy, block: PairBlock, figures: dict[str, str])
     )
     tables = [Table("", header, rows, 2, (note,))]
     if study.kind == "abx":
-        people = [
+        people: Rows = [
             (who, label[line.first], label[line.second], f"{hit.hits:g}/{hit.trials}", probability(hit.p_value))
             for line in block.answers
             for who, hit in line.by_listener.items()
@@ -254,7 +256,7 @@ def _pair_section(study: ListenStudy, block: PairBlock, figures: dict[str, str])
         tables.append(Table("By listener", ("listener", "first", "second", "right", "p"), people, 3))
     if block.strengths:
         lines = sorted(block.strengths, key=lambda line: -line.strength)
-        strengths = [
+        strengths: Rows = [
             (label[line.condition], number(line.strength, 2, True), interval(line.low, line.high, 2, True))
             for line in lines
         ]
@@ -264,7 +266,7 @@ def _pair_section(study: ListenStudy, block: PairBlock, figures: dict[str, str])
 
 
 def _correlation_section(analysis: Analysis, attribute: str, figures: dict[str, str]) -> Section:
-    rows = [
+    rows: Rows = [
         (
             line.metric,
             number(line.spearman, 2, True),

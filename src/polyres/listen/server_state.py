@@ -16,6 +16,7 @@ from polyres.listen.server_plan import Planner
 from polyres.listen.store import Store
 from polyres.listen.store_tables import default_database_url
 from polyres.listen.study_files import ListenStudy, load_study
+from polyres.listen.web_options import WebOptions
 
 LISTENER = "listener"
 COMPLETION = "completion"
@@ -28,45 +29,24 @@ CALLS = Rate(burst=240, per_second=20)
 
 
 @dataclass(frozen=True)
-class ServerOptions:
+class ServerOptions(WebOptions):
     """How a study is served.
 
     Attributes:
-        host: address to listen on; "0.0.0.0" for all.
-        port: TCP port.
-        root_path: path under which a proxy shows the server, such as "/listen"; it may or may not strip it.
         public_url: what links begin with, such as "https://lab.example/listen"; host and port by default.
         database_url: any SQLAlchemy URL; SQLite inside the study's folder by default.
         admin_token: of at least 16 characters; made and kept in the study's folder by default.
         open_enrolment: whether anybody may join; otherwise only those with a link.
-        proxy_addresses: whose `X-Forwarded-For` is believed, comma-separated; "*" for everybody.
-        allowed_origins: further origins that may send changes.
         joins: how often one address may join.
         calls: how often one listener may call.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8765
-    root_path: str = ""
     public_url: str = ""
     database_url: str | None = None
     admin_token: str | None = None
     open_enrolment: bool = True
-    proxy_addresses: str = "127.0.0.1"
-    allowed_origins: tuple[str, ...] = ()
     joins: Rate = JOINS
     calls: Rate = CALLS
-
-    def __post_init__(self) -> None:
-        """Check what would only fail later.
-
-        Raises:
-            ConfigError: for a port or path that cannot be.
-        """
-        if not 0 <= self.port <= 65_535:
-            raise ConfigError(f"port {self.port} does not exist; choose 1024 to 65535, or 0 for any that is free")
-        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
-            raise ConfigError(f"root path {self.root_path!r} must begin with '/' and not end with one, like '/listen'")
 
 
 class ServerState:
@@ -105,9 +85,7 @@ class ServerState:
     @property
     def base_url(self) -> str:
         """What links begin with, without a slash at the end."""
-        host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
-        local = f"http://{host}:{self.bound_port}{self.options.root_path}"
-        return (self.options.public_url or local).rstrip("/")
+        return (self.options.public_url or self.options.url(self.bound_port)).rstrip("/")
 
     def new_token(self) -> str:
         """Make the token of a new listener."""

@@ -29,6 +29,7 @@ from polyres.listen.study_files import (
     ListenStudy,
     Page,
     Role,
+    StudyTerms,
     save_study,
 )
 from polyres.listen.study_recipe import StudyRecipe
@@ -96,7 +97,7 @@ def build_study(recipe: StudyRecipe, out: Path, report: Report | None = None) ->
 
 
 def _study(recipe: StudyRecipe, conditions: Sequence[Condition], pages: Sequence[Page]) -> ListenStudy:
-    taken = {name: value for name, value in recipe.to_dict().items() if name in ListenStudy.model_fields}
+    taken = {name: value for name, value in recipe.to_dict().items() if name in StudyTerms.model_fields}
     made = {
         "conditions": [condition.to_dict() for condition in conditions],
         "training": [page.to_dict() for page in pages[: recipe.training_pages]],

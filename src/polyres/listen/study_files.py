@@ -145,8 +145,8 @@ class Question(Config):
         return self
 
 
-class ListenStudy(Config):
-    """A whole study.
+class StudyTerms(Config):
+    """What a study and the recipe it is made from both say: what is asked, and what listeners see.
 
     Attributes:
         name: identifier.
@@ -154,9 +154,6 @@ class ListenStudy(Config):
         kind: mushra, bs2132 (no reference), abx, ab, acr or dcr.
         instructions: shown before the first page.
         attributes: asked about every sound (ab: about every pair; abx takes the first alone).
-        conditions: all that is compared.
-        pages: the test.
-        training: pages before it, whose ratings count for nothing.
         design: subsets, repeats and seed.
         gates: what is required before the next page.
         questionnaire: fields after the test.
@@ -173,9 +170,6 @@ class ListenStudy(Config):
     kind: Kind = "mushra"
     instructions: str = ""
     attributes: tuple[Attribute, ...] = Field((Attribute(),), min_length=1)
-    conditions: tuple[Condition, ...] = Field(min_length=1)
-    pages: tuple[Page, ...] = Field(min_length=1)
-    training: tuple[Page, ...] = ()
     design: Design = Design()
     gates: Gates = Gates()
     questionnaire: tuple[Question, ...] = ()
@@ -184,7 +178,21 @@ class ListenStudy(Config):
     level_check: bool = True
     completion_code: str = ""
     completion_url: str = ""
-    sample_rate_hz: int = Field(44_100, gt=0)
+    sample_rate_hz: int = Field(44_100, ge=8000)
+
+
+class ListenStudy(StudyTerms):
+    """A whole study.
+
+    Attributes:
+        conditions: all that is compared.
+        pages: the test.
+        training: pages before it, whose ratings count for nothing.
+    """
+
+    conditions: tuple[Condition, ...] = Field(min_length=1)
+    pages: tuple[Page, ...] = Field(min_length=1)
+    training: tuple[Page, ...] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from polyres.core.config import Config
-from polyres.listen.study_files import REFERENCE_KINDS, Attribute, Design, Gates, Kind, Question
+from polyres.listen.study_files import REFERENCE_KINDS, StudyTerms
 
 Anchor = Literal["low", "mid", "interference"]
 
@@ -59,13 +59,10 @@ class LevelOptions(Config):
     bit_depth: Literal[16, 24] = 16
 
 
-class StudyRecipe(Config):
+class StudyRecipe(StudyTerms):
     """A study to be made from folders of results.
 
     Attributes:
-        name: identifier.
-        title: what listeners see.
-        kind: mushra, bs2132, abx, ab, acr or dcr.
         references: folder of songs with their true stems, relative to the recipe.
         systems: label -> folder that holds TRACK/STEM.EXT, as `polyres separate` writes them (OUT/MODEL).
         stems: which stems are judged.
@@ -74,22 +71,8 @@ class StudyRecipe(Config):
         training_pages: so many excerpts are for training and do not count.
         excerpts: which parts of the songs.
         levels: how loud.
-        sample_rate_hz: of all files.
-        instructions: shown before the first page.
-        attributes: asked about every sound.
-        design: subsets, repeats and seed.
-        gates: what is required before the next page.
-        questionnaire: fields after the test.
-        consent: text to agree to.
-        headphone_check: play the antiphase test first.
-        level_check: let the listener set the level first.
-        completion_code: shown at the end.
-        completion_url: where the end leads.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    title: str
-    kind: Kind = "mushra"
     references: str
     systems: dict[str, str] = Field(min_length=1)
     stems: tuple[str, ...] = Field(("vocals",), min_length=1)
@@ -98,17 +81,6 @@ class StudyRecipe(Config):
     training_pages: int = Field(0, ge=0)
     excerpts: ExcerptOptions = ExcerptOptions()
     levels: LevelOptions = LevelOptions()
-    sample_rate_hz: int = Field(44_100, ge=8000)
-    instructions: str = ""
-    attributes: tuple[Attribute, ...] = Field((Attribute(),), min_length=1)
-    design: Design = Design()
-    gates: Gates = Gates()
-    questionnaire: tuple[Question, ...] = ()
-    consent: str = ""
-    headphone_check: bool = False
-    level_check: bool = True
-    completion_code: str = ""
-    completion_url: str = ""
 
     @model_validator(mode="after")
     def _is_a_test(self) -> Self:

@@ -17,6 +17,7 @@ from polyres.core.whole_files import write_whole
 from polyres.data.audio import probe
 from polyres.data.names import shown
 from polyres.inference.manifest import MANIFEST_NAME, read_manifest
+from polyres.listen.web_options import SHARED_DIR
 from polyres.studio.mixing import copy_to_play, played_rate_hz
 from polyres.studio.views import view_of
 
@@ -25,7 +26,7 @@ RECONSTRUCTION_NAME = "reconstruction.json"
 MAX_PAGE_BYTES = 400 << 20
 
 _STATIC_DIR = Path(__file__).parent / "static"
-_MODULES = ("dom.js", "pictures.js", "player.js", "board.js", "page.js")
+_MODULES = ("dom.js", "times.js", "pictures.js", "player.js", "board.js", "page.js")
 _AUDIO = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus")
 _IMPORT = re.compile(r"^import .*;\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
@@ -193,4 +194,5 @@ def _page(title: str, songs: list[dict[str, Any]]) -> str:
 
 
 def _static(name: str) -> str:
-    return (_STATIC_DIR / name).read_text(encoding="utf-8")
+    folder = SHARED_DIR if (SHARED_DIR / name).is_file() else _STATIC_DIR
+    return (folder / name).read_text(encoding="utf-8")

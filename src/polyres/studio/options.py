@@ -5,20 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from polyres.core.errors import ConfigError
+from polyres.listen.web_options import WebOptions
 
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class StudioOptions:
+class StudioOptions(WebOptions):
     """How a studio is served.
 
     Args:
-        host: address to listen on.
-        port: port; 0 takes any that is free.
-        root_path: path under which a proxy shows the studio, such as "/studio".
-        proxy_addresses: proxies that are believed, comma-separated.
-        allowed_origins: further origins that may send changes.
         max_upload_bytes: largest file.
         max_total_bytes: most that uploads and results may take on disk together.
         max_minutes: longest song.
@@ -26,14 +22,10 @@ class StudioOptions:
         keep_hours: after this time without use a song and its results are removed.
 
     Raises:
-        ConfigError: if a limit lets nothing in, or the path does not begin with a slash.
+        ConfigError: if a limit lets nothing in, or port or path cannot be.
     """
 
-    host: str = "127.0.0.1"
     port: int = 8766
-    root_path: str = ""
-    proxy_addresses: str = "127.0.0.1"
-    allowed_origins: tuple[str, ...] = ()
     max_upload_bytes: int = 512 * _MIB
     max_total_bytes: int = 8192 * _MIB
     max_minutes: float = 20.0
@@ -42,6 +34,7 @@ class StudioOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
+        super().__post_init__()
         limits = {
             "max_upload_bytes": self.max_upload_bytes,
             "max_total_bytes": self.max_total_bytes,
@@ -52,5 +45,3 @@ class StudioOptions:
         for name, value in limits.items():
             if not value > 0:
                 raise ConfigError(f"{name} {value} lets nothing in; choose more than 0")
-        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
-            raise ConfigError(f"root path {self.root_path!r} is not one; write it like /studio")

@@ -1,9 +1,10 @@
 // The administrator's page: who is how far, links, and downloads.
 
 import { Api, ApiError } from "./api.js";
-import { h, show } from "./dom.js";
+import { h } from "./dom.js";
 import { copyText } from "./forms.js";
 import { LANGUAGES, currentLanguage, setLanguage, tr } from "./i18n.js";
+import { show } from "./screens.js";
 
 const KEPT = `polyres-listen ${new URL(".", document.baseURI).pathname} admin`;
 const REFRESH_MS = 10000;

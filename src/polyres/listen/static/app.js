@@ -2,10 +2,11 @@
 
 import { Api, ApiError } from "./api.js";
 import { headphoneCheck, levelCheck } from "./checks.js";
-import { announce, h, show } from "./dom.js";
+import { h } from "./dom.js";
 import { copyText, instructions, message, questionnaire, thanks, welcome } from "./forms.js";
 import { LANGUAGES, currentLanguage, setLanguage, tr } from "./i18n.js";
 import { Outbox } from "./outbox.js";
+import { announce, show } from "./screens.js";
 import { SoundError, SoundLoader, audioContext } from "./sounds.js";
 import { Trial } from "./trial.js";
 

@@ -1,8 +1,9 @@
 // Before the test: level, and whether headphones are worn (Woods et al. 2017).
 
-import { announce, h, icon } from "./dom.js";
+import { h, icon } from "./dom.js";
 import { Player } from "./engine.js";
 import { tr } from "./i18n.js";
+import { announce } from "./screens.js";
 
 const TONE_HZ = 200;
 const TONE_S = 1;

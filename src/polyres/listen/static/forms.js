@@ -1,7 +1,8 @@
 // Pages of words: welcome, instructions, questionnaire, thanks.
 
-import { announce, h, paragraphs } from "./dom.js";
+import { h } from "./dom.js";
 import { currentLanguage, tr } from "./i18n.js";
+import { announce, paragraphs } from "./screens.js";
 
 export function message(title, texts, ...rest) {
   return h("section.card.words", {}, h("h1", {}, title), texts.map((text) => h("p", {}, text)), rest);

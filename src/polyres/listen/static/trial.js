@@ -1,9 +1,10 @@
 // One trial: sounds, answers, keyboard, and what must be done before the next.
 
-import { announce, h, icon } from "./dom.js";
+import { h, icon } from "./dom.js";
 import { Player } from "./engine.js";
 import { tr } from "./i18n.js";
 import { pairChoice, sliderBoard, steps } from "./scales.js";
+import { announce } from "./screens.js";
 import { audioContext, soundNames } from "./sounds.js";
 import { Timeline } from "./timeline.js";
 

@@ -1,7 +1,8 @@
 // The page: songs come in, jobs go on, boards open.
 
 import { Board } from "./board.js";
-import { about, clock, h, icon } from "./dom.js";
+import { h, icon } from "./dom.js";
+import { about, clock } from "./times.js";
 
 const BASE = new URL("api/", document.baseURI);
 const POLL_MS = 500;

@@ -1,8 +1,9 @@
 // The board of one song: its results side by side, one strip per stem, one transport for all.
 
-import { clock, h, icon } from "./dom.js";
+import { h, icon } from "./dom.js";
 import { draw, spectrogram } from "./pictures.js";
 import { Player } from "./player.js";
+import { clock } from "./times.js";
 
 const COLOURS = {
   drums: "#d98a4e", bass: "#6f8fd6", vocals: "#d4708f", other: "#4fa89b", original: "#8d939c", mixture: "#8d939c",

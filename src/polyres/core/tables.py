@@ -1,12 +1,15 @@
-"""Tables as plain text cells, printed as Markdown or by a console."""
+"""Tables as plain text cells, printed as Markdown, as HTML or by a console."""
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 MISSING = "–"
+
+Rows = list[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Table:
 
     title: str
     header: tuple[str, ...]
-    rows: list[tuple[str, ...]] = field(default_factory=list)
+    rows: Rows = field(default_factory=list)
     text_columns: int = 1
     notes: tuple[str, ...] = ()
 
@@ -34,6 +37,19 @@ class Table:
         above = [f"**{self.title}**", ""] if self.title else []
         below = [part for note in self.notes for part in ("", note)]
         return "\n".join([*above, *lines, *below]) + "\n"
+
+    def html(self) -> str:
+        """Return the table as HTML."""
+
+        def cells(row: Sequence[str], tag: str) -> str:
+            marks = [' class="t"' if column < self.text_columns else "" for column in range(len(row))]
+            return "".join(f"<{tag}{m}>{html.escape(cell)}</{tag}>" for m, cell in zip(marks, row, strict=True))
+
+        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
+        body = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in self.rows)
+        notes = "".join(f'<p class="note">{html.escape(note)}</p>\n' for note in self.notes)
+        head = f"<thead><tr>{cells(self.header, 'th')}</tr></thead>"
+        return f"<table>{caption}{head}\n<tbody>\n{body}\n</tbody></table>\n{notes}"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ export function h(name, attributes = {}, ...children) {
   for (const [key, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
-    else if (key in { value: 1, checked: 1, disabled: 1, hidden: 1 }) element[key] = value;
+    else if (key in { value: 1, checked: 1, disabled: 1, hidden: 1, textContent: 1 }) element[key] = value;
     else element.setAttribute(key, value === true ? "" : value);
   }
   element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
@@ -20,8 +20,9 @@ const ICONS = {
   play: "M7 4.5v15a1 1 0 0 0 1.5.86l12.2-7.5a1 1 0 0 0 0-1.72L8.5 3.64A1 1 0 0 0 7 4.5z",
   pause: "M7 4h3.4v16H7zM13.6 4H17v16h-3.4z",
   start: "M5 4h2.6v16H5zM20 5.2v13.6a1 1 0 0 1-1.55.83L9 12.83a1 1 0 0 1 0-1.66l9.45-6.8A1 1 0 0 1 20 5.2z",
+  check: "M9.6 17.6 4.4 12.4l1.7-1.7 3.5 3.5 8.3-8.3 1.7 1.7z",
   close: "M6.3 4.9 12 10.6l5.7-5.7 1.4 1.4-5.7 5.7 5.7 5.7-1.4 1.4-5.7-5.7-5.7 5.7-1.4-1.4 5.7-5.7-5.7-5.7z",
-  drop: "M11 4h2v8.2l3-3 1.4 1.4L12 16l-5.4-5.4L8 9.200l3 3zM5 18h14v2H5z",
+  drop: "M11 4h2v8.2l3-3 1.4 1.4L12 16l-5.4-5.4L8 9.2l3 3zM5 18h14v2H5z",
 };
 
 export function icon(name) {
@@ -33,15 +34,4 @@ export function icon(name) {
   path.setAttribute("d", ICONS[name]);
   svg.append(path);
   return svg;
-}
-
-export function clock(seconds) {
-  const whole = Math.max(0, Math.floor(seconds));
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
-}
-
-/** A time left in words, coarse on purpose. */
-export function about(seconds) {
-  if (seconds < 60) return `about ${Math.max(5, Math.ceil(seconds / 5) * 5)} s left`;
-  return `about ${Math.ceil(seconds / 60)} min left`;
 }

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import math
 
-from polyres.listen.tables import Section, Table, html_page, interval, markdown_page, number, probability
+from polyres.core.tables import Table
+from polyres.listen.report_pages import Section, html_page, interval, markdown_page, probability
 
 TABLE = Table("Scores", ("name", "mean"), [("a|b", "1.0"), ("<c>", "2.0")], notes=("Means.",))
-
-
-def test_markdown_tables() -> None:
-    expected = "**Scores**\n\n| name | mean |\n| --- | ---: |\n| a\\|b | 1.0 |\n| <c> | 2.0 |\n\nMeans.\n"
-    assert TABLE.markdown() == expected
 
 
 def test_html_escapes_what_others_have_written() -> None:
@@ -30,8 +26,7 @@ def test_markdown_pages_link_their_figures() -> None:
     assert page.endswith("![X](x.png)\n")
 
 
-def test_numbers() -> None:
-    assert [number(-0.04), number(1.26, signed=True), number(math.nan), number(None)] == ["0.0", "+1.3", "–", "–"]
+def test_intervals_and_probabilities() -> None:
     assert interval(1.0, 2.0, signed=True) == "+1.0 to +2.0"
     assert interval(math.nan, 2.0) == "–"
     assert [probability(p) for p in (1e-9, 0.00123, 0.0412, 0.5, 1.0, math.nan)] == [

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from polyres.analysis.tables import Table, number, whole
+from polyres.core.tables import Table, number, whole
 
 
 def test_markdown() -> None:
