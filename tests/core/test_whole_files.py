@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,19 @@ def test_a_folder_in_its_place_stays(tmp_path: Path) -> None:
         write_whole(tmp_path / "taken", "x")
     assert [one.name for one in tmp_path.iterdir()] == ["taken"]
     assert (tmp_path / "taken" / "inner").is_dir()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of files are another thing on Windows")
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_files_get_the_permissions_of_any_new_file(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        (tmp_path / "plain").touch()
+        with replaced_atomically(tmp_path / "a") as temporary:
+            temporary.touch(0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def fail_inside(target: Path) -> None:

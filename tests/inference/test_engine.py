@@ -208,10 +208,10 @@ def test_a_source_without_samples_is_refused(fakes: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("wave", "rate_hz", "message"),
     [
-        (torch.zeros(5), 44100, r"wave of shape \(5,\) and type torch.float32 cannot be separated"),
+        (torch.zeros(5), 44100, r"wave of shape \(5,\) and type torch.float32 cannot be used"),
         (torch.zeros(2, 0), 44100, r"wave of shape \(2, 0\)"),
         (torch.zeros(0, 5), 44100, r"wave of shape \(0, 5\)"),
-        (torch.zeros(2, 5, dtype=torch.int16), 44100, "type torch.int16 cannot be separated; expected floating point"),
+        (torch.zeros(2, 5, dtype=torch.int16), 44100, "type torch.int16 cannot be used; expected floating point"),
         (torch.zeros(2, 5), 0, "sample rate 0 Hz is not possible"),
         (torch.tensor([[0.0, float("nan")]]), 44100, "wave holds NaN or infinite samples; repair it"),
         (torch.tensor([[0.0, float("inf")]]), 44100, "wave holds NaN or infinite samples; repair it"),

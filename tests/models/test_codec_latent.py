@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,13 @@ def test_a_saved_latent_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert torch.equal(back.side["log2_peak"], latent.side["log2_peak"])
     assert path.stat().st_size < 2 * latent.num_scalars + 1000  # float16 and a short header
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of files are another thing on Windows")
+def test_others_may_read_a_latent_as_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    path = a_latent().save(tmp_path / "z.safetensors")
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_only_float16_is_kept() -> None:

@@ -177,6 +177,9 @@ def test_cut_files(saved: Path, share: float) -> None:
 def test_other_files(saved: Path, content: bytes) -> None:
     saved.write_bytes(content)
     rejects(saved, r"a\.safetensors is not a safetensors file; give a file written by polyres")
+    (folder := saved.parent / "folder.safetensors").mkdir()
+    with pytest.raises(WeightsError, match=r"folder\.safetensors is a folder, not a weight file; name the file"):
+        read_metadata(folder)
 
 
 def test_empty_files(saved: Path) -> None:

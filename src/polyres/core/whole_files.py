@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,19 @@ from polyres.core.errors import OutputError
 def replaced_atomically(target: Path) -> Iterator[Path]:
     """Yield a temporary path in the target's folder that becomes the target if all goes well, and goes away if not.
 
+    The file gets the permissions of any new file, also where the library that writes it is stricter.
+
     Args:
         target: the file to write or replace; its folder is made if missing.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".polyres-{secrets.token_hex(8)}.part")
     try:
+        temporary.touch(exist_ok=False)
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        temporary.unlink()
         yield temporary
+        temporary.chmod(mode)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

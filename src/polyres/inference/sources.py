@@ -41,7 +41,7 @@ class MemorySource:
         """
         if wave.ndim != 2 or 0 in wave.shape or not wave.is_floating_point():
             raise InputError(
-                f"wave of shape {tuple(wave.shape)} and type {wave.dtype} cannot be separated; "
+                f"wave of shape {tuple(wave.shape)} and type {wave.dtype} cannot be used; "
                 "expected floating point [C, T] with at least one channel and one sample"
             )
         if sample_rate_hz < 1:

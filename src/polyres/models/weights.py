@@ -211,6 +211,8 @@ def _opened(path: Path) -> Iterator[Any]:
 def _why_unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot read {path}: {error.strerror}"
+    if path.is_dir():
+        return f"{path} is a folder, not a weight file; name the file"
     with open(path, "rb") as file:
         start = file.read(9)
     if not start:
