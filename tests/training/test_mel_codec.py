@@ -82,11 +82,11 @@ def task_of(tmp_path: Path, songs: Path, task: str, changes: tuple[str, ...] = (
 
 def test_both_parts_learn_one_after_the_other_and_leave_one_codec(tmp_path: Path, songs: Path) -> None:
     known = "valid.roots=[train]"
-    first = run_training(recipe(tmp_path, songs, "polyres_mel"), tmp_path / "one", [known])
+    first = run_training(recipe(tmp_path, songs, "polyres_mel"), tmp_path / "one", [known, "epochs=8"])
     untrained = task_of(tmp_path, songs, "polyres_mel", (known,))
     before = untrained.validate(untrained.build_model().eval())
     assert first.best is not None
-    assert first.best["valid"]["log_mel_l1"] < 0.8 * before["log_mel_l1"]
+    assert first.best["valid"]["log_mel_l1"] < 0.85 * before["log_mel_l1"]
 
     init = f"init={tmp_path / 'one'}"
     unspoken = task_of(tmp_path, songs, "polyres_mel_vocoder", (init,))
