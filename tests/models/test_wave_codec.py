@@ -11,6 +11,7 @@ from torch import Tensor
 
 from polyres.core.errors import ConfigError, InputError
 from polyres.data.resample import resample
+from polyres.metrics.reconstruction_spectra import log_spectral_distance, metric_magnitude
 from polyres.models.codec_registry import build_codec
 from polyres.models.wave_codec import RefinerConfig, WaveCodec, WaveCodecConfig
 from polyres.models.wave_codec_stream import WaveStreamDecoder, WaveStreamEncoder, latency_samples
@@ -184,6 +185,66 @@ def test_fewer_numbers_give_a_coarser_wave() -> None:
         scores.append(snr_db(wave, coded(codec, wave)))
     assert scores == sorted(scores)
     assert scores[0] < scores[2] - 3
+
+
+@pytest.mark.parametrize("name", ["polyres_wave", "polyres_wave_44k", "polyres_wave_live"])
+def test_shares_are_of_the_numbers_of_each_codec(name: str) -> None:
+    full = build_codec(name).config.to_dict()["scalars_per_step"]
+    for variant, parts in (("half", 2), ("third", 3)):
+        codec = build_codec(f"{name}:{variant}")
+        assert codec.name == f"{name}:{variant}"
+        assert codec.config.to_dict()["scalars_per_step"] == round(full / parts)
+        with torch.no_grad():
+            latents = codec.encode(torch.zeros(1, codec.audio_channels, codec.hop_samples))
+        assert sum(value.numel() for value in latents.values()) == round(full / parts)
+
+
+def test_the_wide_codec_keeps_44_khz_stereo_at_its_rate() -> None:
+    codec = build_codec("polyres_wave_44k")
+    assert isinstance(codec, WaveCodec)
+    assert (codec.sample_rate_hz, codec.audio_channels) == (44_100, 2)
+    left, right = music(1.4, 1, 44_100), music(1.4, 2, 44_100)
+    wave = torch.cat([left, 0.5 * left + 0.5 * right], dim=1)
+    rate = codec.config.scalars_per_step / codec.hop_samples * 44_100
+    assert rate < 16_000
+    control_hz = int(rate / 2) + 1
+    down = resample(wave[0].numpy(), 44_100, control_hz)
+    control = torch.from_numpy(resample(down, control_hz, 44_100)[None, :, : wave.shape[-1]])
+    assert snr_db(wave, coded(codec, wave)) > snr_db(wave, control) + 3
+
+
+def test_the_live_codec_streams_what_it_codes_as_a_whole() -> None:
+    codec = build_codec("polyres_wave_live")
+    assert isinstance(codec, WaveCodec)
+    assert latency_samples(codec) == 0.128 * codec.sample_rate_hz
+    wave, out = music(1.5), []
+    encoder, decoder = WaveStreamEncoder(codec), WaveStreamDecoder(codec)
+    for start in range(0, wave.shape[-1], 512):
+        latents = encoder.push(wave[0, :, start : start + 512])
+        if latents is not None:
+            assert sum(value.numel() for value in latents.values()) <= 0.032 * 3200
+            out.append(decoder.push(latents))
+    latents = encoder.finish()
+    assert latents is not None
+    found = torch.cat([*out, decoder.push(latents), decoder.finish()], dim=-1)[None, :, : wave.shape[-1]]
+    whole = coded(codec, wave)
+    assert snr_db(whole, found) > 60
+    down = resample(wave[0].numpy(), 16_000, 3200)
+    control = torch.from_numpy(resample(down, 3200, 16_000)[None, :, : wave.shape[-1]])
+    assert snr_db(wave, found) > snr_db(wave, control)
+
+
+def test_noise_that_keeps_to_its_levels_brings_log_spectra_closer(shipped: WaveCodec) -> None:
+    wave = music(3)
+    latents = {name: value.half().float() for name, value in shipped.encode(padded(wave, shipped)).items()}
+    found = []
+    for rounds in (0, 6):
+        carried, noise = shipped.reconfigured({"even_rounds": rounds}).parts(latents)
+        found.append((carried + noise)[..., : wave.shape[-1]])
+    want = metric_magnitude(wave[0].double(), 16_000)
+    apart = [float(log_spectral_distance(want, metric_magnitude(one[0].double(), 16_000))) for one in found]
+    assert apart[1] < 0.92 * apart[0]
+    assert snr_db(wave, found[1]) > snr_db(wave, found[0]) - 0.1
 
 
 def test_two_channels_are_coded_together() -> None:

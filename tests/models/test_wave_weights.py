@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from polyres.core.errors import OutputError, WeightsError
+from polyres.inference.codec import load_codec
+from polyres.models.codec_registry import build_codec, codec_names
 from polyres.models.wave_codec import EMBEDDED, NAME, WaveCodec, WaveCodecConfig, load_wave_codec, save_wave_codec
 from polyres.models.wave_weights import read_codec_facts
 from polyres.models.weights import METADATA_KEY
@@ -27,6 +32,34 @@ def test_a_codec_comes_back(tmp_path: Path) -> None:
     assert all(torch.equal(value, codec.state_dict()[name]) for name, value in again.state_dict().items())
     assert read_codec_facts(tmp_path / "z.safetensors", NAME)["card"] == {"by": "test"}
     assert EMBEDDED.stat().st_size < 20e6
+
+
+@pytest.mark.parametrize("name", ["polyres_wave", "polyres_wave_44k", "polyres_wave_live"])
+def test_codecs_of_the_package_say_what_they_are(name: str) -> None:
+    assert name in codec_names()
+    path = EMBEDDED.with_stem(name.replace("_", "-"))
+    assert path.stat().st_size < 1e6
+    card = read_codec_facts(path, NAME)["card"]
+    assert card["model"] == path.stem
+    assert card["licence"] == "MIT"
+    assert card["recipe"] == f"recipes/reconstruct/{name}.yaml"
+    assert card["steps"] > 0
+    codec = build_codec(name)
+    assert codec.name == name
+
+
+def test_latents_say_which_codec_decodes_them(tmp_path: Path) -> None:
+    """Another process gets the file and nothing else."""
+    wave = 0.1 * torch.randn(2, 30_000, generator=torch.Generator().manual_seed(0))
+    codec = load_codec("polyres_wave_44k:half", "cpu")
+    path = codec.encode(wave, 44_100).save(tmp_path / "z.safetensors")
+    script = (
+        "import sys, numpy, polyres; from polyres.models.codec_latent import Latent; z = Latent.load(sys.argv[1]);"
+        "numpy.save(sys.argv[2], polyres.load_codec(z.codec, device='cpu').decode(z).numpy())"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path), str(tmp_path / "y.npy")], check=True)
+    found = torch.from_numpy(np.load(tmp_path / "y.npy"))
+    assert torch.allclose(found, codec.reconstruct(wave, 44_100), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ from polyres.ops.sparse_contexts import Layout, Tables, plain_tables
 from polyres.ops.sparse_floor import floor_edges
 from polyres.ops.sparse_step import SILENT_LOG2
 
-NAME = "polyres_wave"
+NAME, WIDE_NAME, LIVE_NAME = "polyres_wave", "polyres_wave_44k", "polyres_wave_live"
 FILL_HIGH_HZ = 4000.0
+SHARES = {"half": 1 / 2, "third": 1 / 3}
+"""Variants that store fewer numbers: their share of those of the codec."""
 EMBEDDED = Path(__file__).parent / "embedded" / "polyres-wave.safetensors"
 
 
@@ -135,8 +137,8 @@ class WaveCodec(Codec):
         "synthesis",
     )
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "half": {"scalars_per_step": 742},
-        "third": {"scalars_per_step": 495},
+        "half": {},
+        "third": {},
         "plain": {"synthesis": "lapped"},
         "unfilled": {"synthesis": "lapped", "fill": 0.0, "fill_high": 0.0, "even_rounds": 0},
     }
@@ -159,6 +161,12 @@ class WaveCodec(Codec):
         if config.refiner is not None:
             self.refiner = Refiner(config.refiner, config.audio_channels, config.sample_rate_hz, seed)
         self.set_tables(plain_tables(len(config.splits)))
+
+    def use_variant(self, variant: str) -> None:
+        """Turn into a variant; the name says so from then on; see `Codec.use_variant`."""
+        super().use_variant(variant)
+        if variant in SHARES:
+            self.configure({"scalars_per_step": round(SHARES[variant] * self.config.scalars_per_step)})
 
     def set_tables(self, tables: Tables) -> None:
         """Take other probabilities, for latents from now on."""
@@ -328,11 +336,30 @@ def load_wave_codec(path: str | Path) -> WaveCodec:
     return model.eval()
 
 
-@CODECS.register(NAME, "our waveform codec, 16 kHz mono at 3 200 numbers a second or fewer; embedded")
-def embedded_wave_codec() -> WaveCodec:
-    """Read the codec that comes with the package.
+def _embedded(name: str) -> WaveCodec:
+    """Read a codec that comes with the package.
 
     Raises:
         WeightsError: when the package is damaged.
     """
-    return load_wave_codec(EMBEDDED)
+    codec = load_wave_codec(EMBEDDED.with_stem(name.replace("_", "-")))
+    codec.name = name
+    return codec
+
+
+@CODECS.register(NAME, "our waveform codec, 16 kHz mono at 3 200 numbers a second or fewer; the default; embedded")
+def embedded_wave_codec() -> WaveCodec:
+    """Read the default."""
+    return _embedded(NAME)
+
+
+@CODECS.register(WIDE_NAME, "our waveform codec, 44.1 kHz stereo at 15 978 numbers a second; embedded")
+def embedded_wide_codec() -> WaveCodec:
+    """Read the one for whole recordings."""
+    return _embedded(WIDE_NAME)
+
+
+@CODECS.register(LIVE_NAME, "our waveform codec for live sound, 16 kHz mono, 128 ms, 3 188 numbers a second; embedded")
+def embedded_live_codec() -> WaveCodec:
+    """Read the one for live sound."""
+    return _embedded(LIVE_NAME)
