@@ -11,6 +11,7 @@ import torch
 from polyres.cli.main import main
 from polyres.core.errors import ConfigError, OutputError, TrainingError, UnknownNameError
 from polyres.models.codec_registry import build_codec
+from polyres.models.mel_codec import MelCodec, MelCodecConfig, save_mel_codec
 from polyres.models.network_weights import load_network
 from polyres.training.codec_export import write_codec
 from polyres.training.enhance_task import Trainee
@@ -115,6 +116,19 @@ def test_an_autoencoder_is_fine_tuned_and_is_a_codec_again(tmp_path: Path, songs
     assert torch.equal(*spoken)  # the vocoder is as it was
     scored = task.validate(Trainee(tuned.autoencoder).eval())  # type: ignore[arg-type]
     assert scored["score"] == pytest.approx(result.best["score"], abs=1e-4)
+
+
+def test_a_mel_codec_of_ours_is_fine_tuned_in_one_file(tmp_path: Path, songs: Path) -> None:
+    mel = {"sample_rate_hz": 16000, "n_fft": 512, "win_length": 512, "hop_length": 160, "mel_bins": 16, "max_hz": 8000}
+    network = {"widths": [4, 4, 8], "latent_channels": 2, "middle_blocks": 0}
+    config = {"mel": mel, "network": network, "vocoder": {"width": 8, "depth": 1}}
+    first = save_mel_codec(MelCodec(MelCodecConfig.from_dict(config)), tmp_path / "mel.safetensors")
+    path = recipe(tmp_path, songs, "autoencoder")
+    run_training(path, tmp_path / "run", ["epochs=1", "steps_per_epoch=2", f"codec={first}", "optimiser.lr=0.01"])
+    tuned, before = build_codec(tmp_path / "run"), build_codec(first)
+    changed = {key for key, value in tuned.state_dict().items() if not torch.equal(value, before.state_dict()[key])}
+    assert changed
+    assert all(key.startswith("autoencoder.") for key in changed)
 
 
 def test_terms_are_what_they_say(tmp_path: Path, songs: Path) -> None:

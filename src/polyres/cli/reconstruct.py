@@ -17,6 +17,8 @@ EPILOG = "\n\n".join(
         "polyres reconstruct song.mp3 --plots — through the default codec, with a figure, in reconstructed/CODEC/song/",
         "polyres reconstruct album/ --codec audioldm2 --enhance frequency --strength 0.5 — and with sharper latents",
         "polyres reconstruct a.wav --codec audioldm2 --phase pghi+fgla — a phase method instead of the vocoder",
+        "polyres reconstruct a.wav --codec polyres_wave:wide — and the band above 8 kHz, which it drops, made up",
+        "polyres reconstruct a.wav --codec staged.yaml — a codec, then enhancer, detail network, filters, bandwidth",
         "polyres reconstruct a.wav --codec audioldm2:decibel_front_end — a wrong turn, as a control",
         "Every folder holds original, codec and (with --enhance) enhanced at the input's rate, channels and length and "
         "at one common gain; latent.safetensors, from which 'polyres decode' makes the audio again; and "
@@ -43,7 +45,8 @@ def _list_codecs(wanted: bool) -> None:
 
 Inputs = Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio or video files, and folders.")]
 Codec = Annotated[
-    str, typer.Option(help="Name (--list), NAME:VARIANT, a weights file, or a folder with vae and vocoder.")
+    str,
+    typer.Option(help="Name (--list), NAME:VARIANT, weights, a folder with vae and vocoder, or a YAML file of stages."),
 ]
 Enhance = Annotated[str | None, typer.Option(metavar="NAME", help="Decode once more with this enhancer of latents.")]
 Strength = Annotated[float, typer.Option(help="Of the enhancer: 0 changes nothing, 1 is the nominal amount.")]
@@ -52,6 +55,10 @@ Phase = Annotated[
 ]
 Vocoder = Annotated[str | None, typer.Option(metavar="FOLDER", help="Another vocoder in transformers' format.")]
 PostFilter = Annotated[str | None, typer.Option(metavar="NAME", help="Filter for decoded audio, such as wiener.")]
+Bandwidth = Annotated[
+    str | None,
+    typer.Option(metavar="WEIGHTS", help="Make the band above a codec of 16 kHz: default, a file or a run folder."),
+]
 Out = Annotated[Path, typer.Option(help="Results go to OUT/CODEC/TRACK/.")]
 Plots = Annotated[bool, typer.Option("--plots", help="Draw comparison.png: waveform, spectrograms, bands.")]
 Format = Annotated[str, typer.Option("--format", help="wav, flac, mp3, m4a, ogg or opus.")]
@@ -72,6 +79,7 @@ def reconstruct(
     phase: Phase = None,
     vocoder: Vocoder = None,
     post_filter: PostFilter = None,
+    bandwidth: Bandwidth = None,
     out: Out = Path("reconstructed"),
     plots: Plots = False,
     file_format: Format = "wav",
@@ -89,7 +97,7 @@ def reconstruct(
     from polyres.inference.plan import plan_jobs
 
     output = OutputOptions(file_format, bit_depth, overwrite)
-    given = {"synthesis": phase, "vocoder": vocoder, "post_filter": post_filter}
+    given = {"synthesis": phase, "vocoder": vocoder, "post_filter": post_filter, "bandwidth": bandwidth}
     loaded = load_codec(codec, device, {key: value for key, value in given.items() if value is not None})
     chain = chain_of(loaded, enhance, strength)
     jobs = plan_jobs(inputs, out, codec_label(loaded.name))

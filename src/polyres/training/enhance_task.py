@@ -15,6 +15,7 @@ from polyres.data.datasets import StemsDataset, find_tracks, load_layout_track
 from polyres.models.codec_base import Codec
 from polyres.models.codec_picture import CodecPicture
 from polyres.models.codec_registry import build_codec
+from polyres.models.mel_codec import MelCodec, save_mel_codec
 from polyres.models.network_weights import build_network, load_network, save_network
 from polyres.models.weights import fill
 from polyres.nn.perceptual import PerceptualDistance
@@ -273,10 +274,14 @@ class AutoencoderTask(MelTask):
         return decoded[:, 0].to(reference.device), reference
 
     def export(self, model: nn.Module, path: Path, card: Mapping[str, Any]) -> None:
-        """Write a codec folder, `codec` beside the weight file, that `polyres reconstruct --codec` reads."""
-        write_codec(
-            cast(Trainee, model).autoencoder, cast(Any, self.codec).vocoder, path, {**card, "codec": self.config.codec}
-        )
+        """Write a codec that `polyres reconstruct --codec` reads: a file of ours, or the folder `codec` beside it."""
+        autoencoder, about = cast(Trainee, model).autoencoder, {**card, "codec": self.config.codec}
+        if not isinstance(self.codec, MelCodec):
+            write_codec(autoencoder, cast(Any, self.codec).vocoder, path, about)
+            return
+        tuned = self.codec.reconfigured({})
+        tuned.autoencoder = autoencoder
+        save_mel_codec(tuned, path, about)
 
 
 def start_network(model: nn.Module, name: str, kind: str) -> None:

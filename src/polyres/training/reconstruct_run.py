@@ -58,8 +58,8 @@ def _use(config: ReconstructConfig, out: Path) -> str:
         "learned_enhancer": f"polyres enhance AUDIO --codec {config.codec} --network learned={out}",
         "refiner": f"polyres enhance AUDIO --codec {config.codec} --network "
         f"{'refine_informed' if config.network.informed else 'refine'}={out}",
-        "autoencoder": f"polyres reconstruct AUDIO --codec {out / 'codec'}",
-        "bandwidth": "polyres.models.network_weights.load_network",
+        "autoencoder": f"polyres reconstruct AUDIO --codec {out / 'codec' if (out / 'codec').is_dir() else out}",
+        "bandwidth": f"polyres reconstruct AUDIO --bandwidth {out}",
     }[config.task]
 
 
