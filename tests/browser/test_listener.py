@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy.exc import OperationalError
 
-from polyres.listen.store import read_ratings
+from polyres.listen.store_read import read_ratings
 from tests.browser.pages import DESKTOP, PHONE, begin, hear_all, saved, trial_number, visitor
 from tests.listen.served import Listening, listening, write_page, write_study
 
@@ -85,7 +85,10 @@ def test_a_whole_mushra_test_with_a_reload_in_the_middle(browser: Browser, tmp_p
         page.get_by_role("button", name="Begin").wait_for()
         given = [90, 20, 55, 10, 34, 100]
         assert kept(server) == {(number // 3, number % 3): value for number, value in enumerate(given)}
-        assert list(server.state.store.answers().values()) == [{"age": "31.5", "music": "yes"}]
+        assert [(one["name"], one["value"]) for one in server.state.store.answers()] == [
+            ("age", "31.5"),
+            ("music", "yes"),
+        ]
         events = {event["what"] for event in server.state.store.events()}
         assert {"open", "play", "switch", "pause", "leave"} <= events
     ratings = read_ratings(folder)

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from polyres.listen.limits import MAX_RATINGS_PER_REQUEST, Rate
-from polyres.listen.store import read_ratings
+from polyres.listen.store_read import read_ratings
 from tests.listen.served import ADMIN_TOKEN, Client, serving, state_of, write_page, write_study
 
 QUESTIONS = [

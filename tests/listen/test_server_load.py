@@ -23,7 +23,7 @@ from schemathesis import GenerationMode
 from polyres.listen.links import Signer, read_or_make_secrets
 from polyres.listen.server import create_app
 from polyres.listen.server_state import LISTENER, ServerOptions
-from polyres.listen.store import read_ratings
+from polyres.listen.store_read import read_ratings
 from tests.listen.served import ADMIN_TOKEN, ServerProcess, serving, state_of, write_study
 
 Key = tuple[str, int, int, int]

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from polyres.core.errors import ConfigError, InputError, OutputError
 from polyres.listen import store as store_module
 from polyres.listen.limits import MAX_EVENTS_PER_LISTENER
-from polyres.listen.store import ClosedError, SentRating, Store, read_ratings
+from polyres.listen.store import ClosedError, SentRating, Store
+from polyres.listen.store_read import read_ratings
 from polyres.listen.store_tables import default_database_url, ratings
 from polyres.listen.study_ratings import Rating
 
@@ -74,7 +75,7 @@ def test_numbers_are_given_in_order_and_those_of_who_left_again(store: Store) ->
     assert left is not None
     assert left.number is None
     assert left.external_id == ""
-    assert (store.ratings(), store.answers(), store.events()) == ([], {}, [])
+    assert (store.ratings(), store.answers(), store.events()) == ([], [], [])
     assert store.welcome("dora").number == 1
     assert store.welcome("ben").withdrawn_at == left.withdrawn_at
     assert [one.id for one in store.all_listeners()] == ["anna", "ben", "cleo", "dora"]
@@ -131,7 +132,8 @@ def test_checks_add_up_and_answers_replace(store: Store) -> None:
     assert listener.checks == {"position": 2, "level_set": True}
     store.save_answers("anna", {"age": "30", "note": "x"})
     store.save_answers("anna", {"age": "31"})
-    assert store.answers() == {"anna": {"age": "31", "note": "x"}}
+    found = [(one["listener"], one["name"], one["value"]) for one in store.answers()]
+    assert found == [("anna", "age", "31"), ("anna", "note", "x")]
     assert store.answers_of("anna") == {"age": "31", "note": "x"}
 
 

@@ -117,7 +117,7 @@ def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     real = builtins.__import__
 
     def without(name: str, *rest: Any) -> Any:
-        if name.partition(".")[0] == "pyarrow" or name == "polyres.listen.store":
+        if name.partition(".")[0] == "pyarrow" or name == "polyres.listen.store_read":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(name, *rest)
 
@@ -126,5 +126,5 @@ def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ratings_from(path)
     with pytest.raises(ConfigError, match="Parquet needs pyarrow"):
         export_ratings(a_study(), [ROW], tmp_path / "other.parquet")
-    with pytest.raises(ConfigError, match=r"a database needs polyres.listen.store; install it"):
+    with pytest.raises(ConfigError, match=r"a database needs polyres.listen.store_read; install it"):
         ratings_from("sqlite:///x")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -70,7 +70,7 @@ def new(
         anchors: [low, mid, interference]
         excerpts: {per_track: 1, length_s: 10, seed: 0}
         attributes:
-          - {name: quality, question: How good is the sound?}
+          - {name: quality, question: "How good is the sound?"}
 
     Excerpts are drawn by the seed from where all sources sound, matched in loudness (BS.1770), and stored under names
     that tell nothing.
@@ -210,15 +210,65 @@ def _print_short(study: ListenStudy, analysis: Analysis) -> None:
 
 def export(
     study: StudyDir,
-    out: Annotated[Path, typer.Option("--out", help="File to write: .csv, .json, .jsonl or .parquet.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="File to write (.csv, .json, .jsonl, .parquet), or a folder for all tables.")
+    ],
+    table: Annotated[
+        str, typer.Option(help="For a file: ratings, listeners, answers (of the questionnaire) or events.")
+    ] = "ratings",
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="For a folder: csv, json, jsonl, parquet; repeatable.")
+    ] = None,
+    training: Annotated[bool, typer.Option("--training", help="With the ratings of training pages.")] = False,
     ratings: Ratings = None,
 ) -> None:
-    """Write all ratings to one file, with labels, items and stems beside the ids."""
-    from polyres.listen.export import export_ratings
+    """Write what was answered: ratings with labels, times and durations, listeners with consent and checks, answers.
+
+    A folder gets every table and COLUMNS.md, which explains the columns. Nothing of it holds links, tokens, completion
+    codes or what a recruiting site calls a listener; those are on the administrator's page alone.
+    """
+    from polyres.listen.export import COLUMNS, FORMATS, export_rows, write_table
+    from polyres.listen.export_store import write_tables
     from polyres.listen.study_files import load_study
 
-    rows = _ratings(study, ratings)
-    typer.echo(f"{export_ratings(load_study(study), rows, out)}: {len(rows)} ratings")
+    one_file = out.suffix.lower().removeprefix(".") in FORMATS
+    if out.suffix and not one_file and not out.is_dir():
+        raise ConfigError(f"{out.name} has no known ending; choose .{', .'.join(FORMATS)}, or a folder for all tables")
+    if table not in COLUMNS:
+        raise ConfigError(f"there is no table {table!r}; choose {', '.join(COLUMNS)}")
+    loaded = load_study(study)
+    tables = _stored_tables(loaded, study, ratings, training)
+    if tables is None:
+        tables = {"ratings": export_rows(loaded, _ratings(study, ratings))}
+    if not one_file:
+        files = write_tables(tables, out, formats or ["csv"])
+        typer.echo(f"{out}: {', '.join(f'{len(rows)} {name}' for name, rows in tables.items())}, {len(files)} files")
+        return
+    if table not in tables:
+        raise InputError(f"files of ratings hold no {table}; leave out --ratings, or give the database of the study")
+    typer.echo(f"{write_table(table, tables[table], out)}: {len(tables[table])} {table}")
+
+
+def _stored_tables(
+    study: ListenStudy, folder: Path, source: str | None, training: bool
+) -> dict[str, list[dict[str, Any]]] | None:
+    """Return all tables where they come from a database that somebody has answered into, else None."""
+    from polyres.listen.study_ratings import database_url_of
+
+    url = None
+    if source is not None and Path(source).is_dir():
+        folder = Path(source)
+    elif source is not None and (url := database_url_of(source)) is None:
+        return None
+    try:
+        from polyres.listen.export_store import stored_tables
+        from polyres.listen.store_read import opened_store
+
+        with opened_store(folder, url) as store:
+            tables = stored_tables(study, store, training)
+    except (InputError, ModuleNotFoundError):
+        return None
+    return tables if any(tables.values()) else None
 
 
 def simulate(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path
@@ -13,11 +10,10 @@ from fastapi.responses import Response
 
 from polyres.listen.api import State, require_admin
 from polyres.listen.api_models import LinksIn
-from polyres.listen.server_state import ServerState
+from polyres.listen.export import COLUMNS, IDENTITY_COLUMNS, to_csv
+from polyres.listen.export_store import stored_tables
 
 router = APIRouter(prefix="/api/admin", dependencies=[Depends(require_admin)])
-
-Row = Mapping[str, Any]
 
 
 @router.get("/progress")
@@ -66,54 +62,17 @@ def export(
     extension: Annotated[str, Path(pattern=r"^(csv|json)$")],
     state: State,
 ) -> Response:
-    """Send a table: ratings, listeners, answers or events, as CSV or JSON."""
-    if name not in EXPORTS:
-        raise HTTPException(404, f"there is no table {name!r}; choose {', '.join(EXPORTS)}")
-    rows = list(EXPORTS[name](state))
+    """Send a table: ratings, listeners (with what names them), answers or events, as CSV or JSON."""
+    if name not in COLUMNS:
+        raise HTTPException(404, f"there is no table {name!r}; choose {', '.join(COLUMNS)}")
+    rows = stored_tables(state.study, state.store, training=True)[name]
+    columns = [*COLUMNS[name], *(IDENTITY_COLUMNS if name == "listeners" else ())]
+    if name == "listeners":
+        external = {listener.id: listener.external_id for listener in state.store.all_listeners()}
+        for row in rows:
+            known = row["listener"]
+            row |= {"external_id": external[known], "completion_code": state.completion_code(known)}
     is_csv = extension == "csv"
-    text = to_csv(rows) if is_csv else json.dumps(rows, ensure_ascii=False, indent=1)
+    text = to_csv(rows, columns) if is_csv else json.dumps(rows, ensure_ascii=False, indent=1)
     headers = {"content-disposition": f'attachment; filename="{state.study.name}-{name}.{extension}"'}
     return Response(text, media_type="text/csv" if is_csv else "application/json", headers=headers)
-
-
-def to_csv(rows: Iterable[Row]) -> str:
-    """Write rows as CSV; texts that a spreadsheet would run as a formula get a quote in front.
-
-    Args:
-        rows: with the same keys, or some of them.
-
-    Returns:
-        The table with a header; empty without rows.
-    """
-    rows = list(rows)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-    if columns:
-        writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _harmless(value) for name, value in row.items()})
-    return file.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-def _listeners(state: ServerState) -> Iterable[Row]:
-    for listener in state.store.all_listeners():
-        row: dict[str, Any] = {**vars(listener)}
-        yield row | {"checks": json.dumps(listener.checks), "completion_code": state.completion_code(listener.id)}
-
-
-def _answers(state: ServerState) -> Iterable[Row]:
-    for listener, given in state.store.answers().items():
-        yield {"listener": listener, **given}
-
-
-EXPORTS: dict[str, Callable[[ServerState], Iterable[Row]]] = {
-    "ratings": lambda state: [rating.to_dict() for rating in state.store.ratings()],
-    "listeners": _listeners,
-    "answers": _answers,
-    "events": lambda state: state.store.events(),
-}

@@ -1,11 +1,13 @@
-"""Ratings for other programs: CSV, JSON, JSON lines and Parquet, with what each condition and page is."""
+"""Tables for other programs: CSV, JSON, JSON lines and Parquet, every column explained."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,97 @@ from polyres.listen.study_files import PAIR_KINDS, ListenStudy
 from polyres.listen.study_ratings import SIMULATED_PREFIX, Rating
 
 FORMATS = ("csv", "json", "jsonl", "parquet")
+COLUMNS_NAME = "COLUMNS.md"
+_PLAIN = re.compile(r"-[A-Za-z0-9_.-]*")
+
+Row = Mapping[str, Any]
+
+_LISTENER = "who: a random name that is part of no link by itself; the same in all tables"
+COLUMNS: dict[str, dict[str, str]] = {
+    "ratings": {
+        "listener": _LISTENER + "; simulated ones begin with simulated-",
+        "session": "which visit; a reload continues it",
+        "page": "id of the page",
+        "repeat": "0 for the first time that the page comes, then 1, 2, …",
+        "condition": "id of what was rated; of a pair both ids in alphabetical order, joined by +",
+        "attribute": "what was asked",
+        "value": "0–100 (mushra, bs2132), 1–5 (acr, dcr), 1 right, 0 wrong (abx), 1 first id, 0 second, 0.5 tie (ab)",
+        "kind": "of the test",
+        "answer": "abx, ab: the chosen condition id or tie",
+        "started_at": "when the trial was first shown, by the listener's clock, ISO 8601 in UTC as all times",
+        "finished_at": "when this rating was changed last, by the listener's clock",
+        "plays": "how often this sound (of a pair: both) was started or switched to",
+        "switches": "how often the trial was switched between sounds",
+        "label": "name of the condition",
+        "role": "system, reference, low_anchor, mid_anchor, interference_anchor, pair, or training",
+        "item": "what was heard; pages of one item share their random effect",
+        "track": "song",
+        "stem": "stem",
+        "start_s": "where the excerpt begins in the song, seconds",
+        "simulated": "whether this listener does not exist",
+        "training": "whether the page was for training; such ratings count for nothing",
+        "trial": "place of the page in this listener's test from 0, training included; empty if not from a database",
+        "duration_s": "from the first sight of the trial to the last change of this rating, seconds",
+        "received_at": "when the server got the last change; empty if not from a database",
+    },
+    "listeners": {
+        "listener": _LISTENER,
+        "number": "place in the balanced design from 0; empty once withdrawn",
+        "language": "of the page",
+        "created_at": "first visit, by the server's clock as all times of this table",
+        "consented_at": "when the consent was given; empty if it was not, or not asked for",
+        "finished_at": "end of the test; empty before",
+        "withdrawn_at": "when the listener withdrew; nothing else is kept of one who did",
+        "seen_at": "last visit or answer",
+        "duration_s": "from the first visit to the end, pauses included, seconds",
+        "instructions_read": "whether the instructions were left by their button",
+        "level_set": "whether the level check was done",
+        "headphones_passed": "whether the headphone check was passed; empty if not done",
+        "headphones_correct": "right answers of its last attempt",
+        "headphones_trials": "questions of that attempt",
+        "headphones_attempts": "how often it was tried",
+        "trials_done": "pages left behind, training included",
+        "ratings": "ratings that count",
+    },
+    "answers": {
+        "listener": _LISTENER,
+        "name": "of the question",
+        "question": "what the listener read",
+        "type": "text, number or choice; free texts may say who somebody is: read them before passing them on",
+        "value": "the answer",
+        "received_at": "when the server got it",
+    },
+    "events": {
+        "listener": _LISTENER,
+        "at": "when, by the listener's clock",
+        "trial": "place of the page in this listener's test",
+        "page": "id of the page",
+        "what": "open, play, pause, switch, loop, rate, leave, hide, show or resume",
+        "slot": "which sound was active: its place on the page from 0, x, or reference",
+        "condition": "what that was; reference for the open one",
+        "seconds": "position in the sound; of a loop its beginning",
+        "until": "end of a loop",
+    },
+}
+IDENTITY_COLUMNS = {
+    "external_id": "what a recruiting site calls the listener",
+    "completion_code": "what the listener was shown at the end",
+}
+"""Of the administrator's table of listeners alone."""
 
 
-def export_rows(study: ListenStudy, ratings: Sequence[Rating]) -> list[dict[str, Any]]:
-    """Add label, role, item, track, stem, start_s and whether the listener is simulated to every rating.
+def export_rows(
+    study: ListenStudy, ratings: Sequence[Rating], stored: Mapping[tuple[Any, ...], tuple[int, str]] | None = None
+) -> list[dict[str, Any]]:
+    """Add to every rating what its condition and page are, and how long it took.
 
     Args:
-        study: the study; pairs get both labels, "first > second" by their ids.
-        ratings: its ratings, training among them (role "training" tells them apart).
+        study: the study; pairs get both labels, "first vs second" by their ids.
+        ratings: its ratings, those of training pages among them or not.
+        stored: key of a rating -> its trial and the time at which the server got it, where known.
+
+    Returns:
+        Rows with the columns of `COLUMNS["ratings"]`.
 
     Raises:
         InputError: if a rating is of another study.
@@ -32,21 +117,33 @@ def export_rows(study: ListenStudy, ratings: Sequence[Rating]) -> list[dict[str,
     for rating in ratings:
         page = study.page(rating.page)
         conditions = [study.condition(name) for name in rating.condition.split("+")]
+        role = "pair" if rating.kind in PAIR_KINDS else conditions[0].role
+        trial, received_at = (stored or {}).get(rating.key, (None, ""))
         rows.append(
             {
                 **rating.to_dict(),
                 "label": " vs ".join(condition.label for condition in conditions),
-                "role": "training"
-                if page.id in training
-                else ("pair" if rating.kind in PAIR_KINDS else conditions[0].role),
+                "role": "training" if page.id in training else role,
                 "item": page.item,
                 "track": page.track,
                 "stem": page.stem,
                 "start_s": page.start_s,
                 "simulated": rating.listener.startswith(SIMULATED_PREFIX),
+                "training": page.id in training,
+                "trial": trial,
+                "duration_s": seconds_between(rating.started_at, rating.finished_at),
+                "received_at": received_at,
             }
         )
     return rows
+
+
+def seconds_between(start: str, end: str) -> float | None:
+    """Return the seconds from one ISO 8601 time to another; None if one is missing or no time."""
+    try:
+        return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 3)
+    except (ValueError, TypeError):
+        return None
 
 
 def export_ratings(study: ListenStudy, ratings: Sequence[Rating], path: Path) -> Path:
@@ -65,40 +162,80 @@ def export_ratings(study: ListenStudy, ratings: Sequence[Rating], path: Path) ->
         InputError: if a rating is of another study.
         OutputError: when it cannot be written.
     """
+    return write_table("ratings", export_rows(study, ratings), path)
+
+
+def write_table(name: str, rows: Sequence[Row], path: Path) -> Path:
+    """Write a table in the format that the name of the file says.
+
+    Args:
+        name: of the table, a key of `COLUMNS`.
+        rows: with its columns.
+        path: ends in .csv, .json, .jsonl or .parquet.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: for another ending, or Parquet without pyarrow.
+        OutputError: when it cannot be written.
+    """
     ending = path.suffix.lower().removeprefix(".")
     if ending not in FORMATS:
         raise ConfigError(f"{path.name} has no known ending; choose .{', .'.join(FORMATS)}")
-    rows = export_rows(study, ratings)
-    writers = {"csv": _csv, "json": _json, "jsonl": _json_lines, "parquet": _parquet}
-    return write_whole(path, writers[ending](rows))
+    if ending == "csv":
+        return write_whole(path, to_csv(rows, list(COLUMNS[name])))
+    if ending == "json":
+        return write_whole(path, json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n")
+    if ending == "jsonl":
+        return write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return write_whole(path, _parquet(rows, list(COLUMNS[name])))
 
 
-def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
-    return list(rows[0]) if rows else list(Rating.__dataclass_fields__)
+def to_csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
+    """Write rows as CSV; texts that a spreadsheet would run as a formula get a quote in front.
 
+    Args:
+        rows: with these columns.
+        columns: of the header, which is there without rows, too.
 
-def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
+    Returns:
+        The table.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
+    return file.getvalue()
 
 
-def _json(rows: Sequence[dict[str, Any]]) -> bytes:
-    return (json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n").encode()
+def columns_page(names: Iterable[str]) -> str:
+    """Explain the columns of tables as Markdown.
+
+    Args:
+        names: of the tables, keys of `COLUMNS`.
+    """
+    parts = ["# Columns\n\nTimes are ISO 8601 in UTC. No table holds links, tokens, codes or ids of recruiting sites."]
+    for name in names:
+        lines = [f"| `{column}` | {text} |" for column, text in COLUMNS[name].items()]
+        parts.append("\n".join([f"## {name}\n", "| column | what it holds |", "| --- | --- |", *lines]))
+    return "\n\n".join(parts) + "\n"
 
 
-def _json_lines(rows: Sequence[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+def _harmless(value: Any) -> Any:
+    """Ids and numbers stay as they are, so that they are read back the same."""
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r") or _PLAIN.fullmatch(value):
+        return value
+    return f"'{value}"
 
 
-def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
+def _parquet(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise ConfigError("Parquet needs pyarrow; install it with pip install 'polyres[listen]'") from error
     sink = pyarrow.BufferOutputStream()
-    parquet.write_table(pyarrow.Table.from_pylist(list(rows)), sink)
+    values = {name: [row[name] for row in rows] for name in columns}
+    parquet.write_table(pyarrow.table(values), sink)
     return bytes(sink.getvalue().to_pybytes())

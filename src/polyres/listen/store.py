@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,7 +19,6 @@ from polyres.listen.limits import MAX_EVENTS_PER_LISTENER
 from polyres.listen.store_tables import (
     IMMEDIATE,
     answers,
-    default_database_url,
     event_batches,
     facts,
     listeners,
@@ -186,8 +184,9 @@ class Store:
                 values = {"id": listener_id, "number": number, "external_id": external_id, "language": language}
                 connection.execute(listeners.insert().values(**values, created_at=now(), seen_at=now()))
             elif not found["withdrawn_at"]:
-                changed = {"external_id": found["external_id"] or external_id, "language": language, "seen_at": now()}
-                connection.execute(listeners.update().where(listeners.c.id == listener_id).values(**changed))
+                told = {"external_id": found["external_id"] or external_id, "language": language or found["language"]}
+                update = listeners.update().where(listeners.c.id == listener_id)
+                connection.execute(update.values(**told, seen_at=now()))
             row = connection.execute(listeners.select().where(listeners.c.id == listener_id)).mappings().one()
         return _listener(row)
 
@@ -257,6 +256,11 @@ class Store:
             rows = [_sent(row) for row in connection.execute(_ratings_of(None)).mappings()]
         return [sent.rating for sent in rows if training or not sent.training]
 
+    def stamped_ratings(self) -> list[tuple[SentRating, str]]:
+        """Return all ratings, training included, each with the time at which the server got its last change."""
+        with self._engine.connect() as connection:
+            return [(_sent(row), row["received_at"]) for row in connection.execute(_ratings_of(None)).mappings()]
+
     def rating_counts(self) -> dict[str, int]:
         """Return how many ratings that count each listener has given."""
         count = sa.select(ratings.c.listener, sa.func.count()).where(ratings.c.training.is_(False))
@@ -283,13 +287,11 @@ class Store:
         with self._engine.connect() as connection:
             return {row.name: row.value for row in connection.execute(query)}
 
-    def answers(self) -> dict[str, dict[str, str]]:
-        """Return the answers of the questionnaire: listener -> name -> value."""
-        found: dict[str, dict[str, str]] = {}
+    def answers(self) -> list[dict[str, str]]:
+        """Return all answers of the questionnaire, each with its `listener`, `name`, `value` and `received_at`."""
+        query = answers.select().order_by(answers.c.listener, answers.c.name)
         with self._engine.connect() as connection:
-            for row in connection.execute(answers.select().order_by(answers.c.listener, answers.c.name)):
-                found.setdefault(row.listener, {})[row.name] = row.value
-        return found
+            return [dict(row) for row in connection.execute(query).mappings()]
 
     def save_events(self, listener_id: str, batch: str, events: list[dict[str, Any]]) -> None:
         """Keep what a listener did (plays, switches, loops); a batch that is there already is not kept twice.
@@ -316,31 +318,6 @@ class Store:
         with self._engine.connect() as connection:
             rows = list(connection.execute(order))
         return [{"listener": row.listener, **event} for row in rows for event in json.loads(row.events)]
-
-
-def read_ratings(study_dir: str | Path, database_url: str | None = None, training: bool = False) -> list[Rating]:
-    """Read what the listeners of a study have answered, while it is being served or afterwards.
-
-    Args:
-        study_dir: the folder of the study.
-        database_url: where the server was told to keep its answers; inside the folder by default.
-        training: with the ratings of training pages.
-
-    Returns:
-        The ratings by listener, in the order of each plan.
-
-    Raises:
-        InputError: if the study has never been served.
-    """
-    url = database_url or default_database_url(Path(study_dir))
-    path = sa.make_url(url).database if url.startswith("sqlite") else None
-    if path is not None and not Path(path).is_file():
-        raise InputError(f"there are no answers in {path}; serve the study first with polyres listen serve")
-    store = Store(url)
-    try:
-        return store.ratings(training)
-    finally:
-        store.close()
 
 
 def _open_row(connection: Connection, listener_id: str, even_finished: bool = False) -> sa.RowMapping:

@@ -107,9 +107,9 @@ def ratings_from(source: str | Path) -> list[Rating]:
         InputError: if there is no such file, or a line is no rating.
         ConfigError: if a library for the format is missing.
     """
-    text = str(source)
-    if "://" in text:
-        return _unique(_stored(Path(), text))
+    url = database_url_of(source)
+    if url is not None:
+        return _unique(_stored(Path(), url))
     path = Path(source)
     if path.is_dir():
         return _unique(_stored(path, None))
@@ -117,10 +117,7 @@ def ratings_from(source: str | Path) -> list[Rating]:
         raise InputError(f"{path} is no file of ratings; give .jsonl, .json, .csv, .parquet or a database")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        with path.open("rb") as file:
-            if file.read(len(_SQLITE_HEAD)) != _SQLITE_HEAD:
-                raise InputError(f"{path} holds no ratings; give .jsonl, .json, .csv, .parquet or a database")
-        return _unique(_stored(path.parent, f"sqlite:///{path.resolve()}"))
+        raise InputError(f"{path} holds no ratings; give .jsonl, .json, .csv, .parquet or a database")
     try:
         rows = list(reader(path))
     except (OSError, ValueError, TypeError) as error:
@@ -136,7 +133,20 @@ def ratings_from(source: str | Path) -> list[Rating]:
     return _unique(ratings)
 
 
-EXTRA_COLUMNS = frozenset({"label", "role", "item", "track", "stem", "start_s", "simulated"})
+def database_url_of(source: str | Path) -> str | None:
+    """Return the URL of a database that is given as one or as an SQLite file; None for anything else."""
+    if "://" in str(source):
+        return str(source)
+    path = Path(source)
+    if not path.is_file() or path.suffix.lower() in _READERS:
+        return None
+    with path.open("rb") as file:
+        return f"sqlite:///{path.resolve()}" if file.read(len(_SQLITE_HEAD)) == _SQLITE_HEAD else None
+
+
+EXTRA_COLUMNS = frozenset(
+    ["label", "role", "item", "track", "stem", "start_s", "simulated", "training", "trial", "duration_s", "received_at"]
+)
 """What an export adds for readers; not read back."""
 
 
@@ -146,7 +156,7 @@ def _unique(ratings: Iterable[Rating]) -> list[Rating]:
 
 def _stored(folder: Path, url: str | None) -> list[Rating]:
     try:
-        from polyres.listen.store import read_ratings
+        from polyres.listen.store_read import read_ratings
     except ModuleNotFoundError as error:
         raise ConfigError(f"a database needs {error.name}; install it with pip install 'polyres[listen]'") from error
     return read_ratings(folder, url)
