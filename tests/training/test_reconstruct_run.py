@@ -13,6 +13,7 @@ from polyres.core.errors import ConfigError, OutputError, TrainingError, Unknown
 from polyres.models.codec_registry import build_codec
 from polyres.models.mel_codec import MelCodec, MelCodecConfig, save_mel_codec
 from polyres.models.network_weights import load_network
+from polyres.training.bandwidth_task import tilted
 from polyres.training.codec_export import write_codec
 from polyres.training.enhance_task import Trainee
 from polyres.training.reconstruct_config import ReconstructConfig
@@ -245,3 +246,16 @@ def test_every_recipe_is_valid_and_says_how_to_run_it(path: Path) -> None:
     assert config.valid.roots
     if config.task != "bandwidth":
         assert config.data.segment_samples % 640 == 0
+
+
+def test_slopes_are_drawn_for_each_item_and_begin_at_1_khz() -> None:
+    generator = torch.Generator().manual_seed(3)
+    impulse = torch.zeros(3, 2, 1, 8000)
+    impulse[..., 4000] = 1.0
+    found = torch.fft.rfft(tilted(6.0, 8000, impulse, generator)).abs().log10().mul(20)
+    assert float(found[..., :1000].abs().max()) < 1e-3
+    slopes = found[:, 0, 0, 2000]
+    assert torch.allclose(found[:, 1, 0, 3999], slopes * 1.9996, atol=0.01)
+    assert float(slopes.abs().max()) <= 6
+    assert len({round(float(slope), 3) for slope in slopes}) == 3
+    assert torch.allclose(tilted(0.0, 8000, impulse, generator), impulse, atol=1e-6)

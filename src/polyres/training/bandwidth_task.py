@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from polyres.data.datasets import StemsDataset
@@ -16,6 +18,28 @@ from polyres.training.enhance_task import KINDS, MixtureData, gradient_norm, sta
 from polyres.training.loading import Prepare
 from polyres.training.reconstruct_config import ReconstructConfig
 from polyres.training.task import Forward
+
+TILT_FROM_HZ = 1000.0
+
+
+def tilted(most_db_per_octave: float, sample_rate_hz: int, batch: Tensor, generator: torch.Generator) -> Tensor:
+    """Tilt the spectra of a batch above 1 kHz, each item by a slope of its own.
+
+    Args:
+        most_db_per_octave: slopes are drawn evenly from minus to plus this.
+        sample_rate_hz: of the batch.
+        batch: `[B, ..., T]`.
+        generator: draws the slopes.
+
+    Returns:
+        Same shape; as it was up to 1 kHz.
+    """
+    slopes = (2 * torch.rand(len(batch), generator=generator) - 1) * most_db_per_octave
+    bins_hz = torch.linspace(0, sample_rate_hz / 2, batch.shape[-1] // 2 + 1)
+    octaves = (bins_hz / TILT_FROM_HZ).clamp_min(1).log2()
+    gains = 10 ** (slopes.view(-1, *[1] * (batch.ndim - 1)) * octaves / 20)
+    spectrum = torch.fft.rfft(batch) * gains.to(batch.device)
+    return torch.fft.irfft(spectrum, n=batch.shape[-1])
 
 
 class BandwidthTask:
@@ -44,8 +68,11 @@ class BandwidthTask:
         return self.data.source
 
     def build_prepare(self) -> Prepare:
-        """Return nothing but the batch."""
-        return unchanged
+        """Return what makes music brighter or duller than it is, so that the band below has to say how it goes on."""
+        most = self.config.tilt_db_per_octave
+        if most == 0:
+            return unchanged
+        return partial(tilted, most, self.config.data.sample_rate_hz)
 
     def losses(self, forward: Forward, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare spectra of mixtures of stems `[B, S, C, T]` with those of the extended low bands."""

@@ -31,6 +31,7 @@ class ReconstructConfig(SolverConfig):
         perceptual_weight: of autoencoder: distance of features of its own encoder as it was before training.
         kl_weight: of autoencoder: divergence of latents from the standard normal distribution.
         stft_n_fft: of bandwidth: windows of the spectral loss.
+        tilt_db_per_octave: of bandwidth: steepest slope above 1 kHz that music is tilted by; 0 leaves it as it is.
         init: trained weights to start from.
     """
 
@@ -42,6 +43,7 @@ class ReconstructConfig(SolverConfig):
     perceptual_weight: float = Field(default=0.1, ge=0)
     kl_weight: float = Field(default=1e-4, ge=0)
     stft_n_fft: tuple[int, ...] = Field(default=(512, 1024, 2048), min_length=1)
+    tilt_db_per_octave: float = Field(default=0.0, ge=0, le=24)
     data_dir: str | None = None
     data: StemsConfig
     init: str | None = None
