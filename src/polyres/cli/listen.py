@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         help="Blind listening tests: make one, serve it, analyse it. Begin with new; simulate and power help planning.",
     )
-    for command in (new, serve, analyse, export, simulate, power):
+    for command in (new, serve, score, analyse, export, simulate, power):
         group.command(command.__name__)(command)
     app.add_typer(group, name="listen")
 
@@ -146,11 +146,31 @@ def serve(
     run(study, options, announce)
 
 
+def score(
+    study: StudyDir,
+    metrics: Annotated[
+        str, typer.Option(help="Comma-separated; all that a reference and one sound are enough for.")
+    ] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; STUDY/scores.jsonl.")] = None,
+) -> None:
+    """Measure the excerpts themselves: every system on every page against the page's reference.
+
+    Metrics of polyres evaluate are of whole songs; these are of what is heard. Give the file to analyse --metrics.
+    """
+    from polyres.listen.score import SCORES_NAME, score_excerpts, write_scores
+    from polyres.listen.study_files import load_study
+
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    rows = score_excerpts(load_study(study), study, names, lambda line: typer.echo(line, err=True))
+    typer.echo(f"{write_scores(rows, out or study / SCORES_NAME)}: {len(rows)} scores")
+
+
 def analyse(
     study: StudyDir,
     ratings: Ratings = None,
     metrics: Annotated[
-        Path | None, typer.Option(help="scores.jsonl of polyres evaluate, to correlate with the ratings.")
+        Path | None,
+        typer.Option(help="scores.jsonl of polyres listen score or polyres evaluate, to correlate with the ratings."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the report; STUDY/report.")] = None,
     seed: Seed = 0,

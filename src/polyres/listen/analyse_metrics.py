@@ -97,6 +97,9 @@ def correlate(
     found: dict[str, list[tuple[str, str, float, float]]] = {}
     for row in rows:
         for item, condition, rating in ratings.get((row["model"], row["track"], row["source"]), ()):
+            # A row of polyres evaluate is of a whole song, one of polyres listen score of an excerpt.
+            if row.get("item", item) != item:
+                continue
             found.setdefault(row["metric"], []).append((item, condition, rating, float(row["value"])))
     if not found:
         labels = ", ".join(condition.label for condition in study.conditions if condition.role == "system")
