@@ -1,5 +1,7 @@
 // Every word of the page, in English and Chinese. The study's own texts come as they were written.
 
+import { speaker } from "./language.js";
+
 const EN = {
   language: "English",
   listening_test: "Listening test",
@@ -269,39 +271,4 @@ const ZH = {
 };
 
 export const LANGUAGES = { en: EN, zh: ZH };
-const KEPT = "polyres-language";
-
-function preferred() {
-  const wanted = [new URLSearchParams(location.search).get("lang"), kept(), ...(navigator.languages ?? [])];
-  return wanted.map((tag) => tag?.slice(0, 2).toLowerCase()).find((tag) => tag in LANGUAGES) ?? "en";
-}
-
-function kept() {
-  try {
-    return localStorage.getItem(KEPT);
-  } catch {
-    return null;
-  }
-}
-
-let language = preferred();
-
-export function currentLanguage() {
-  return language;
-}
-
-export function setLanguage(tag) {
-  language = tag;
-  try {
-    localStorage.setItem(KEPT, tag);
-  } catch {
-    // kept for this visit only
-  }
-}
-
-/** A text in the listener's language, with its {gaps} filled. */
-export function tr(key, values = {}) {
-  const text = LANGUAGES[language][key] ?? EN[key];
-  if (text === undefined) throw new Error(`no text ${key}`);
-  return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
-}
+export const { currentLanguage, setLanguage, tr } = speaker(LANGUAGES);
