@@ -12,6 +12,7 @@ import soundfile
 from fastapi.testclient import TestClient
 
 from polyres.core.errors import InputError
+from polyres.inference.codec_track import REPORT_NAME
 from polyres.inference.manifest import MANIFEST_NAME, InputId, Manifest, StemRecord, manifest_text
 from polyres.models.separator import Separator, SeparatorConfig
 from polyres.models.weights import save_separator
@@ -112,4 +113,15 @@ def separated(folder: Path, labels: Sequence[str] = ("one", "two"), seconds: flo
             soundfile.write(track / f"{name}.wav", wave * [1 - number, number], rate_hz, subtype="PCM_24")
             files[f"{name}.wav"] = StemRecord(name, {"model": label}, 1.0)
         (track / MANIFEST_NAME).write_text(manifest_text(Manifest(InputId.of(mixture), files), {}))
+    return folder
+
+
+def reconstructed(folder: Path, label: str = "echo", seconds: float = 2.0) -> Path:
+    """A folder as reconstruct writes it: the low tone is lost by the codec, the enhancer has half of it."""
+    wave, rate_hz = soundfile.read(song(folder.parent / "in.wav", seconds))
+    track = folder / label / "tune"
+    track.mkdir(parents=True)
+    for name, low in {"original": 1.0, "codec": 0.0, "enhanced": 0.5}.items():
+        soundfile.write(track / f"{name}.wav", wave * [low, 1], rate_hz, subtype="PCM_24")
+    (track / REPORT_NAME).write_text('{"gain": 1.0}')
     return folder

@@ -321,6 +321,7 @@ class Desk:
             view.write_text(json.dumps(view_of(played, length)), encoding="ascii")
             work.lanes[name] = Lane(name, file, played, view)
             work.length_samples = max(work.length_samples, length)
+        work.gain = made.gain
         work.warnings = tuple(line.replace(str(song.path), shown(song.name)) for line in made.warnings)
         tell(1.0)
 
@@ -351,6 +352,7 @@ class Desk:
             "ahead": self.ahead(work) if work.state == "queued" else 0,
             "error": work.error,
             "warnings": list(work.warnings),
+            "gain": work.gain,
             "lanes": list(work.lanes) if work.state == "done" else [],
             "rate_hz": played_rate_hz(song.info.sample_rate_hz),
             "length_samples": work.length_samples,

@@ -131,7 +131,7 @@ class PolyresEngine:
         files = {name: found.files[name] for name in (ORIGINAL, CODEC, ENHANCED) if name in found.files}
         files[DIFFERENCE] = folder / f"{DIFFERENCE}.wav"
         difference(files[ORIGINAL], files.get(ENHANCED, files[CODEC]), files[DIFFERENCE])
-        return Made(files, 1.0, found.warnings)
+        return Made(files, found.gain, found.warnings)
 
     def _load(self, choice: Choice) -> LoadedSeparator | Chain:
         if choice.id not in self._given:

@@ -47,6 +47,7 @@ class Work:
     warnings: tuple[str, ...] = ()
     lanes: dict[str, Lane] = field(default_factory=dict)
     length_samples: int = 0
+    gain: float = 1.0
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     @property

@@ -3,6 +3,7 @@
 import { Board } from "./board.js";
 import { h, icon } from "./dom.js";
 import { about, clock } from "./times.js";
+import { languageSwitch, tr } from "./words.js";
 
 const BASE = new URL("api/", document.baseURI);
 const POLL_MS = 500;
@@ -28,7 +29,7 @@ async function call(method, path, body) {
   try {
     answer = await fetch(new URL(path, BASE), { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   } catch {
-    throw new Error("the studio cannot be reached; is it still running?");
+    throw new Error(tr("unreachable"));
   }
   if (answer.ok) return answer;
   throw new Error((await answer.json().catch(() => ({}))).detail ?? answer.statusText);
@@ -36,9 +37,9 @@ async function call(method, path, body) {
 
 const cards = new Map(); // song id -> card
 let facts = null;
-let chosen = null;
 let sounding = null;
 let timer = null;
+let lost = false; // whether the studio did not answer
 
 function problem(text) {
   $("problem").textContent = text;
@@ -70,29 +71,30 @@ function upload(file, told) {
         // not every proxy answers in JSON
       }
       if (request.status === 201) resolve(answer);
-      else reject(new Error(answer.detail ?? `${file.name} was not taken (${request.status})`));
+      else reject(new Error(answer.detail ?? tr("not_taken", { name: file.name, status: request.status })));
     };
-    request.onerror = () => reject(new Error(`${file.name} could not be sent; is the studio still running?`));
+    request.onerror = () => reject(new Error(tr("not_sent", { name: file.name })));
     request.send(file);
   });
 }
 
 async function take(files) {
   await ready; // a song may be dropped while the page still loads
-  problem("");
+  if (!facts) return;
+  problem(files.length ? "" : tr("no_songs"));
   const problems = [];
   for (const file of files) {
     try {
-      if (file.size > facts.max_upload_bytes) throw new Error(`${file.name} is larger than ${Math.round(facts.max_upload_bytes / 2 ** 20)} MiB`);
-      const song = await upload(file, (share) => { $("status").textContent = `Sending ${file.name}: ${Math.round(100 * share)} %`; });
-      await call("POST", `songs/${song.id}/works`, { choice: chosen ?? facts.choices[0].id });
+      if (file.size > facts.max_upload_bytes) throw new Error(tr("too_large", { name: file.name, size: limitMiB() }));
+      const song = await upload(file, (share) => { $("status").textContent = tr("sending", { name: file.name, percent: Math.round(100 * share) }); });
+      await call("POST", `songs/${song.id}/works`, { choice: $("choice").value });
       await poll();
     } catch (error) {
       problems.push(error.message);
     }
   }
   $("status").textContent = "";
-  problem(problems.join(" · "));
+  if (problems.length) problem(problems.join(" · "));
   await poll();
 }
 
@@ -101,6 +103,8 @@ async function poll() {
   let busy = false;
   try {
     const songs = await (await call("GET", "songs")).json();
+    if (lost) problem("");
+    lost = false;
     document.body.classList.toggle("empty", songs.length === 0);
     for (const [id, card] of cards) if (!songs.some((song) => song.id === id)) card.close();
     for (const song of songs) {
@@ -110,9 +114,17 @@ async function poll() {
     busy = songs.some((song) => song.works.some((work) => work.state === "queued" || work.state === "working"));
   } catch (error) {
     problem(error.message);
+    lost = true;
     busy = true;
   }
   timer = setTimeout(poll, busy ? POLL_MS : 30 * POLL_MS);
+}
+
+/** What can be asked for, separations and reconstructions apart. */
+function groups() {
+  return ["separate", "reconstruct"].map((kind) =>
+    h("optgroup", { label: tr(kind) }, facts.choices.filter((one) => one.kind === kind).map((one) => h("option", { value: one.id }, one.label))),
+  );
 }
 
 class Card {
@@ -120,31 +132,34 @@ class Card {
     this.song = song;
     this.board = null;
     this.known = new Set();
+    this.lines = new Map(); // job and state -> element
     this.opening = Promise.resolve();
-    this.select = h(
-      "select",
-      { "aria-label": `Model for ${song.name}`, onchange: () => { chosen = this.select.value; } },
-      [["separate", "Separate"], ["reconstruct", "Reconstruct"]].map(([kind, label]) =>
-        h("optgroup", { label }, facts.choices.filter((one) => one.kind === kind).map((one) => h("option", { value: one.id }, one.label))),
-      ),
-    );
-    const go = h("button.second", { type: "button", onclick: () => attempt(() => this.ask()) }, "Add result");
-    const close = h("button.bare", { type: "button", "aria-label": `Remove ${song.name}`, onclick: () => attempt(() => this.remove()) }, icon("close"));
+    this.head = h("div.song-head");
     this.jobs = h("div.jobs");
     this.place = h("div");
-    this.element = h(
-      "article.song",
-      { "aria-label": song.name },
-      h("div.song-head", {}, h("h2", {}, song.name, h("small", {}, clock(song.seconds))), h("div.again", {}, this.select, go, close)),
-      this.jobs,
-      this.place,
-    );
+    this.element = h("article.song", { "aria-label": song.name }, this.head, this.jobs, this.place);
+    this.say();
     $("songs").prepend(this.element);
+  }
+
+  /** Say everything in the language of now. */
+  say() {
+    const { name } = this.song;
+    const before = this.select?.value ?? $("choice").value;
+    this.select = h("select", { "aria-label": tr("model_for", { name }) }, groups());
+    this.select.value = before;
+    const go = h("button.second", { type: "button", onclick: () => attempt(() => this.ask()) }, tr("add_result"));
+    const close = h("button.bare", { type: "button", "aria-label": tr("remove", { name }), onclick: () => attempt(() => this.remove()) }, icon("close"));
+    this.head.replaceChildren(h("h2", {}, name, h("small", {}, clock(this.song.seconds))), h("div.again", {}, this.select, go, close));
+    this.board?.build();
+    this.lines.clear();
+    this.update(this.song);
   }
 
   async ask() {
     problem("");
-    await call("POST", `songs/${this.song.id}/works`, { choice: this.select.value });
+    const { id } = await (await call("POST", `songs/${this.song.id}/works`, { choice: this.select.value })).json();
+    this.board?.player.choose(id); // where it is there already
     await poll();
   }
 
@@ -163,7 +178,10 @@ class Card {
 
   update(song) {
     this.song = song;
-    this.jobs.replaceChildren(...song.works.map((work) => this.job(work)).filter(Boolean));
+    const shown = song.works.map((work) => this.job(work)).filter(Boolean);
+    // Elements that stay are not touched, so that a button under a finger or in focus stays there.
+    for (const element of [...this.jobs.children]) if (!shown.includes(element)) element.remove();
+    for (const element of shown) if (!element.parentNode) this.jobs.append(element);
     for (const work of song.works) {
       if (work.state !== "done" || this.known.has(work.id)) continue;
       this.known.add(work.id);
@@ -171,24 +189,37 @@ class Card {
     }
   }
 
+  /** The line of a job: one element as long as its state is the same. */
   job(work) {
-    const end = (label) => h("button.quiet", { type: "button", onclick: () => attempt(async () => { await call("DELETE", `works/${work.id}`); await poll(); }) }, label);
-    if (work.state === "failed") return h("div.job.failed", {}, h("b", {}, work.label), h("span", {}, work.error), end("Dismiss"));
+    const key = `${work.id} ${["queued", "working"].includes(work.state) ? "active" : work.state}`;
+    if (!this.lines.has(key)) this.lines.set(key, this.line(work));
+    const line = this.lines.get(key);
+    const bar = line?.querySelector("progress");
+    if (bar) {
+      const waits = work.ahead ? tr("before_it", { count: work.ahead }) : tr("waiting");
+      const left = work.left_s === null ? tr("starting") : about(work.left_s);
+      bar.value = work.share;
+      line.querySelector(".left").textContent = work.state === "queued" ? waits : left;
+    }
+    return line;
+  }
+
+  line(work) {
+    const end = (label) => h("button.quiet", { type: "button", "aria-label": `${label}: ${work.label}`, onclick: () => attempt(() => this.end(work)) }, label);
+    if (work.state === "failed") return h("div.job.failed", {}, h("b", {}, work.label), h("span", { role: "alert" }, work.error), end(tr("dismiss")));
     if (work.state === "done") return work.warnings.length ? h("p.note", {}, `${work.label}: ${work.warnings.join("; ")}`) : null;
     if (work.state === "cancelled") return null;
-    const left = work.state === "queued" ? (work.ahead ? `${work.ahead} before it` : "waiting") : work.left_s === null ? "starting" : about(work.left_s);
-    return h(
-      "div.job",
-      {},
-      h("b", {}, work.label),
-      h("progress", { max: 1, value: work.share, "aria-label": `${work.label} of ${this.song.name}` }),
-      h("span.left", {}, left),
-      end("Cancel"),
-    );
+    const label = tr("progress_of", { label: work.label, name: this.song.name });
+    return h("div.job", {}, h("b", {}, work.label), h("progress", { max: 1, value: 0, "aria-label": label }), h("span.left"), end(tr("cancel")));
+  }
+
+  async end(work) {
+    await call("DELETE", `works/${work.id}`);
+    await poll();
   }
 
   async open(work) {
-    const loading = h("p.hint", {}, "Loading the sounds…");
+    const loading = h("p.hint", {}, tr("loading"));
     this.place.append(loading);
     try {
       const views = await (await call("GET", `works/${work.id}/views`)).json();
@@ -200,7 +231,9 @@ class Card {
       }
       sounding ??= this.board;
       const audio = async (name) => (await call("GET", `works/${work.id}/audio/${encodeURIComponent(name)}`)).arrayBuffer();
-      await this.board.add({ id: work.id, label: work.label, kind: work.kind, lanes: work.lanes, views, audio });
+      await this.board.add({ ...work, views, audio });
+    } catch (error) {
+      throw new Error(tr("no_sound", { reason: error.message }));
     } finally {
       loading.remove();
     }
@@ -221,8 +254,8 @@ class Card {
       mixed.searchParams.set("end_s", region[1]);
     }
     return [
-      strips.length ? h("a.second", { href: mixed.href, download: "" }, icon("drop"), region ? "Mix of the loop (wav)" : "Mix (wav)") : null,
-      h("a.second", { href: new URL(`works/${result.id}/stems.zip`, BASE).href, download: "" }, icon("drop"), "All stems (zip)"),
+      strips.length ? h("a.second", { href: mixed.href, download: "" }, icon("drop"), region ? tr("mix_loop") : tr("mix")) : null,
+      h("a.second", { href: new URL(`works/${result.id}/stems.zip`, BASE).href, download: "" }, icon("drop"), tr(result.kind === "separate" ? "all_stems" : "all_versions")),
     ].filter(Boolean);
   }
 }
@@ -268,9 +301,27 @@ for (const id of ["files", "folder"]) {
   });
 }
 
+function limitMiB() {
+  return Number((facts.max_upload_bytes / 2 ** 20).toPrecision(3));
+}
+
+/** What is not in the cards, in the language of now. */
+function say() {
+  if (!facts) return;
+  $("limits").textContent = tr("limits", { size: limitMiB(), minutes: facts.max_minutes });
+  const before = $("choice").value || facts.choices[0].id;
+  $("choice").replaceChildren(...groups());
+  $("choice").value = before;
+  $("choice").setAttribute("aria-label", tr("model_first"));
+  $("choice").hidden = facts.choices.length < 2;
+  for (const card of cards.values()) card.say();
+}
+
+languageSwitch($("language"), say);
+
 const ready = attempt(async () => {
   facts = await (await call("GET", "studio")).json();
-  $("limits").textContent = `up to ${Math.round(facts.max_upload_bytes / 2 ** 20)} MiB and ${facts.max_minutes} minutes each`;
+  say();
   $("drop").hidden = false;
   await poll();
 });

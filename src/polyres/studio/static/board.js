@@ -4,6 +4,7 @@ import { h, icon } from "./dom.js";
 import { draw, spectrogram } from "./pictures.js";
 import { Player } from "./player.js";
 import { clock } from "./times.js";
+import { stemName, tr } from "./words.js";
 
 const COLOURS = {
   drums: "#d98a4e", bass: "#6f8fd6", vocals: "#d4708f", other: "#4fa89b", original: "#8d939c", mixture: "#8d939c",
@@ -12,24 +13,27 @@ const COLOURS = {
 const SPARE = ["#4fa89b", "#d98a4e", "#6f8fd6", "#d4708f", "#a58bd0", "#8fae4e"];
 const LABELS = ["A", "B", "C", "D", "E", "F"];
 const WHOLES = new Set(["original", "mixture"]);
+const OFF_DB = -40;
+let boards = 0;
 
 /** Where the strips start: versions one at a time; stems all together, without the original. */
 export class Board {
   /** @param {{title: string, rate: number, links?: (result) => Node[]}} song */
   constructor(song) {
     this.song = song;
+    this.number = boards++; // ids of elements differ from board to board
     this.context = new AudioContext({ sampleRate: song.rate, latencyHint: "interactive" });
     this.player = new Player(this.context, () => this.refresh());
     this.results = [];
     this.views = [];
-    this.strips = new Map(); // stem -> {level_db, pan, mute, solo}
+    this.strips = new Map(); // kind and stem -> {level, pan, mute, solo}
     this.element = h("section.board", { "aria-label": song.title });
     this.frame = null;
     this.watch = new ResizeObserver(() => this.paint());
     this.watch.observe(this.element);
   }
 
-  /** @param {{id, label, kind, lanes: string[], views, audio: (name) => Promise<ArrayBuffer>}} result */
+  /** @param {{id, label, kind, gain, lanes: string[], views, sdr, audio: (name) => Promise<ArrayBuffer>}} result */
   async add(result) {
     const buffers = new Map();
     for (const name of result.lanes) {
@@ -39,9 +43,8 @@ export class Board {
     this.player.add(result.id, buffers);
     this.results.push(result);
     for (const name of result.lanes) {
-      if (!this.strips.has(name)) {
-        this.strips.set(name, { level: 0, pan: 0, mute: WHOLES.has(name) && result.kind === "separate", solo: false });
-      }
+      const key = `${result.kind} ${name}`;
+      if (!this.strips.has(key)) this.strips.set(key, { level: 0, pan: 0, mute: WHOLES.has(name), solo: false });
     }
     if (!this.player.active) this.player.choose(result.id);
     this.build();
@@ -56,17 +59,28 @@ export class Board {
     return result.kind === "reconstruct";
   }
 
-  /** What sounds of a result: name to {gain, pan, level}. */
+  /** The settings of a lane; separations share theirs, and so do reconstructions. */
+  strip(name, result = this.active) {
+    return this.strips.get(`${result.kind} ${name}`);
+  }
+
+  /** What sounds of a result: name to {gain, pan, level, on}. */
   mixOf(result) {
     const mix = new Map();
-    const solos = result.lanes.filter((name) => this.strips.get(name).solo);
+    // Results that were turned down against clipping are met by the others, so that the louder one does not win.
+    const fair = Math.min(...this.results.map((one) => one.gain)) / result.gain;
+    const solos = result.lanes.filter((name) => this.strip(name, result).solo);
     for (const name of result.lanes) {
-      const strip = this.strips.get(name);
+      const strip = this.strip(name, result);
       const alone = this.exclusive(result) ? (solos[0] ?? result.lanes[0]) === name : !solos.length || solos.includes(name);
-      const on = alone && (!strip.mute || strip.solo || this.exclusive(result)) && strip.level > -40;
-      mix.set(name, { gain: on ? 10 ** (strip.level / 20) : 0, pan: strip.pan, level: strip.level, on });
+      const on = alone && (!strip.mute || strip.solo || this.exclusive(result)) && strip.level > OFF_DB;
+      mix.set(name, { gain: on ? fair * 10 ** (strip.level / 20) : 0, pan: strip.pan, level: strip.level, on });
     }
     return mix;
+  }
+
+  id(name) {
+    return `board-${this.number}-${name}`;
   }
 
   names() {
@@ -76,19 +90,19 @@ export class Board {
   build() {
     const focused = document.activeElement?.id;
     const { player } = this;
-    this.playButton = h("button.play", { type: "button", id: "play", onclick: () => player.toggle() });
+    this.playButton = h("button.play", { type: "button", id: this.id("play"), onclick: () => player.toggle() });
     this.time = h("span.time", {}, "0:00");
-    this.clearLoop = h("button.quiet", { type: "button", onclick: () => player.loop(null) }, "End loop");
+    this.clearLoop = h("button.quiet", { type: "button", onclick: () => player.loop(null) }, tr("end_loop"));
     this.switches = this.results.map((result, number) =>
       h(
         "button.version",
-        { type: "button", id: `version-${number}`, onclick: () => player.choose(result.id) },
+        { type: "button", id: this.id(`version-${number}`), onclick: () => player.choose(result.id) },
         h("b", {}, LABELS[number] ?? String(number + 1)),
-        h("span", {}, result.label),
+        h("span", {}, result.truth ? tr("truth") : result.label),
       ),
     );
     this.seeker = h("input.seeker", {
-      type: "range", min: 0, max: player.duration, step: "any", value: player.position, "aria-label": "Position",
+      type: "range", min: 0, max: player.duration, step: "any", value: player.position, "aria-label": tr("position"),
       oninput: (event) => player.seek(Number(event.target.value)),
     });
     this.links = h("div.links");
@@ -98,10 +112,10 @@ export class Board {
       h(
         "div.transport",
         {},
-        h("button.round", { type: "button", "aria-label": "To the start", onclick: () => player.seek(player.bounds[0]) }, icon("start")),
+        h("button.round", { type: "button", id: this.id("start"), "aria-label": tr("to_start"), onclick: () => player.seek(player.bounds[0]) }, icon("start")),
         this.playButton,
-        h("div.where", {}, this.time, this.clearLoop, h("span.hint", {}, "Drag over a picture to loop")),
-        h("div.versions", { role: "group", "aria-label": "Results" }, this.switches),
+        h("div.where", {}, this.time, this.clearLoop, h("span.hint", {}, tr("loop_hint"))),
+        h("div.versions", { role: "group", "aria-label": tr("results") }, this.switches),
       ),
       this.seeker,
       h("div.rows", { "data-results": this.results.length }, rows),
@@ -113,56 +127,57 @@ export class Board {
   }
 
   row(name, number) {
-    const strip = this.strips.get(name);
     const colour = COLOURS[name] ?? SPARE[number % SPARE.length];
+    const stem = stemName(name);
     const change = (values) => {
-      Object.assign(strip, values);
+      Object.assign(this.strip(name), values);
       this.refresh();
     };
-    const solo = h("button.toggle.solo", { type: "button", id: `solo-${name}`, "aria-label": `Solo ${name}` }, "Solo");
-    solo.addEventListener("click", () => {
-      if (this.active && this.exclusive(this.active)) for (const one of this.strips.values()) one.solo = false;
-      change({ solo: this.active && this.exclusive(this.active) ? true : !strip.solo });
+    const toggle = (kind, onclick) => h(`button.toggle.${kind}`, { type: "button", id: this.id(`${kind}-${name}`), onclick });
+    const solo = toggle("solo", () => {
+      const alone = this.exclusive(this.active);
+      if (alone) for (const other of this.active.lanes) this.strip(other).solo = false;
+      change({ solo: alone || !this.strip(name).solo });
     });
-    const mute = h(
-      "button.toggle.mute",
-      { type: "button", id: `mute-${name}`, "aria-label": `Mute ${name}`, onclick: () => change({ mute: !strip.mute }) },
-      "Mute",
-    );
-    const level = h("input", {
-      type: "range", min: -40, max: 6, step: 0.5, value: strip.level, id: `level-${name}`, "aria-label": `Level of ${name}`,
-      oninput: (event) => change({ level: Number(event.target.value) }),
-    });
-    const pan = h("input", {
-      type: "range", min: -1, max: 1, step: 0.05, value: strip.pan, id: `pan-${name}`, "aria-label": `Pan of ${name}`,
-      oninput: (event) => change({ pan: Number(event.target.value) }),
-    });
-    level.addEventListener("dblclick", () => { level.value = 0; change({ level: 0 }); });
-    pan.addEventListener("dblclick", () => { pan.value = 0; change({ pan: 0 }); });
+    const mute = toggle("mute", () => change({ mute: !this.strip(name).mute }));
+    mute.append(tr("mute"));
+    mute.setAttribute("aria-label", tr("mute_of", { stem }));
+    const slider = (kind, range) => {
+      const input = h("input", {
+        type: "range", ...range, id: this.id(`${kind}-${name}`), "aria-label": tr(`${kind}_of`, { stem }),
+        oninput: () => change({ [kind]: Number(input.value) }),
+        ondblclick: () => change({ [kind]: 0 }),
+      });
+      return input;
+    };
+    const level = slider("level", { min: OFF_DB, max: 6, step: 0.5 });
+    const pan = slider("pan", { min: -1, max: 1, step: 0.05 });
     const row = h(
       "div.row",
-      { role: "group", "aria-label": name },
+      { role: "group", "aria-label": stem },
       h(
         "div.strip",
         {},
-        h("strong.stem", {}, name),
+        h("strong.stem", {}, stem),
         h("div.toggles", {}, solo, mute),
-        h("label.slider", {}, h("span", {}, "Level"), level, h("output", {})),
-        h("label.slider", {}, h("span", {}, "Pan"), pan, h("output", {})),
+        h("label.slider", {}, h("span", {}, tr("level")), level, h("output", {})),
+        h("label.slider", {}, h("span", {}, tr("pan")), pan, h("output", {})),
       ),
       h("div.views", {}, this.results.filter((one) => one.lanes.includes(name)).map((one) => this.view(one, name, colour))),
     );
     row.style.setProperty("--stem", colour);
-    row.parts = { name, solo, mute, level, pan };
+    row.parts = { name, stem, solo, mute, level, pan };
     return row;
   }
 
   view(result, name, colour) {
-    const canvas = h("canvas", { role: "img", "aria-label": `${name} of ${result.label}: waveform and spectrogram` });
+    const canvas = h("canvas", { role: "img", "aria-label": tr("picture_of", { stem: stemName(name), label: result.label }) });
     const region = h("div.region");
     const head = h("div.playhead");
     const place = h("div.view", { "data-result": result.id }, canvas, region, head);
-    if (this.results.length > 1) place.append(h("span.tag", {}, LABELS[this.results.indexOf(result)]));
+    const sdr = result.sdr?.[name];
+    const figure = typeof sdr === "number" ? h("span", { title: tr("sdr_hint") }, tr("sdr", { value: sdr.toFixed(1) })) : null;
+    if (this.results.length > 1) place.append(h("div.tag", {}, LABELS[this.results.indexOf(result)] ?? "", figure));
     const seconds = (event) => {
       const box = canvas.getBoundingClientRect();
       return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)) * this.player.duration;
@@ -197,31 +212,39 @@ export class Board {
     if (!active || !this.playButton) return;
     const mix = this.mixOf(active);
     this.playButton.replaceChildren(icon(player.playing ? "pause" : "play"));
-    this.playButton.setAttribute("aria-label", player.playing ? "Pause" : "Play");
+    this.playButton.setAttribute("aria-label", tr(player.playing ? "pause" : "play"));
     this.clearLoop.hidden = !player.region;
     this.switches.forEach((button, number) =>
       button.setAttribute("aria-pressed", String(this.results[number] === active)),
     );
     for (const row of this.element.querySelectorAll(".row")) {
-      const { name, solo, mute, level, pan } = row.parts;
-      const strip = this.strips.get(name);
-      const alone = this.exclusive(active);
-      const on = mix.get(name)?.on ?? false;
-      solo.textContent = alone ? "Hear" : "Solo";
-      solo.setAttribute("aria-label", `${alone ? "Hear" : "Solo"} ${name}`);
-      solo.setAttribute("aria-pressed", String(alone ? on : strip.solo));
-      mute.hidden = alone;
-      mute.setAttribute("aria-pressed", String(strip.mute));
-      level.nextElementSibling.textContent = strip.level <= -40 ? "off" : `${strip.level > 0 ? "+" : ""}${strip.level} dB`;
-      const side = Math.round(Math.abs(strip.pan) * 100);
-      pan.nextElementSibling.textContent = side ? `${strip.pan < 0 ? "L" : "R"} ${side}` : "mid";
-      row.classList.toggle("silent", !on);
-      row.hidden = !active.lanes.includes(name);
+      row.hidden = !active.lanes.includes(row.parts.name);
+      if (!row.hidden) this.refreshRow(row, mix.get(row.parts.name).on);
     }
     for (const { result, place } of this.views) place.classList.toggle("aside", result !== active);
     this.links.replaceChildren(...(this.song.links?.(active, mix, player.region) ?? []));
     this.mark(player.region);
     this.tick();
+  }
+
+  refreshRow(row, on) {
+    const { name, stem, solo, mute, level, pan } = row.parts;
+    const strip = this.strip(name);
+    const alone = this.exclusive(this.active);
+    solo.textContent = tr(alone ? "hear" : "solo");
+    solo.setAttribute("aria-label", tr(alone ? "hear_of" : "solo_of", { stem }));
+    solo.setAttribute("aria-pressed", String(alone ? on : strip.solo));
+    mute.hidden = alone;
+    mute.setAttribute("aria-pressed", String(strip.mute));
+    const percent = Math.round(Math.abs(strip.pan) * 100);
+    const side = percent ? tr(strip.pan < 0 ? "left" : "right", { percent }) : tr("middle");
+    const loud = strip.level <= OFF_DB ? tr("off") : `${strip.level > 0 ? "+" : ""}${strip.level} dB`;
+    for (const [input, value, text] of [[level, strip.level, loud], [pan, strip.pan, side]]) {
+      if (Number(input.value) !== value) input.value = value;
+      input.setAttribute("aria-valuetext", text);
+      input.nextElementSibling.textContent = text;
+    }
+    row.classList.toggle("silent", !on);
   }
 
   /** Show a part as the one that loops. */
@@ -256,11 +279,16 @@ export class Board {
   }
 
   key(event) {
-    if (event.target.closest("input, button, select, a, textarea") && event.key !== "Home") return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest?.("input, select, textarea")) return;
+    if (event.key === " " && event.target.closest?.("button, a")) return;
+    const [from, until] = this.player.bounds;
     if (event.key === " ") this.player.toggle();
     else if (event.key === "Home") this.player.seek(this.player.bounds[0]);
     else if (event.key === "ArrowLeft") this.player.seek(this.player.position - 2);
     else if (event.key === "ArrowRight") this.player.seek(this.player.position + 2);
+    else if (event.key === "[") this.player.loop(this.player.position, until);
+    else if (event.key === "]") this.player.loop(from, this.player.position);
     else if (/^[1-9]$/.test(event.key)) this.player.choose(this.results[Number(event.key) - 1]?.id);
     else return;
     event.preventDefault();
