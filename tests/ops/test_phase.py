@@ -197,6 +197,71 @@ def test_sections_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     assert convergence_db(reconstruct_phase(magnitude, "pghi", 1024, 160), magnitude) > in_sections + 1
 
 
+# -- going on from a wave that is known -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pghi", "pghi+fgla"])
+def test_a_sine_goes_on_at_the_phase_it_had(name: str) -> None:
+    framing = Framing.between(1024, 160, 160 * 60)
+    wave = torch.sin(2 * torch.pi * 440.3 / RATE_HZ * torch.arange(160 * 60) + 1.1)[None]
+    magnitude = FrameTransform(framing, torch.float32).analyse(wave).abs().transpose(1, 2)
+    soon = slice(2000, 4000)
+    on = reconstruct_framed(magnitude, name, framing, 8, before=wave[:, :2000])
+    assert float((on - wave)[:, soon].abs().max()) < 0.25
+    alone = reconstruct_framed(magnitude, name, framing, 8)
+    assert float((alone - wave)[:, soon].abs().max()) > 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wave_that_is_all_known_comes_back(name: str) -> None:
+    framing = Framing.between(512, 128, 128 * 40)
+    wave = torch.stack([song(0.4)[: 128 * 40], 100 * song(0.4, 1)[: 128 * 40]])
+    magnitude = FrameTransform(framing, torch.float32).analyse(wave).abs().transpose(1, 2)
+    back = reconstruct_framed(magnitude, name, framing, 4, before=wave)
+    assert torch.allclose(back, wave, atol=1e-2 * float(wave.abs().max()))
+    nothing = reconstruct_framed(magnitude, name, framing, 4, before=wave[:, :0])
+    assert torch.equal(nothing, reconstruct_framed(magnitude, name, framing, 4))
+
+
+@pytest.mark.parametrize(("name", "loss_db"), [("griffin_lim", 2.5), ("pghi", 1.0), ("pghi+fgla", 3.5)])
+def test_windows_that_go_on_from_each_other_leave_no_seam(name: str, loss_db: float) -> None:
+    wave = song(4.0)[None]
+    framing = Framing.between(1024, 160, wave.shape[-1])
+    transform = FrameTransform(framing, torch.float32)
+    magnitude = transform.analyse(wave).abs().transpose(1, 2)
+
+    def error_db(found: Tensor, low: int = 0, high: int | None = None) -> float:
+        difference = transform.analyse(found).abs().transpose(1, 2) - magnitude
+        return float(20 * torch.log10(difference[..., low:high].norm() / magnitude[..., low:high].norm()))
+
+    def in_two(goes_on: bool) -> Tensor:
+        middle, overlap = 160 * 200, 160 * 60
+        first = reconstruct_framed(magnitude[..., :200], name, Framing.between(1024, 160, middle), 32)
+        start = middle - overlap
+        before = first[:, start : start + overlap * 3 // 4] if goes_on else None
+        rest = Framing.between(1024, 160, wave.shape[-1] - start)
+        second = reconstruct_framed(magnitude[..., start // 160 :], name, rest, 32, before=before)
+        fade = slice(overlap // 4, overlap * 3 // 4)
+        ramp = torch.linspace(0, 1, overlap // 2)
+        joint = torch.lerp(first[:, start:][:, fade], second[:, fade], ramp)
+        return torch.cat([first[:, : start + fade.start], joint, second[:, fade.stop :]], dim=1)
+
+    whole = error_db(reconstruct_framed(magnitude, name, framing, 32), 140, 200)
+    assert error_db(in_two(goes_on=True), 140, 200) < whole + loss_db
+    assert error_db(in_two(goes_on=False), 140, 200) > whole + 3
+
+
+def test_a_wave_before_must_fit() -> None:
+    framing = Framing.between(512, 128, 1280)
+    magnitude = torch.ones(2, 257, 10)
+    with pytest.raises(InputError, match=r"the wave before has shape \(1, 5\); \(2,\) and at most 1280 samples"):
+        reconstruct_framed(magnitude, "pghi", framing, before=torch.zeros(1, 5))
+    with pytest.raises(InputError, match=r"the wave before has shape \(2, 1281\)"):
+        reconstruct_framed(magnitude, "pghi", framing, before=torch.zeros(2, 1281))
+    with pytest.raises(InputError, match="the wave before holds NaN or infinity"):
+        reconstruct_framed(magnitude, "pghi", framing, before=torch.full((2, 9), torch.nan))
+
+
 # -- all methods ------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from polyres.inference.ensemble import channel_groups
 from polyres.inference.options import DEFAULT_BLOCK_SAMPLES
 from polyres.inference.sources import BlockSource
 from polyres.inference.stream import Fifo
-from polyres.models.codec_base import Codec
+from polyres.models.codec_base import Codec, Span
 from polyres.models.codec_latent import to_half
 from polyres.ops.input_level import PEAK, InputLevel, InputLevelMeter
 
@@ -238,15 +238,25 @@ def _features_runner(codec: Codec) -> Runner:
 
 
 def _waves_runner(codec: Codec, plan: WindowPlan) -> Runner:
+    speak, spans, hop = codec.speaker(), iter(_spans(plan, codec.hop_samples)), codec.hop_samples
+
     def run(window: Tensors) -> Tensors:
         with torch.no_grad():
             given = {name: value.to(codec.device).contiguous() for name, value in window.items()}
             if codec.joins_features:
-                return {"wave": codec.from_features(given, min(plan.window, plan.total) * codec.hop_samples).cpu()}
-            length = next(iter(given.values())).shape[2] * codec.hop_samples
+                return {"wave": speak(given, next(spans)).cpu()}
+            length = next(iter(given.values())).shape[2] * hop
             return {"wave": codec.decode(codec.enhance(given), length).cpu()}
 
     return run
+
+
+def _spans(plan: WindowPlan, hop: int) -> Iterator[Span]:
+    """Say of every window where it lies, in samples; what was faded in is settled."""
+    for number in range(plan.count):
+        start, stop = plan.start(number), plan.stop(number)
+        settled = plan.handover(number - 1) + plan.fade - start if number else 0
+        yield Span(start * hop, (stop - start) * hop, settled * hop)
 
 
 class _Waves:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -39,6 +40,25 @@ class CodecConfig(Config):
 
 Latents = dict[str, Tensor]
 """Name to `[B, D, N, ...]`: axis 2 is time, N = T / hop_samples steps. All numbers that a decoder needs."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a window lies in its file.
+
+    Attributes:
+        start_samples: its first sample.
+        length_samples: of it.
+        settled_samples: how many of its first samples the window before it has spoken for good; 0 for the first.
+    """
+
+    start_samples: int
+    length_samples: int
+    settled_samples: int
+
+
+Speaker = Callable[[Latents, Span], Tensor]
+"""Makes waves `[B, C, length_samples]` of the features of one window after the other."""
 
 
 class Codec(nn.Module, ABC):
@@ -142,6 +162,14 @@ class Codec(nn.Module, ABC):
             `[B, C, length_samples]` float32.
         """
         return self.decode(features, length_samples)
+
+    def speaker(self) -> Speaker:
+        """Return what makes waves of all windows of a file, in order; every window on its own by default.
+
+        Returns:
+            What may remember how it spoke the window before.
+        """
+        return lambda features, span: self.from_features(features, span.length_samples)
 
     def enhance(self, latents: Latents) -> Latents:
         """Change latents before they are decoded, by the enhancer of the config; nothing by default.

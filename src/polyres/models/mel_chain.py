@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from polyres.models.codec_base import Codec, CodecConfig, Latents, check_codec_wave
+from polyres.models.codec_base import Codec, CodecConfig, Latents, Span, Speaker, check_codec_wave
 from polyres.nn.enhance import ENHANCERS, enhance
 from polyres.nn.enhance_context import EnhanceContext, MelStatistics
 from polyres.nn.mel_autoencoder import SHRINKS
@@ -118,12 +118,35 @@ class MelChain(Codec):
 
     def from_features(self, features: Latents, length_samples: int) -> Tensor:
         """Make waves of log-mel spectra, by the vocoder or a phase method."""
+        return self._filtered(self._spoken(features, length_samples))
+
+    def speaker(self) -> Speaker:
+        """Make waves window by window; a phase method goes on from the window before."""
+        if self.chain.synthesis in self.chain.own_syntheses:
+            return super().speaker()
+        spoken = wave_before = None
+
+        def speak(features: Latents, span: Span) -> Tensor:
+            nonlocal spoken, wave_before
+            before = None
+            if spoken is not None and wave_before is not None:
+                start = span.start_samples - spoken.start_samples
+                before = wave_before[..., start : start + span.settled_samples]
+            spoken, wave_before = span, self._spoken(features, span.length_samples, before)
+            return self._filtered(wave_before)
+
+        return speak
+
+    def _spoken(self, features: Latents, length_samples: int, before: Tensor | None = None) -> Tensor:
+        """Make waves of log-mel spectra; a phase method goes on from what comes before."""
         mel, config = features["mel"], self.chain
         if config.synthesis in config.own_syntheses:
-            wave = self._speak(mel[:, 0], length_samples)[:, None]
-        else:
-            wave = self._from_magnitude(self._magnitude(mel), config.synthesis, length_samples)
-        return wave if config.post_filter is None else post_filter(config.post_filter, wave, self.sample_rate_hz)
+            return self._speak(mel[:, 0], length_samples)[:, None]
+        return self._from_magnitude(self._magnitude(mel), config.synthesis, length_samples, before=before)
+
+    def _filtered(self, wave: Tensor) -> Tensor:
+        name = self.chain.post_filter
+        return wave if name is None else post_filter(name, wave, self.sample_rate_hz)
 
     def enhance(self, latents: Latents) -> Latents:
         """Change latents by the enhancer of the config, where it works on latents."""
@@ -177,10 +200,15 @@ class MelChain(Codec):
         return log_mel_to_linear(mel, self.chain.mel, self.chain.mel_inverse)
 
     def _from_magnitude(
-        self, magnitude: Tensor, method: str, length_samples: int, phase: Tensor | None = None
+        self,
+        magnitude: Tensor,
+        method: str,
+        length_samples: int,
+        phase: Tensor | None = None,
+        before: Tensor | None = None,
     ) -> Tensor:
         """Find waves `[..., length_samples]` with magnitudes `[..., F, N]` of the front end's frames."""
         config = self.chain
         framing = mel_framing(config.mel, magnitude.shape[-1] * config.mel.hop_length)
-        wave = reconstruct_framed(magnitude, method, framing, config.phase_iterations, config.seed, phase)
+        wave = reconstruct_framed(magnitude, method, framing, config.phase_iterations, config.seed, phase, before)
         return wave[..., :length_samples]

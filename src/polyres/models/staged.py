@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from polyres.core.errors import ConfigError, WeightsError
-from polyres.models.codec_base import Codec, CodecConfig, Latents, check_codec_wave
+from polyres.models.codec_base import Codec, CodecConfig, Latents, Speaker, check_codec_wave
 from polyres.models.codec_picture import MEL, CodecPicture
 from polyres.models.network_weights import load_network
 from polyres.models.staged_config import (
@@ -185,6 +185,11 @@ class StagedCodec(Codec):
         if stages.detail is not None and self.detail is not None:
             mel = mel + stages.detail.strength * self.detail(mel)
         return {**features, MEL: mel[:, None]}
+
+    def speaker(self) -> Speaker:
+        """Make waves window by window as the coarse codec does, and filter them; see `Codec.speaker`."""
+        speak = self.inner.speaker()
+        return lambda features, span: self._finished(speak(features, span))
 
     def from_features(self, features: Latents, length_samples: int) -> Tensor:
         """Make waves of features, and filter them."""

@@ -27,13 +27,14 @@ TOLERANCE = 1e-6
 _SECTION_BINS = 1 << 22
 
 
-def integrate_phase(magnitude: Tensor, framing: Framing, noise: Tensor) -> Tensor:
+def integrate_phase(magnitude: Tensor, framing: Framing, noise: Tensor, known: Tensor | None = None) -> Tensor:
     """Derive the phase of Hann-windowed frames from their magnitudes.
 
     Args:
         magnitude: `[B, N, F]`, >= 0.
         framing: the frames it belongs to.
         noise: `[N, F]` phases in turns for bins that are too soft to tell.
+        known: `[B, n, F]` phases in turns of the first n frames, from which those of the others go on.
 
     Returns:
         Phases `[B, N, F]` in turns, as `torch.stft` counts them (from the start of the frame). Parts of the
@@ -43,16 +44,28 @@ def integrate_phase(magnitude: Tensor, framing: Framing, noise: Tensor) -> Tenso
     tiny = torch.finfo(magnitude.dtype).tiny
     audible = magnitude > (TOLERANCE * magnitude.amax(dim=(1, 2), keepdim=True)).clamp_min(tiny)
     across, along = phase_slopes(magnitude, framing)
-    step = max(2, _SECTION_BINS // (batch * bins))
+    middle = framing.window_start + framing.window_samples / 2
+    shift = _wrap(torch.arange(bins, device=magnitude.device, dtype=magnitude.dtype) * (middle / framing.n_fft))
     phase = torch.empty_like(magnitude)
-    for start in range(0, frames, step):
+    first = 0
+    if known is not None and known.shape[1]:
+        first = known.shape[1]
+        phase[:, :first] = known + shift
+    step = max(2, _SECTION_BINS // (batch * bins))
+    for start in range(first, frames, step):
         rows = slice(start, start + step)
+        if start == first > 0:
+            phase[:, rows] = _go_on(phase[:, first - 1], (magnitude, audible, across, along), rows)
+            continue
         part = _integrate(magnitude[:, rows], audible[:, rows], across[:, rows], along[:, rows])
         if start > 0:
             part = part + _seam(phase, part, magnitude, along, start)
         phase[:, rows] = part
-    middle = framing.window_start + framing.window_samples / 2
-    turned = phase - _wrap(torch.arange(bins, device=phase.device, dtype=phase.dtype) * (middle / framing.n_fft))
+    turned = phase - shift
+    if known is not None:
+        turned[:, :first] = known
+        audible = audible.clone()
+        audible[:, :first] = True
     return torch.where(audible, turned, noise)
 
 
@@ -85,6 +98,19 @@ def _seam(phase: Tensor, part: Tensor, magnitude: Tensor, along: Tensor, start: 
     loudest = magnitude[:, start - 1 : start + 1].amin(dim=1).argmax(dim=-1, keepdim=True)
     step = 0.5 * (along[:, start - 1] + along[:, start]).gather(-1, loudest)
     return (phase[:, start - 1].gather(-1, loudest) + step - part[:, 0].gather(-1, loudest)).unsqueeze(-1)
+
+
+def _go_on(known: Tensor, fields: tuple[Tensor, Tensor, Tensor, Tensor], rows: slice) -> Tensor:
+    """Integrate frames with the frame before them joined first, its bins by the phases it has: `[B, n, F]`."""
+    magnitude, audible, across, along = (field[:, rows.start - 1 : rows.stop].clone() for field in fields)
+    magnitude[:, 0] = 2 * magnitude.amax(dim=(1, 2))[:, None] + 1
+    audible[:, 0] = True
+    # Half the sum of two neighbours is the phase between them; alternate signs undo the running sum.
+    signs = 1 - 2 * (torch.arange(known.shape[-1], device=known.device) % 2)
+    steps = F.pad(2 * _wrap(known.diff(dim=-1)), (1, 0)).double()
+    across[:, 0] = (signs * (signs * steps).cumsum(dim=-1)).to(across)
+    part = _integrate(magnitude, audible, across, along)
+    return (part + (known - part[:, 0])[:, None, :1])[:, 1:]
 
 
 def _integrate(magnitude: Tensor, audible: Tensor, across: Tensor, along: Tensor) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from polyres.core.catalogue import Catalogue
 from polyres.core.errors import ConfigError, InputError
@@ -22,8 +24,12 @@ RHO = 0.1
 # Energy of a bin that has no phase.
 _TINY = 1e-30
 
-Refine = Callable[[Tensor, Tensor, FrameTransform, int], Tensor]
-"""Takes magnitudes and start spectra `[B, N, F]`, the transform and the iterations; gives waves `[B, T]`."""
+Hold = Callable[[Tensor], Tensor]
+"""Takes waves `[B, T]` between two iterations, gives them with what is known of them in its place."""
+
+Refine = Callable[[Tensor, Tensor, FrameTransform, int, Hold], Tensor]
+"""Takes magnitudes and start spectra `[B, N, F]`, the transform, the iterations and what is to be held; gives waves
+`[B, T]`."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,12 @@ def reconstruct_framed(
     iterations: int = 32,
     seed: int = 0,
     phase: Tensor | None = None,
+    before: Tensor | None = None,
 ) -> Tensor:
     """Find a wave with given magnitudes of any framing.
+
+    With `before`, the wave goes on from one that is known already: it follows that one as closely as the magnitudes
+    allow, so that fading from one to the other in their last common samples leaves no seam.
 
     Args:
         magnitude: `[..., F, N]`, >= 0.
@@ -93,6 +103,7 @@ def reconstruct_framed(
         iterations: rounds of refinement, >= 0; `pghi` makes none.
         seed: of the random phases.
         phase: start phases in radians, same shape as magnitude, in place of random ones.
+        before: `[..., K]`, the first samples of the wave, K up to its length; may be empty.
 
     Returns:
         `[..., T]`, on the device of the magnitudes. Items of a batch do not depend on each other.
@@ -108,6 +119,8 @@ def reconstruct_framed(
     if phase is not None and chosen.from_slopes:
         raise ConfigError(f"phase method {method!r} makes its own start phase; leave `phase` out or use griffin_lim")
     _check_magnitude(magnitude, phase, framing)
+    if before is not None:
+        _check_before(before, magnitude, framing)
     dtype = magnitude.dtype if magnitude.dtype == torch.float64 else torch.float32
     flat = _frames_first(magnitude).to(dtype)
     turns = None if phase is None else _frames_first(phase).to(flat) / (2 * torch.pi)
@@ -115,17 +128,17 @@ def reconstruct_framed(
     transform = FrameTransform(framing, dtype, flat.device)
     # One item at a time where that is no slower: the result is then the same, bit for bit, in every batch.
     step = 1 if flat.device.type == "cpu" else max(1, len(flat))
+    heard = flat.new_zeros(len(flat), 0) if before is None else before.reshape(len(flat), -1).to(flat)
     waves = []
     for first in range(0, len(flat), step):
         part = flat[first : first + step]
         peak = part.amax(dim=(1, 2), keepdim=True)
         scale = torch.where(peak > 0, peak, 1)
-        part = part / scale
-        if chosen.from_slopes:
-            start = integrate_phase(part, framing, noise)
-        else:
-            start = noise if turns is None else turns[first : first + step]
-        waves.append(chosen.refine(part, _polar(part, start), transform, iterations) * scale[:, 0])
+        part, there = part / scale, heard[first : first + step] / scale[:, 0]
+        given = noise.expand_as(part) if turns is None else turns[first : first + step]
+        start = _start(chosen, part, given, there, transform)
+        wave = chosen.refine(part, _polar(part, start), transform, iterations, partial(_held, there))
+        waves.append(wave * scale[:, 0])
     wave = torch.cat(waves) if waves else flat.new_zeros(0, framing.length_samples)
     return wave.reshape(*magnitude.shape[:-2], framing.length_samples)
 
@@ -155,6 +168,41 @@ def _check_magnitude(magnitude: Tensor, phase: Tensor | None, framing: Framing) 
         raise InputError(f"start phases have shape {tuple(phase.shape)}; that of the magnitudes, {shape}, is needed")
 
 
+def _check_before(before: Tensor, magnitude: Tensor, framing: Framing) -> None:
+    """Refuse what cannot be the beginning of the wave."""
+    if before.shape[:-1] != magnitude.shape[:-2] or before.shape[-1] > framing.length_samples:
+        raise InputError(
+            f"the wave before has shape {tuple(before.shape)}; {tuple(magnitude.shape[:-2])} and at most "
+            f"{framing.length_samples} samples are needed"
+        )
+    if not bool(torch.isfinite(before).all()):
+        raise InputError("the wave before holds NaN or infinity; only finite values can be used")
+
+
+def _start(method: PhaseMethod, magnitude: Tensor, given: Tensor, before: Tensor, transform: FrameTransform) -> Tensor:
+    """Phases in turns to start from: those of what is known of the wave, then those of the method or given ones."""
+    known = _known_turns(before, transform)
+    if method.from_slopes:
+        return integrate_phase(magnitude, transform.framing, given[0], known)
+    return torch.cat([known, given[:, known.shape[1] :]], dim=1)
+
+
+def _known_turns(before: Tensor, transform: FrameTransform) -> Tensor:
+    """Phases in turns `[B, n, F]` of the frames that lie in what is known of the wave, `[B, K]`."""
+    framing, length = transform.framing, before.shape[-1]
+    count = max(0, 1 + (length + framing.pad_samples - framing.n_fft) // framing.hop_length) if length else 0
+    count = framing.frames if length == framing.length_samples else min(count, framing.frames)
+    if count < 1:
+        return before.new_zeros(len(before), 0, framing.bins)
+    longer = F.pad(before, (0, framing.length_samples - length))
+    return transform.analyse(longer)[:, :count].angle() / (2 * torch.pi)
+
+
+def _held(known: Tensor, wave: Tensor) -> Tensor:
+    """Put what is known of a wave in its place."""
+    return torch.cat([known, wave[:, known.shape[-1] :]], dim=-1) if known.shape[-1] else wave
+
+
 def _frames_first(values: Tensor) -> Tensor:
     """Bring `[..., F, N]` to `[B, N, F]`."""
     return values.reshape(-1, *values.shape[-2:]).transpose(1, 2).contiguous()
@@ -172,15 +220,15 @@ def _impose(spectra: Tensor, magnitude: Tensor) -> Tensor:
     return spectra * energy.rsqrt_().mul_(magnitude)
 
 
-def _iterate(magnitude: Tensor, start: Tensor, transform: FrameTransform, iterations: int) -> Tensor:
+def _iterate(magnitude: Tensor, start: Tensor, transform: FrameTransform, iterations: int, hold: Hold) -> Tensor:
     """Project onto the spectra of waves and onto those with the magnitudes, in turn."""
     wave = transform.synthesise(start)
     for _ in range(iterations):
-        wave = transform.project(wave, lambda spectra, rows: _impose(spectra, magnitude[:, rows]))
+        wave = transform.project(hold(wave), lambda spectra, rows: _impose(spectra, magnitude[:, rows]))
     return wave
 
 
-def _accelerate(magnitude: Tensor, start: Tensor, transform: FrameTransform, iterations: int) -> Tensor:
+def _accelerate(magnitude: Tensor, start: Tensor, transform: FrameTransform, iterations: int, hold: Hold) -> Tensor:
     """Project in turn, each time from a point ahead in the direction of the last step."""
     former = torch.zeros_like(start)
     share = MOMENTUM / (1 + MOMENTUM)
@@ -192,11 +240,11 @@ def _accelerate(magnitude: Tensor, start: Tensor, transform: FrameTransform, ite
 
     wave = transform.synthesise(start)
     for _ in range(iterations):
-        wave = transform.project(wave, update)
+        wave = transform.project(hold(wave), update)
     return wave
 
 
-def _alternate(magnitude: Tensor, start: Tensor, transform: FrameTransform, iterations: int) -> Tensor:
+def _alternate(magnitude: Tensor, start: Tensor, transform: FrameTransform, iterations: int, hold: Hold) -> Tensor:
     """Solve for magnitude and consistency by the alternating direction method of multipliers."""
     dual = start.clone()  # estimate plus multiplier
     estimate = start
@@ -211,11 +259,11 @@ def _alternate(magnitude: Tensor, start: Tensor, transform: FrameTransform, iter
     wave = transform.synthesise(estimate)
     for number in range(iterations):
         last = number == iterations - 1
-        wave = transform.project(wave, update)
+        wave = transform.project(hold(wave), update)
     return wave
 
 
-def _keep(magnitude: Tensor, start: Tensor, transform: FrameTransform, iterations: int) -> Tensor:
+def _keep(magnitude: Tensor, start: Tensor, transform: FrameTransform, iterations: int, hold: Hold) -> Tensor:
     """Take the start spectra as they are."""
     return transform.synthesise(start)
 
