@@ -83,6 +83,8 @@ class MelVocoder(nn.Module):
             nn.init.normal_(self.head.weight, std=0.02)
             for value in (self.head.bias, self.louder.weight, self.louder.bias):
                 nn.init.zeros_(value)
+            with torch.no_grad():  # a click in the middle of the frame, not at its ends, where the window is 0
+                self.head.bias[bins + 1 :: 2] = torch.pi
         filters = mel_filterbank(mel).float()
         # Share of each mel band in a bin; bins that no filter reaches take the nearest one's.
         share = filters / filters.amax(dim=1, keepdim=True).clamp_min(_TINY)
