@@ -7,6 +7,7 @@ import json
 import pytest
 
 from polyres.cli.main import main
+from polyres.models.codec_list import known_codecs
 from polyres.models.registry import known_models
 
 
@@ -18,10 +19,18 @@ def test_a_table_of_all(capsys: pytest.CaptureFixture[str]) -> None:
         assert " ".join(model.sources) in line
         assert (f"{model.parameters:,}".replace(",", " ") if model.parameters else "–") in line
         assert line.rstrip().endswith("yes" if model.present else "no")
+    for codec in known_codecs():
+        line = next(line for line in text.splitlines() if line.startswith(f"{codec.name} "))
+        assert codec.summary in line
+        assert codec.licence in line
+        assert line.rstrip().endswith("yes" if codec.present else "no")
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == [model.name for model in known_models()]
-    assert set(rows[0]) == {"name", "sources", "parameters", "licence", "source", "present"}
+    separators, codecs = ([row for row in rows if row["kind"] == kind] for kind in ("separator", "codec"))
+    assert [row["name"] for row in separators] == [model.name for model in known_models()]
+    assert set(separators[0]) == {"kind", "name", "sources", "parameters", "licence", "source", "present"}
+    assert [row["name"] for row in codecs] == [codec.name for codec in known_codecs()]
+    assert set(codecs[0]) == {"kind", "name", "summary", "parameters", "licence", "source", "present"}

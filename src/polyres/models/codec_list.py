@@ -1,0 +1,61 @@
+"""What is known of the codecs before any of them is loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from polyres.models.audioldm2_parts import LICENCE, REPOSITORIES
+from polyres.models.codec_registry import codec_names, codec_summary
+from polyres.models.weights import METADATA_KEY, count_parameters, read_metadata
+
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
+
+
+@dataclass(frozen=True)
+class CodecInfo:
+    """A codec known by name.
+
+    Args:
+        name: as users write it.
+        summary: rate, band and channels.
+        parameters: number of parameters; 0 where not known.
+        licence: of the weights.
+        source: where they come from.
+        present: whether they are here already.
+    """
+
+    name: str
+    summary: str
+    parameters: int
+    licence: str
+    source: str
+    present: bool
+
+
+def known_codecs() -> list[CodecInfo]:
+    """List the codecs that can be loaded by name, in the order of `codec_names`."""
+    return [_info(name) for name in codec_names()]
+
+
+def _info(name: str) -> CodecInfo:
+    """Say what is known of one."""
+    summary = codec_summary(name)
+    if name in REPOSITORIES:
+        repository = REPOSITORIES[name]
+        return CodecInfo(name, summary, 0, LICENCE, f"https://huggingface.co/{repository}", _downloaded(repository))
+    path = EMBEDDED_FOLDER / f"{name.replace('_', '-')}.safetensors"
+    if path.is_file():
+        card = json.loads(read_metadata(path).get(METADATA_KEY, "{}")).get("card", {})
+        return CodecInfo(name, summary, count_parameters(path), str(card.get("licence", "MIT")), "polyres", True)
+    made = name.endswith("_tiny")
+    return CodecInfo(name, summary, 0, "MIT", "made on the fly" if made else "missing in this installation", made)
+
+
+def _downloaded(repository: str) -> bool:
+    """Whether both parts are in the cache of the Hub's client."""
+    from huggingface_hub import try_to_load_from_cache
+
+    parts = (try_to_load_from_cache(repository, f"{part}/config.json") for part in ("vae", "vocoder"))
+    return all(isinstance(part, str) for part in parts)

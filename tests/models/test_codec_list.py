@@ -1,0 +1,37 @@
+"""Codecs that are known, before any is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from polyres.models import codec_list
+from polyres.models.codec_list import known_codecs
+from polyres.models.codec_registry import build_codec, codec_names
+
+
+def test_every_codec_is_listed_with_its_licence() -> None:
+    infos = {info.name: info for info in known_codecs()}
+    assert list(infos) == codec_names()
+    assert "CC BY-NC-SA" in infos["audioldm2"].licence
+    assert infos["audioldm2"].source == "https://huggingface.co/cvssp/audioldm2"
+    assert infos["audioldm2_tiny"].present
+    for name in ("polyres_wave", "polyres_wave_44k", "polyres_wave_live"):
+        assert infos[name].present
+        assert infos[name].licence == "MIT"
+        assert infos[name].parameters == sum(value.numel() for value in build_codec(name).state_dict().values())
+
+
+def test_a_missing_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_list, "EMBEDDED_FOLDER", tmp_path)
+    info = next(info for info in known_codecs() if info.name == "polyres_wave")
+    assert (info.present, info.source) == (False, "missing in this installation")
+
+
+def test_a_download_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"vae/config.json": "here", "vocoder/config.json": None}
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, name: found[name])
+    assert not {info.name: info.present for info in known_codecs()}["audioldm2-music"]
+    found["vocoder/config.json"] = "here"
+    assert {info.name: info.present for info in known_codecs()}["audioldm2-music"]
