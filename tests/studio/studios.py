@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import uvicorn
 from fastapi.testclient import TestClient
 
 from polyres.core.errors import InputError
 from polyres.inference.codec_track import REPORT_NAME
 from polyres.inference.manifest import MANIFEST_NAME, InputId, Manifest, StemRecord, manifest_text
+from polyres.listen.web import bind
 from polyres.models.separator import Separator, SeparatorConfig
 from polyres.models.weights import save_separator
 from polyres.nn.transformer import TransformerConfig
@@ -99,6 +102,23 @@ def studio(engine: Engine | None = None, options: StudioOptions | None = None) -
     app = create_app(engine or QuickEngine(), options)
     with TestClient(app, headers=VISITOR) as http:
         yield http
+
+
+@contextmanager
+def served(engine: Engine) -> Iterator[str]:
+    """A studio on a port of its own; gives its address."""
+    listening = bind(StudioOptions(port=0))
+    server = uvicorn.Server(uvicorn.Config(create_app(engine), log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listening.close()
 
 
 def separated(folder: Path, labels: Sequence[str] = ("one", "two"), seconds: float = 2.0) -> Path:

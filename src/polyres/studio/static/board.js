@@ -79,6 +79,10 @@ export class Board {
     return mix;
   }
 
+  label(result) {
+    return result.truth ? tr("truth") : result.label;
+  }
+
   id(name) {
     return `board-${this.number}-${name}`;
   }
@@ -98,7 +102,7 @@ export class Board {
         "button.version",
         { type: "button", id: this.id(`version-${number}`), onclick: () => player.choose(result.id) },
         h("b", {}, LABELS[number] ?? String(number + 1)),
-        h("span", {}, result.truth ? tr("truth") : result.label),
+        h("span", {}, this.label(result)),
       ),
     );
     this.seeker = h("input.seeker", {
@@ -171,7 +175,7 @@ export class Board {
   }
 
   view(result, name, colour) {
-    const canvas = h("canvas", { role: "img", "aria-label": tr("picture_of", { stem: stemName(name), label: result.label }) });
+    const canvas = h("canvas", { role: "img", "aria-label": tr("picture_of", { stem: stemName(name), label: this.label(result) }) });
     const region = h("div.region");
     const head = h("div.playhead");
     const place = h("div.view", { "data-result": result.id }, canvas, region, head);
