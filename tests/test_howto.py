@@ -1,0 +1,186 @@
+"""Every recipe for a part of one's own is followed to the letter: its files are written, its commands given."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from polyres.cli.main import main
+from polyres.core import plugins
+from polyres.core.catalogue import Catalogue
+from polyres.data.layouts import LAYOUTS
+from polyres.metrics.catalogue import METRICS
+from polyres.models.codec_base import CODECS
+from polyres.nn.attention import ATTENTION
+from polyres.nn.enhance import ENHANCERS
+from polyres.nn.fusion import OUTPUT_FUSION
+from polyres.nn.post_filter import POST_FILTERS
+from tests.documents import ROOT, Block, blocks, commands, write_song, write_track
+from tests.experiments.study_cases import Inline
+
+PAGE = ROOT / "docs" / "howto" / "own_parts.md"
+CATALOGUES: tuple[Catalogue[object], ...] = (
+    LAYOUTS,  # type: ignore[assignment]
+    METRICS,
+    CODECS,
+    ATTENTION,
+    ENHANCERS,
+    OUTPUT_FUSION,
+    POST_FILTERS,
+)
+RECIPES = [heading for heading in dict.fromkeys(block.heading for block in blocks(PAGE)) if heading.startswith("A")][1:]
+ALSO = {"A study": ["A fusion"]}
+"""Recipes whose files another one uses."""
+
+SLOW = {"A study"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave no plugin behind for other tests."""
+    for catalogue in CATALOGUES:
+        monkeypatch.setattr(catalogue, "_factories", {**catalogue._factories})
+        monkeypatch.setattr(catalogue, "_summaries", {**catalogue._summaries})
+    monkeypatch.setattr(plugins, "_LOADER", plugins._Loader())
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv(plugins.PLUGINS_VARIABLE, "")
+    yield
+    for name in [name for name in sys.modules if name.startswith("my_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the songs of recipes are made, once for all."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def place(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the page takes for granted."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POLYRES_CACHE", str(cache))
+    monkeypatch.setattr("polyres.cli.study._backend", lambda plan, jobs, ray: Inline())
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    write_song(tmp_path / "song.wav", 2.0)
+    for number, name in enumerate(("one", "two")):
+        track = write_track(tmp_path / "SONGS" / name, 2.0, seed=number)
+        (tmp_path / "FLAT").mkdir(exist_ok=True)
+        for stem in track.iterdir():
+            (tmp_path / "FLAT" / f"{name}-{stem.name}").write_bytes(stem.read_bytes())
+    return tmp_path
+
+
+def section(heading: str) -> list[Block]:
+    return [block for block in blocks(PAGE) if block.heading == heading]
+
+
+def write_files(heading: str, folder: Path) -> list[str]:
+    """Write the files of a recipe: each is named at the beginning of the paragraph before its block."""
+    names = []
+    for block in section(heading):
+        if block.language in ("python", "yaml"):
+            (name,) = re.findall(r"^`(my_\w+\.(?:py|yaml))`: ", block.before.strip().rpartition("\n\n")[2])
+            (folder / name).write_text(block.text, encoding="utf-8")
+            names.append(name)
+    return names
+
+
+def scores(folder: Path) -> dict[str, list[float]]:
+    rows = [json.loads(line) for line in (folder / "scores" / "scores.jsonl").read_text().splitlines()]
+    return {key: [row["value"] for row in rows if row["metric"] == key] for key in {row["metric"] for row in rows}}
+
+
+def has_stems(folder: Path, said: str) -> None:
+    assert {path.stem for path in (folder / "separated" / "RUN" / "song").glob("*.wav")} == {
+        "drums",
+        "bass",
+        "other",
+        "vocals",
+    }
+
+
+def has_fusion(folder: Path, said: str) -> None:
+    from polyres.inference.load import load_separator
+
+    has_stems(folder, said)
+    fusion = load_separator(str(folder / "RUN")).model.get_submodule("output")
+    assert type(fusion).__name__ == "ByEnergy"
+
+
+def has_scores(folder: Path, said: str) -> None:
+    assert "RUN" in {path.name for path in folder.iterdir()}
+    assert len(scores(folder)["nsdr"]) == 8
+    assert "2 tracks" in said
+
+
+def has_level_errors(folder: Path, said: str) -> None:
+    errors = scores(folder)["level_error"]
+    assert len(errors) == 16
+    assert min(errors) >= 0
+    assert max(errors) > 1  # the mixture is louder than each of its stems
+    assert "level_error" in said
+
+
+def has_study(folder: Path, said: str) -> None:
+    assert "by_energy" in (folder / "studies" / "my_study" / "report.md").read_text()
+    assert (folder / "paper" / "index.html").is_file()
+
+
+def has_codec(folder: Path, said: str) -> None:
+    assert re.search(r"mu_law: companded samples, as on the telephone", said)
+    true, rate_hz = soundfile.read(folder / "song.wav")
+    again, again_hz = soundfile.read(folder / "again.wav")
+    assert (again.shape, again_hz) == (true.shape, rate_hz)
+    low = np.abs(np.fft.rfftfreq(len(true), 1 / rate_hz)) < 3000
+    wanted, given = (np.fft.rfft(wave[:, 0])[low] for wave in (true, again))
+    assert 10 * np.log10(np.sum(np.abs(wanted) ** 2) / np.sum(np.abs(wanted - given) ** 2)) > 20
+
+
+def has_sounds(folder: Path, said: str) -> None:
+    assert [*folder.glob("reconstructed/*/song/*.wav")]
+
+
+def has_enhancer(folder: Path, said: str) -> None:
+    has_sounds(folder, said)
+    assert all(name in said for name in ("steady", "frequency", "gain_match"))
+
+
+RESULTS: dict[str, Callable[[Path, str], None]] = {
+    "A fusion": has_fusion,
+    "A kind of attention": has_stems,
+    "A dataset": has_scores,
+    "An enhancer": has_enhancer,
+    "A metric": has_level_errors,
+    "A study": has_study,
+    "A codec": has_codec,
+    "A post filter": has_sounds,
+}
+
+
+def test_every_recipe_has_a_result_to_look_for() -> None:
+    assert [*RESULTS] == RECIPES
+
+
+@pytest.mark.parametrize(
+    "heading", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in RECIPES]
+)
+def test_a_recipe_works_to_the_letter(heading: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for needed in ALSO.get(heading, []):
+        write_files(needed, place)
+    assert write_files(heading, place)
+    said = ""
+    for command in [line for block in section(heading) if not block.language for line in commands(block)]:
+        words = command.split()
+        assert words[:2] == ["polyres", "--plugin"]
+        status = main(words[1:])
+        said += "".join(capsys.readouterr())
+        assert status == 0, f"{command}: {said}"
+    RESULTS[heading](place, said)
