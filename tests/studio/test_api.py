@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import soundfile
 from fastapi.testclient import TestClient
 
 from polyres.studio.desk import Desk
+from polyres.studio.engines import Choice, Made, Progress
 from polyres.studio.options import StudioOptions
 from tests.studio.studios import RATE_HZ, STEMS, QuickEngine, song, studio
 
@@ -106,6 +108,23 @@ def test_a_mix_is_the_sum_at_the_chosen_levels_and_places(tmp_path: Path) -> Non
         assert "no part of a song" in detail(http.get(url, params=wrong), 422)
         wrong = {"strips": "low:0:0", "start_s": 3, "end_s": 4}
         assert "holds no samples" in detail(http.get(url, params=wrong), 422)
+
+
+@pytest.mark.parametrize("rate_hz", [4000, 192_000])
+def test_the_original_goes_into_a_mix_at_its_own_rate_as_loud_as_the_stems(tmp_path: Path, rate_hz: int) -> None:
+    class HalfEngine(QuickEngine):
+        def run(self, choice: Choice, song: Path, folder: Path, progress: Progress) -> Made:
+            return replace(super().run(choice, song, folder, progress), gain=0.5)
+
+    path = song(tmp_path / "a.wav", rate_hz=rate_hz)
+    truth, _ = soundfile.read(path)
+    with studio(HalfEngine()) as http:
+        work_id = ask(http, drop(http, path))
+        assert done(http, work_id)["gain"] == 0.5
+        answer = http.get(f"/api/works/{work_id}/mix.wav", params={"strips": "low:0:0,original:-6.0206:0"})
+        mixed, found_hz = soundfile.read(io.BytesIO(answer.content))
+        assert found_hz == rate_hz
+        assert np.abs(mixed - truth * [1.25, 0.25]).max() < 1e-5
 
 
 def test_reconstruction_gives_versions_and_the_original_once(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ EPILOG = "\n\n".join(
         "polyres studio — the page at http://127.0.0.1:8766/ with the models that are installed",
         "polyres studio --model runs/mine --model htdemucs — further models to compare",
         "polyres studio --codec audioldm2+frequency — reconstruction with an enhancer as well",
-        "polyres studio export separated/polyres-small --out page.html — finished stems as one file to give away",
+        "polyres studio export separated --out page.html — finished stems of all models as one file to give away",
+        "polyres studio export separated --reference musdb/test --seconds 20 — beside the true stems, with SDR",
         "Songs never leave this machine. They and their stems are removed when the studio ends, or when nobody has "
         "used them for --keep-hours.",
     )
@@ -71,6 +72,7 @@ def studio(
     from polyres.studio.engines import PolyresEngine
 
     engine = PolyresEngine(model or (), codec or (), device)
+    typer.echo(f"studio: loading {engine.choices[0].label} …", err=True)
     engine.check()
     run(engine, options, lambda url: typer.echo(f"studio: {url}\nstop with Ctrl-C"))
 
@@ -80,7 +82,8 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("studio.html"),
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Stems",
     reference: Annotated[
-        Path | None, typer.Option(help="Folder with the true stems of each song: TRACK/STEM.wav, and mixture.wav.")
+        Path | None,
+        typer.Option(help="Folder with the true stems, TRACK/STEM.wav: they are heard as well, and SDR is told."),
     ] = None,
     start: Annotated[float, typer.Option(min=0, help="Where the excerpts begin, in seconds.")] = 0.0,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long they are.")] = 30.0,
@@ -94,4 +97,5 @@ def export(
 
     options = ExportOptions(title, reference, start, seconds, file_format)
     found = export_page(folder, out, options, lambda line: typer.echo(line, err=True))
-    typer.echo(f"{out}: {found} songs, {out.stat().st_size / _MIB:.1f} MiB")
+    size = f"{out.stat().st_size / _MIB:.1f} MiB"
+    typer.echo(f"{out}: {found} {'song' if found == 1 else 'songs'}, {size}; open it in a browser")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import shutil
 import zipfile
@@ -153,8 +154,8 @@ def mix_wav(
     song, work = desk.finished(work_id)
     chosen: dict[Path, Strip] = {}
     for part in filter(None, strips[:4000].split(",")):
-        lane, strip = _strip(part, work)
-        chosen[lane] = strip
+        path, strip = _strip(part, song, work)
+        chosen[path] = strip
     target = work.folder / f"send-{secrets.token_hex(6)}.wav"
     span = None if start_s is None or end_s is None else (start_s, end_s)
     if span is not None and not 0 <= span[0] < span[1] < 1e6:
@@ -163,7 +164,7 @@ def mix_wav(
     return _sent(target, f"{_download_name(song, work)} mix.wav", "audio/wav")
 
 
-def _strip(part: str, work: Work) -> tuple[Path, Strip]:
+def _strip(part: str, song: Song, work: Work) -> tuple[Path, Strip]:
     name, _, rest = part.partition(":")
     if name not in work.lanes:
         raise UnknownNameError(f"there is no {name[:40]!r} in this result; it has {', '.join(work.lanes)}")
@@ -172,8 +173,11 @@ def _strip(part: str, work: Work) -> tuple[Path, Strip]:
         strip = Strip(level_db, pan)
     except ValueError:
         raise ConfigError(f"{part[:60]!r} is no strip; write name:level_db:pan, such as drums:-3:0") from None
-    lane = work.lanes[name]
-    return lane.file or lane.played, strip
+    file = work.lanes[name].file
+    if file is not None:
+        return file, strip
+    # The original at its own rate, as loud as the stems; the copy to play may be of another rate.
+    return song.path, Strip(max(-120.0, level_db + 20 * math.log10(work.gain)), pan)
 
 
 def _sent(path: Path, name: str, media_type: str) -> Response:
