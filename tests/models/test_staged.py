@@ -18,9 +18,11 @@ from polyres.models.codec_registry import build_codec
 from polyres.models.network_weights import build_network, save_network
 from polyres.models.staged import AVERAGES, StagedCodec
 from polyres.models.staged_build import codec_of_latent
+from polyres.models.staged_config import Stages, read_stages
 from polyres.nn.enhance import enhance
 from polyres.nn.post_filter import post_filter
 
+CODECS = Path(__file__).resolve().parents[2] / "recipes" / "codecs"
 WAVE, TINY = "polyres_wave", "audioldm2_tiny"
 RATE_HZ = 16000
 
@@ -197,3 +199,18 @@ def test_networks_trained_behind_another_codec_are_remarked_on(
     with caplog.at_level(logging.WARNING, "polyres"):
         build_codec(write(tmp_path, text))
     assert f"was trained behind elsewhere, not behind {TINY}" in caplog.text
+
+
+@pytest.mark.parametrize("path", sorted(CODECS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_examples_are_whole_and_say_how_they_are_used(path: Path) -> None:
+    stages = read_stages(path)
+    assert Stages.from_dict(stages.to_dict()) == stages
+    assert f"polyres reconstruct SONG --codec recipes/codecs/{path.name}" in path.read_text(encoding="utf-8")
+
+
+def test_paths_begin_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "codec: audioldm2\ndetail: {weights: runs/a}\nbandwidth: b.safetensors\n")
+    stages = read_stages(path)
+    assert stages.codec == "audioldm2"
+    assert stages.weight_files == [str(tmp_path / "runs" / "a"), str(tmp_path / "b.safetensors")]
+    assert stages.described() == "audioldm2 → detail × 1 → bandwidth"

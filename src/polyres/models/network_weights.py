@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -77,7 +77,13 @@ def build_network(kind: str, config: Mapping[str, Any], seed: int = 0) -> nn.Mod
     return KINDS[kind].network(KINDS[kind].config.from_dict(dict(config)), seed)
 
 
-def save_network(kind: str, module: nn.Module, path: str | Path, card: Mapping[str, Any] | None = None) -> Path:
+def save_network(
+    kind: str,
+    module: nn.Module,
+    path: str | Path,
+    card: Mapping[str, Any] | None = None,
+    dtype: Literal["fp16", "fp32"] = "fp32",
+) -> Path:
     """Write a network with its config and card; an older file is replaced only when the new one is complete.
 
     Args:
@@ -85,6 +91,7 @@ def save_network(kind: str, module: nn.Module, path: str | Path, card: Mapping[s
         module: the network.
         path: the file, or an existing folder that gets `best.safetensors`.
         card: values that JSON can hold.
+        dtype: of the tensors on disk.
 
     Returns:
         The file written.
@@ -94,7 +101,7 @@ def save_network(kind: str, module: nn.Module, path: str | Path, card: Mapping[s
         OutputError: when the file cannot be written.
     """
     about = {"format": FORMAT, "kind": kind, "config": module.config.to_dict(), "card": dict(card or {})}
-    return write_weights(module, path, about, "fp32")
+    return write_weights(module, path, about, dtype)
 
 
 def load_network(path: str | Path, kinds: tuple[str, ...] = tuple(KINDS)) -> Network:
