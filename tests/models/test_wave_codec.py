@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -232,6 +234,14 @@ def test_the_live_codec_streams_what_it_codes_as_a_whole() -> None:
     down = resample(wave[0].numpy(), 16_000, 3200)
     control = torch.from_numpy(resample(down, 3200, 16_000)[None, :, : wave.shape[-1]])
     assert snr_db(wave, found) > snr_db(wave, control)
+
+
+def test_the_example_of_the_card_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    card = Path(__file__).parents[2] / "docs" / "MODEL_CARD_polyres-wave-live.md"
+    example = card.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    said = example.rsplit("# ", 1)[1].strip()
+    exec(compile(example, str(card), "exec"), {})
+    assert capsys.readouterr().out.strip() == said
 
 
 def test_noise_that_keeps_to_its_levels_brings_log_spectra_closer(shipped: WaveCodec) -> None:

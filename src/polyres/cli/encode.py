@@ -13,6 +13,7 @@ EPILOG = "\n\n".join(
         "Examples:",
         "polyres encode song.wav -o song.safetensors — everything the decoder needs, as 16-bit floats, in one file",
         "polyres encode song.wav -o z.safetensors --codec audioldm2 — 3200 numbers per second and channel",
+        "polyres encode song.wav -o z.safetensors --codec polyres_wave_44k:half — stereo at 44.1 kHz, half the numbers",
         "polyres decode song.safetensors -o again.wav — the way back, also elsewhere, with the same codec weights",
     )
 )
