@@ -225,7 +225,13 @@ export class Board {
       row.hidden = !active.lanes.includes(row.parts.name);
       if (!row.hidden) this.refreshRow(row, mix.get(row.parts.name).on);
     }
-    for (const { result, place } of this.views) place.classList.toggle("aside", result !== active);
+    // Stems and versions are not compared, so that all pictures on view are of one width and one time.
+    for (const { result, place } of this.views) {
+      place.classList.toggle("aside", result !== active);
+      place.hidden = result.kind !== active.kind;
+    }
+    if (this.shown !== active.kind) requestAnimationFrame(() => this.paint());
+    this.shown = active.kind;
     this.links.replaceChildren(...(this.song.links?.(active, mix, player.region) ?? []));
     this.mark(player.region);
     this.tick();
