@@ -37,6 +37,15 @@ def test_magnitudes_have_the_mel_bands_they_were_given(power: int) -> None:
     assert float((given - mel).abs().mean()) < 0.1 * power
 
 
+def test_only_its_own_phases_make_it_louder_than_it_was_told() -> None:
+    model, mel = busy(), log_mel(noise(30), MEL)
+    with torch.no_grad():
+        before, spoken = model.magnitude(mel), model(mel)
+        model.louder.bias.fill_(1.0)
+        assert torch.equal(model.magnitude(mel), before)
+        assert torch.allclose(model(mel), spoken * torch.e, rtol=1e-3, atol=1e-5)
+
+
 def test_level_moves_the_wave_and_nothing_else() -> None:
     model = MelVocoder(SMALL, MEL, seed=1).eval()
     torch.nn.init.zeros_(model.embed.weight)

@@ -75,6 +75,7 @@ class MelCodec(MelChain):
         "sampled_latent": {"autoencoder": "sample"},
         "phase": {"synthesis": "pghi+fgla"},
         "learned_phase": {"synthesis": "pghi+fgla", "mel_inverse": LEARNED},
+        "vocoder": {"synthesis": VOCODER},
         "polished": {"synthesis": POLISHED},
     }
 
@@ -128,7 +129,7 @@ class MelCodec(MelChain):
     def _speak(self, mel: Tensor, length_samples: int) -> Tensor:
         if self.settings.synthesis == VOCODER:
             return cast(Tensor, self.vocoder(mel))[..., :length_samples]
-        log_magnitude, phase = self.vocoder.spectrum(mel)
+        log_magnitude, phase = self.vocoder.spectrum(mel, as_given=True)
         magnitude = self.vocoder.heard(log_magnitude.exp()).transpose(1, 2)
         return self._from_magnitude(magnitude, "fast_griffin_lim", length_samples, phase.transpose(1, 2))
 

@@ -13,6 +13,7 @@ from polyres.ops.mel import MelConfig, mel_filterbank, mel_framing
 
 _MOST_NEPER = 6.0  # a bin may differ from the level of its mel bands by so much
 _TINY = 1e-7
+_ROUNDS = 4  # of fitting magnitudes to mel bands where it has to be exact
 
 
 class MelVocoderConfig(Config):
@@ -101,11 +102,13 @@ class MelVocoder(nn.Module):
         overlap = -(-self.mel.n_fft // self.mel.hop_length)
         return (self.config.depth + 1) * (self.config.kernel // 2) + overlap
 
-    def spectrum(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+    def spectrum(self, log_mel: Tensor, as_given: bool = False) -> tuple[Tensor, Tensor]:
         """Make spectra of frames.
 
         Args:
             log_mel: `[B, N, M]`, natural logarithms.
+            as_given: keep to the levels given, for a phase method: frames that fit each other lose nothing where they
+                overlap.
 
         Returns:
             Logarithms of magnitudes `[B, N, F]` and phases in radians.
@@ -115,7 +118,12 @@ class MelVocoder(nn.Module):
             x = block(x)
         x = self.last_norm(x)
         shape, phase = self.head(x).chunk(2, dim=-1)
-        return self._fitted(_MOST_NEPER * torch.tanh(shape / _MOST_NEPER), log_mel + self.louder(x)), phase
+        shape = _MOST_NEPER * torch.tanh(shape / _MOST_NEPER)
+        if not as_given:
+            return self._fitted(shape, log_mel + self.louder(x)), phase
+        for _ in range(_ROUNDS):
+            shape = self._fitted(shape, log_mel)
+        return shape, phase
 
     def _fitted(self, shape: Tensor, log_mel: Tensor) -> Tensor:
         """Bring log-magnitudes to the level of the mel bands: the logarithm of what they lack is spread over bins."""
@@ -126,7 +134,7 @@ class MelVocoder(nn.Module):
 
     def magnitude(self, log_mel: Tensor) -> Tensor:
         """Return magnitudes `[B, F, N]` for a phase method; bins that no filter reaches are 0."""
-        return self.heard(self.spectrum(log_mel)[0].exp()).transpose(1, 2)
+        return self.heard(self.spectrum(log_mel, as_given=True)[0].exp()).transpose(1, 2)
 
     def heard(self, magnitude: Tensor) -> Tensor:
         """Silence bins of `[B, N, F]` that no filter reaches."""
