@@ -86,6 +86,7 @@ def test_a_switch_equals_the_mix_computed_by_hand(page: Page) -> None:
     expected = (gains * played).sum(axis=0) * step(length, begun)
     assert np.allclose(gains.sum(axis=0), 1)
     assert np.abs(rendered - expected).max() < 2e-6
+    print(f"\nthree switches differ from the mix computed by hand by {np.abs(rendered - expected).max():.1e} at most")
     # Red where it should be: one sample off is far outside of that.
     assert np.abs(np.roll(rendered, 1) - expected).max() > 0.1
 
@@ -96,6 +97,7 @@ def test_switching_between_equal_sounds_cannot_be_heard(page: Page) -> None:
     rendered = play(page, waves, script, 0.3)
     still = play(page, waves, [["start", "0", 0, 0]], 0.3)  # type: ignore[arg-type]
     assert np.abs(rendered - still).max() < 1e-6
+    print(f"\nswitching between equal sounds changes them by {np.abs(rendered - still).max():.1e} at most")
     assert np.abs(still[FADE + 1 :]).min() < np.abs(still[FADE + 1 :]).max()
 
 

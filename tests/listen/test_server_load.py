@@ -125,7 +125,7 @@ def test_two_hundred_listeners_at_once_lose_no_rating(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_hundred_listeners_through_a_whole_test_lose_no_rating(tmp_path: Path) -> None:
     took_s = crowd(write_study(tmp_path / "study", seconds=0.02, pages=12), listeners=200, pages=12)
-    print(f"200 listeners, {200 * 12} calls, {200 * 36} ratings: {took_s:.1f} s")
+    print(f"\n200 listeners at once, {200 * 12} calls, {200 * 36} ratings acknowledged, all kept, in {took_s:.1f} s")
 
 
 def killed_in_the_middle(folder: Path, listeners: int, after: int) -> None:
@@ -150,6 +150,7 @@ def killed_in_the_middle(folder: Path, listeners: int, after: int) -> None:
         subject, trial, slot = key
         newest = max(revision for (*where, revision) in acknowledged if tuple(where) == key)
         assert kept[key] in {value, value_of(subject, trial, slot, newest + 1)}
+    print(f"\nkilled after {len(acknowledged)} acknowledged ratings of {listeners} listeners at once: all kept")
 
 
 def value_of(subject: str, trial: int, slot: int, revision: int) -> int:
@@ -206,6 +207,8 @@ def fuzz(app: Any, token: str, examples: int) -> int:
             with contextlib.suppress(Unsatisfiable):
                 never_fails(operation.as_strategy(mode), headers, examples, statuses)()
     assert {200, 422} <= set(statuses)
+    counts = ", ".join(f"{statuses.count(status)} times {status}" for status in sorted(set(statuses)))
+    print(f"\n{len(statuses)} calls made of noise were answered by {counts}")
     return len(statuses)
 
 
@@ -227,5 +230,6 @@ def test_noise_never_makes_the_server_fail(fuzzed: tuple[Any, str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # it is the noise that takes long to make
 def test_much_noise_never_makes_the_server_fail(fuzzed: tuple[Any, str]) -> None:
     assert fuzz(*fuzzed, examples=100) > 1500
