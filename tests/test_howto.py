@@ -1,4 +1,4 @@
-"""Every recipe for a part of one's own is followed to the letter: its files are written, its commands given."""
+"""How-to: every command works, and every recipe for a part of one's own is followed to the letter."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from polyres.nn.attention import ATTENTION
 from polyres.nn.enhance import ENHANCERS
 from polyres.nn.fusion import OUTPUT_FUSION
 from polyres.nn.post_filter import POST_FILTERS
-from tests.documents import ROOT, Block, blocks, commands, write_song, write_track
+from tests.documents import ROOT, Block, blocks, commands, shell_commands, write_song, write_track
 from tests.experiments.study_cases import Inline
+from tests.following import Place
 
 PAGE = ROOT / "docs" / "howto" / "own_parts.md"
 CATALOGUES: tuple[Catalogue[object], ...] = (
@@ -184,3 +185,62 @@ def test_a_recipe_works_to_the_letter(heading: str, place: Path, capsys: pytest.
         said += "".join(capsys.readouterr())
         assert status == 0, f"{command}: {said}"
     RESULTS[heading](place, said)
+
+
+# -- the commands of the page -----------------------------------------------------------------------------------------
+
+HOWTO = ROOT / "docs" / "HOWTO.md"
+TINY = (
+    "--set model.channels=2 --set model.n_fft=[1024,2048] --set model.segment_samples=22050 "
+    "--set data.segment_samples=22050 --set data.items_per_epoch=4 --set time_budget_s=null --set epochs=1 "
+    "--set num_workers=0 --set valid.max_seconds=1 --set valid.segment_s=null --set batch_size=2"
+)
+SONGS = ("polyres synth DATA/train --hours 5 --seed 1 --jobs 4", "polyres synth DATA/valid --tracks 8 --seed 1000")
+LESS = {
+    SONGS[0]: "--hours 0.004 --length 5 --jobs 1",
+    SONGS[1]: "--tracks 1 --length 5",
+    "polyres synth TRIAL --miniature": "--tracks 2 --length 5",
+    "polyres train recipes/debug.yaml --out runs/debug": "--set epochs=1",
+    "polyres train recipes/cpu_small.yaml --data DATA --out runs/small": TINY,
+    "polyres train recipes/cpu_small.yaml --data DATA --out runs/other --set batch_size=8 --set optimiser.lr=5e-4": (
+        TINY
+    ),
+    "polyres train recipes/cpu_small.yaml --data DATA --out runs/tuned --init runs/small": TINY,
+    "polyres fusion runs/small --data SONGS --out report": "--seconds 1 --no-figures",
+}
+ELSEWHERE = {
+    "fetches weights": ["--model htdemucs", "--codec audioldm2 "],
+    "needs recordings; tried in tests/cli/test_synth.py and tests/data": [
+        "MIDI_FOLDER",
+        "SYLLABLES_FOLDER",
+        "LOOPS_FOLDER",
+        "data check MUSDB",
+        "data index MUSDB",
+    ],
+    "takes long; tried in tests/cli with less": ["main_cpu", "polyres complexity", "polyres pack"],
+    "serves; tried in tests/test_readme.py": ["listen serve", "polyres studio"],
+}
+"""Why commands are not given here, and what they have in common."""
+
+
+def is_tried_here(command: str) -> bool:
+    return command == "polyres studio export separated --out page.html" or not any(
+        part in command for parts in ELSEWHERE.values() for part in parts
+    )
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_work_one_after_the_other(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "recipes").unlink()
+    follower = Place(place, LESS, {})
+    for name in ("one", "two"):  # stems that another program made
+        write_track(place / "separated" / "htdemucs" / name, 2.0, seed=5)
+    given = [line for line in shell_commands(HOWTO) if is_tried_here(line)]
+    assert len(given) > 20
+    for command in given:
+        assert follower.give(command, capsys) == 0, f"{command}: {follower.said[command]}"
+    assert (place / "page.html").is_file()
+    assert (place / "report" / "report.md").is_file()
+    assert (place / "STUDY" / "report" / "report.html").is_file()

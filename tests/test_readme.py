@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import threading
@@ -19,7 +20,6 @@ import typer
 import uvicorn
 
 import polyres.analysis.measure
-from polyres.cli.listen import new as listen_new
 from polyres.cli.main import build_app, main
 from tests.documents import (
     PAGES,
@@ -37,9 +37,9 @@ from tests.documents import (
     text_of,
     words_of,
     write_song,
-    write_track,
 )
 from tests.experiments.study_cases import Inline
+from tests.following import Place
 
 README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 BOTH = [README, CHINESE]
@@ -121,40 +121,6 @@ SLOW = {
 }
 
 
-class Place:
-    """A folder in which the commands of the page are given, each as written but with less work, and once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.said: dict[str, str] = {}
-        self.status: dict[str, int] = {}
-        for name in ("song.mp3", "song.wav", "album/one.wav", "album/two.flac"):
-            write_song(folder / name, 1.0, seed=len(name))
-        (folder / "recipes").symlink_to(ROOT / "recipes")
-
-    def listening(self) -> None:
-        """What the study of `polyres listen new --help` compares, and that study."""
-        for number, name in enumerate(("data/test", "separated/htdemucs", "separated/polyres-small")):
-            for track in ("a", "b"):
-                write_track(self.folder / name / track, 3.0, seed=number)
-        shown = re.search(r"^ {8}name: .*?(?=\n\n)", listen_new.__doc__ or "", flags=re.MULTILINE | re.DOTALL)
-        assert shown is not None
-        text = re.sub(r"^ {8}", "", shown[0], flags=re.MULTILINE)
-        (self.folder / "STUDY.yaml").write_text(text.replace("length_s: 10", "length_s: 2"), encoding="utf-8")
-
-    def give(self, command: str, capsys: pytest.CaptureFixture[str]) -> int:
-        """Give a command, and before it those that it needs; returns its exit status."""
-        if command not in self.status:
-            for needed in NEEDS.get(command, []):
-                assert self.give(needed, capsys) == 0, self.said[needed]
-            if command == "polyres listen new STUDY.yaml":
-                self.listening()
-            capsys.readouterr()
-            self.status[command] = main(words_of(f"{command} {LESS.get(command, '')}"))
-            self.said[command] = "".join(capsys.readouterr())
-        return self.status[command]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("readme")
@@ -162,7 +128,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shared(folder: Path) -> Place:
-    return Place(folder)
+    return Place(folder, LESS, NEEDS)
 
 
 @pytest.fixture
@@ -339,6 +305,7 @@ def test_pictures_are_pictures(page: Path) -> None:
             assert (page.parent / link).read_bytes().startswith(b"\x89PNG"), link
 
 
+@functools.cache
 def command_tree() -> dict[str, Any]:
     """All commands by their words."""
     found: dict[str, Any] = {}
@@ -352,21 +319,37 @@ def command_tree() -> dict[str, Any]:
     return found
 
 
+def check_options(line: str, tree: dict[str, Any]) -> None:
+    """Fail where a command line names an option that its command does not have."""
+    words = re.sub(r"[…;|].*$", "", line).split()
+    path = "polyres"
+    known = set(options_of(tree[path]))
+    for word in words[words.index("polyres") + 1 :]:
+        if f"{path} {word}" in tree:
+            path = f"{path} {word}"
+            known = set(options_of(tree[path]))
+        elif word.startswith("-") and not re.match(r"-\d", word):
+            assert word.partition("=")[0].rstrip(",.)") in known, f"{line}: {path} has no {word}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_on_the_pages_have_the_options_they_are_shown_with(page: Path) -> None:
     tree = command_tree()
-    shown = [line for line in [*shell_commands(page, ("", "bash", "sh")), *inline_commands(page)] if "polyres " in line]
-    for line in shown:
-        words = re.sub(r"[…;|].*$", "", line).split()
-        words = words[words.index("polyres") :]
-        known = set(options_of(tree["polyres"]))
-        path = "polyres"
-        for word in words[1:]:
-            if f"{path} {word}" in tree:
-                path = f"{path} {word}"
-                known = set(options_of(tree[path]))
-            elif word.startswith("-") and not re.match(r"-\d", word):
-                assert word.partition("=")[0].rstrip(",.)") in known, f"{line}: {path} has no {word}"
+    for line in [*shell_commands(page, ("", "bash", "sh")), *inline_commands(page)]:
+        if "polyres " in line:
+            check_options(line, tree)
+
+
+def test_every_help_has_examples_with_options_that_exist() -> None:
+    tree = command_tree()
+    for path, command in tree.items():
+        shown = f"{command.help or ''}\n\n{command.epilog or ''}"
+        lines = [line for line in re.split(r"\n\n|Example: ", shown) if re.match(r" *polyres [a-z-]", line)]
+        for line in lines:
+            check_options(line.partition(" — ")[0], tree)
+            assert f"polyres {line.split()[1]}" in tree, line
+        tells = path == "polyres models" or path.startswith(("polyres listen ", "polyres studio "))  # told above
+        assert lines or tells or hasattr(command, "commands"), f"{path} has no example"
 
 
 def options_of(command: Any) -> Iterator[str]:

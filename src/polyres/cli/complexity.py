@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from polyres.cli.examples import examples
 from polyres.core.errors import OutputError
 
 if TYPE_CHECKING:
     from polyres.analysis.measure import Complexity
 
+EPILOG = examples(
+    "polyres complexity n w5 released — two variants beside the released HTDemucs",
+    "polyres complexity RUN --repeats 0 — only count, do not time",
+    "polyres complexity all --threads 2 --out results — every architecture in one table",
+)
 PAGE_FILE, VALUES_FILE = "complexity.md", "complexity.json"
 
 
@@ -22,7 +28,7 @@ def register(app: typer.Typer) -> None:
     Args:
         app: the command.
     """
-    app.command("complexity")(complexity)
+    app.command("complexity", epilog=EPILOG)(complexity)
 
 
 def complexity(

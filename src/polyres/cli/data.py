@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from polyres.cli.examples import examples
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from polyres.data.check import DataCheck, TrackCheck
 
+CHECK_EPILOG = examples(
+    "polyres data check DATA/valid — folders of songs with a file per stem, or whatever else is found there",
+    "polyres data check MUSDB --layout musdb18hq --split test — one part of a data set",
+)
+INDEX_EPILOG = examples("polyres data index DATA/train — before a training, or to see what is audible")
 PIPE_WIDTH = 160
 PROBLEMS_STATUS = 1
 
@@ -40,8 +47,8 @@ def register(app: typer.Typer) -> None:
         app: the command.
     """
     group = typer.Typer(no_args_is_help=True, help="Check and measure folders of tracks.")
-    group.command("check")(check)
-    group.command("index")(index)
+    group.command("check", epilog=CHECK_EPILOG)(check)
+    group.command("index", epilog=INDEX_EPILOG)(index)
     app.add_typer(group, name="data")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from polyres.cli.examples import examples
 from polyres.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from polyres.experiments.subjects import ModelSubject, Subject
     from polyres.inference.options import SeparateOptions
 
+EPILOG = examples(
+    "polyres evaluate default share --data SONGS — the default model, and what a fair share of the mixture scores",
+    "polyres evaluate RUN htdemucs --data MUSDB --layout musdb18hq --split test --against htdemucs — two models and "
+    "their paired differences",
+    "polyres evaluate RUN --data SONGS --parts --out parts — each resolution alone, and all but each",
+    "polyres evaluate --estimates separated/other --data SONGS — stems that another program made",
+    "SONGS holds a folder per song with drums.wav, bass.wav, other.wav and vocals.wav; polyres synth SONGS --miniature "
+    "makes some.",
+)
 DEFAULT_METRICS = "nsdr,sdr"
 TABLES_FILE = "tables.md"
 PARQUET_FILE = "scores.parquet"
@@ -45,7 +55,7 @@ Shapley = Annotated[
 OwnMixture = Annotated[
     bool, typer.Option("--own-mixture", help="Separate the track's mixture file, not the sum of its stems.")
 ]
-MaxLength = Annotated[float | None, typer.Option(min=1.0, help="Score only this much of every song.")]
+MaxLength = Annotated[float | None, typer.Option(min=1.0, help="Score only the first seconds of every song, so many.")]
 SampleRate = Annotated[int | None, typer.Option(min=1, help="Hz at which is scored; that of the songs by default.")]
 Out = Annotated[Path, typer.Option(help="Folder of the results; what it holds is not done again.")]
 Parquet = Annotated[bool, typer.Option("--parquet", help="Also write the rows to OUT/scores.parquet.")]
@@ -57,7 +67,7 @@ Against = Annotated[
     str | None,
     typer.Option(help="Also print paired differences to this model, one of those scored, with intervals."),
 ]
-Overlap = Annotated[float, typer.Option(min=0.0, max=0.99, help="Of segments.")]
+Overlap = Annotated[float, typer.Option(min=0.0, max=0.99, help="Share of a segment that the next one repeats.")]
 Shifts = Annotated[int, typer.Option(min=0, help="Shifted passes that are averaged.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
@@ -71,7 +81,7 @@ def register(app: typer.Typer) -> None:
     Args:
         app: the command.
     """
-    app.command("evaluate")(evaluate)
+    app.command("evaluate", epilog=EPILOG)(evaluate)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
+from polyres.cli.examples import examples
 from polyres.core.errors import OutputError
+
+EPILOG = examples(
+    "polyres fusion RUN — the weights of every resolution, and how they moved over the epochs",
+    "polyres fusion RUN --data SONGS --out report — also what each resolution does, with figures",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +23,7 @@ def register(app: typer.Typer) -> None:
     Args:
         app: the command.
     """
-    app.command("fusion")(fusion)
+    app.command("fusion", epilog=EPILOG)(fusion)
 
 
 def fusion(

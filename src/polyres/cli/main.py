@@ -32,6 +32,7 @@ from polyres.cli import (
     synth,
     train,
 )
+from polyres.cli.examples import examples
 from polyres.core.errors import PolyresError
 from polyres.core.plugins import PLUGINS_VARIABLE, use_plugin
 
@@ -57,6 +58,13 @@ REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
     data.register,
 )
 
+EPILOG = examples(
+    "polyres separate song.mp3 — drums, bass, other and vocals, in separated/polyres-small/song/",
+    "polyres studio — the same in a browser, with a mixer",
+    "polyres reconstruct song.mp3 — through a codec and back, with scores",
+    "polyres train recipes/debug.yaml --out RUN — the whole path of training in a minute",
+    "polyres COMMAND --help shows what a command takes, with examples.",
+)
 _USAGE_STATUS = 2
 _INTERRUPTED_STATUS = 130
 
@@ -65,7 +73,9 @@ def build_app() -> typer.Typer:
     """Put the command together from its groups."""
     app = typer.Typer(
         name="polyres",
-        help="Split songs into stems with models that listen at many time-frequency resolutions.",
+        help="Split songs into stems, and take audio through codecs, with models that listen at many time-frequency "
+        "resolutions.",
+        epilog=EPILOG,
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
     )

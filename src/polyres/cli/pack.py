@@ -8,7 +8,12 @@ from typing import Annotated
 
 import typer
 
+from polyres.cli.examples import examples
 from polyres.cli.train import quoted
+
+EPILOG = examples(
+    "polyres pack recipes/release_gpu.yaml --data DATA --out bundle — under 60 MB, with everything that training needs",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +22,7 @@ def register(app: typer.Typer) -> None:
     Args:
         app: the command.
     """
-    app.command("pack")(pack)
+    app.command("pack", epilog=EPILOG)(pack)
 
 
 def pack(
@@ -25,7 +30,7 @@ def pack(
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
     data: Annotated[
         str | None,
-        typer.Option("--data", envvar="POLYRES_DATA", help="Folder that the recipe's roots are relative to."),
+        typer.Option("--data", envvar="POLYRES_DATA", help="Folder of the songs that the recipe names."),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable.")

@@ -8,6 +8,13 @@ from typing import Annotated
 
 import typer
 
+from polyres.cli.examples import examples
+
+EPILOG = examples(
+    "polyres paper studies/main_cpu --out paper — then open paper/index.html",
+    "polyres paper studies/one studies/two --no-audio — several studies, without what needs their songs",
+)
+
 
 def register(app: typer.Typer) -> None:
     """Add `paper` to the command.
@@ -15,7 +22,7 @@ def register(app: typer.Typer) -> None:
     Args:
         app: the command.
     """
-    app.command("paper")(paper)
+    app.command("paper", epilog=EPILOG)(paper)
 
 
 def paper(

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from polyres.cli.examples import examples
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from polyres.training.run_table import Comparison, RunSummary
 
+LIST_EPILOG = examples("polyres runs list runs — all runs below the folder runs, one line each")
+COMPARE_EPILOG = examples("polyres runs compare runs/small runs/other — what differs in their recipes and results")
 PIPE_WIDTH = 200
 
 
@@ -26,8 +30,8 @@ def register(app: typer.Typer) -> None:
         app: the command.
     """
     group = typer.Typer(help="Look at training runs: list them, or compare them.", no_args_is_help=True)
-    group.command("list")(list_)
-    group.command("compare")(compare)
+    group.command("list", epilog=LIST_EPILOG)(list_)
+    group.command("compare", epilog=COMPARE_EPILOG)(compare)
     app.add_typer(group, name="runs")
 
 

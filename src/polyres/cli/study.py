@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from polyres.cli.examples import examples
 from polyres.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from polyres.experiments.study_plan import Plan, Request
     from polyres.training.separation import TrainConfig
 
+EPILOG = examples(
+    "polyres study recipes/studies — the studies of a folder, each with its question",
+    "polyres study recipes/studies/debug.yaml — two tiny models, two seeds each, in a minute; needs no data",
+    "polyres study recipes/studies/main_cpu.yaml --data DATA --dry-run — what would run, and whether all is there",
+    "polyres study studies/debug — the tables of a study again",
+)
 STUDIES_FOLDER = "studies"
 RAY_THREADS = 4
 """Processors of a job on a cluster where its recipe does not say."""
@@ -26,7 +33,7 @@ def register(app: typer.Typer) -> None:
     Args:
         app: the command.
     """
-    app.command("study")(study)
+    app.command("study", epilog=EPILOG)(study)
 
 
 def study(

@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from polyres.cli.examples import examples
 from polyres.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from polyres.data.synth.making import Made, Totals
 
+EPILOG = examples(
+    "polyres synth DATA/train --hours 2 --jobs 2 — composed songs, played by built-in synthesisers",
+    "polyres synth DATA/valid --tracks 8 --seed 1000 — other songs, to validate on",
+    "polyres synth TRIAL --miniature — a few short songs in TRIAL/train and TRIAL/valid",
+    "polyres synth DATA/scores --midi MIDI_FOLDER --takes 2 — scores, played by an installed instrument bank",
+    "Every track is a folder with drums.wav, bass.wav, other.wav, vocals.wav (those that sound) and a manifest.json.",
+)
 MINIATURE_TRACKS = 4
 MINIATURE_S = 6.0
 
@@ -34,7 +42,7 @@ def register(app: typer.Typer) -> None:
     Args:
         app: the command.
     """
-    app.command("synth")(synth)
+    app.command("synth", epilog=EPILOG)(synth)
 
 
 def synth(

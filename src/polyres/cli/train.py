@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
+from polyres.cli.examples import examples
 from polyres.core.errors import ConfigError, TrainingError
+
+EPILOG = examples(
+    "polyres train recipes/debug.yaml --out RUN — the whole path in a minute, on songs that are made on the spot",
+    "polyres train recipes/cpu_small.yaml --data DATA --out RUN — DATA holds train/ and valid/, folders of songs",
+    "polyres train recipes/cpu_small.yaml --data DATA --out RUN --set batch_size=8 --time-budget 90m — other values",
+    "polyres train --resume RUN — goes on where it was stopped, with the same bits",
+    "polyres separate song.wav --model RUN — uses what was trained",
+    "A run folder holds config.yaml (all values), metrics.jsonl (scores of every epoch), the last state and the best "
+    "weights. Ctrl-C saves the state first.",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +28,7 @@ def register(app: typer.Typer) -> None:
     Args:
         app: the command.
     """
-    app.command("train")(train)
+    app.command("train", epilog=EPILOG)(train)
 
 
 def seconds_of(text: str) -> float:
@@ -41,22 +52,27 @@ def seconds_of(text: str) -> float:
 
 def train(
     recipe: Annotated[
-        Path | None, typer.Argument(help="Recipe (YAML), packed bundle, or run folder to go on with.")
+        Path | None, typer.Argument(help="Recipe (YAML file), packed bundle, or with --resume the folder of a run.")
     ] = None,
     run: Annotated[Path | None, typer.Argument(help="Folder of the run, the same as --out.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; inside a bundle by default.")] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", envvar="POLYRES_DATA", help="Folder that the recipe's roots are relative to."),
+        typer.Option("--data", envvar="POLYRES_DATA", help="Folder of the songs that the recipe names."),
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a value of the recipe, such as optimiser.lr=3e-4; repeatable."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is named.")] = False,
     time_budget: Annotated[
         str | None, typer.Option(help="End after this long (45s, 90m, 1.5h); the schedule ends with it.")
     ] = None,
-    init: Annotated[str | None, typer.Option(help="Weights to start from.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Start from these weights: a name, a weight file or a run folder.")
+    ] = None,
 ) -> None:
     """Train a model as a recipe says, and leave its best weights in the folder of the run."""
     from polyres.training.run import run_training
