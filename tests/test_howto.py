@@ -207,6 +207,7 @@ LESS = {
     ),
     "polyres train recipes/cpu_small.yaml --data DATA --out runs/tuned --init runs/small": TINY,
     "polyres fusion runs/small --data SONGS --out report": "--seconds 1 --no-figures",
+    "polyres study recipes/studies/debug.yaml": "--seeds 1",
 }
 ELSEWHERE = {
     "fetches weights": ["--model htdemucs", "--codec audioldm2 "],
@@ -230,6 +231,7 @@ def is_tried_here(command: str) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_commands_of_the_page_work_one_after_the_other(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
