@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from polyres.cli.main import main
+from polyres.models.network_weights import build_network, save_network
 
 QUICK = ["--codec", "audioldm2_tiny", "--seconds", "0.5", "--device", "cpu"]
 FEW = [part for name in ("R0", "R1", "R5", "R6") for part in ("--rung", name)]
@@ -38,7 +39,9 @@ def test_page_table_and_rows_and_finished_files_are_kept(tmp_path: Path, capsys:
     assert "| identity | control | ∞ |" in table
     assert "## What loses most" in table
     page = (out / "ladder.html").read_text()
-    assert page.count("<audio") == page.count("<img") == 3 * 6
+    assert page.count("<audio") == page.count("<img src=") == 3 * 6
+    assert page.count("<img class='chart'") == 1
+    assert "mel of the golden file" in page
     assert "src='data:audio/flac;base64," in page
     assert "http" not in page
     assert "<i>" not in page
@@ -54,12 +57,50 @@ def test_page_table_and_rows_and_finished_files_are_kept(tmp_path: Path, capsys:
     assert all(path.stat().st_mtime_ns != sounds[path] for path in sounds)
 
 
-def test_rungs_that_are_left_out_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["ladder", str(song(tmp_path / "a.wav")), *QUICK, *FEW, "--rung", "R10", "--out", str(tmp_path / "o")]
+def test_a_rung_without_weights_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polyres.models.staged_config.EMBEDDED_BAND_FILE", tmp_path / "none.safetensors")
+    few = ["--rung", "R6", "--rung", "R10", "--out", str(tmp_path / "o")]
+    arguments = ["ladder", str(song(tmp_path / "a.wav")), *QUICK, *few]
     assert main(arguments) == 0
-    assert "R10 is left out: no trained generator" in capsys.readouterr().out
+    assert "R10 is left out: no weights" in capsys.readouterr().out
+    assert "| R10 | bandwidth extension: no weights" in (tmp_path / "o" / "ladder.md").read_text()
     assert main([*arguments, "--json"]) == 0
     assert all(json.loads(line)["codec"] == "audioldm2_tiny" for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_a_rung_appears_with_its_weights(embedded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build_network("bandwidth", {"width": 4, "depth": 1, "n_fft": 256})
+    weights = save_network("bandwidth", network, tmp_path / "band.safetensors")
+    given = [] if embedded else ["--bandwidth", str(weights)]
+    monkeypatch.setattr("polyres.models.staged_config.EMBEDDED_BAND_FILE", weights if embedded else tmp_path / "none")
+    out = tmp_path / "o"
+    arguments = ["ladder", str(song(tmp_path / "a.wav")), *QUICK, "--rung", "R6", "--rung", "R10", *given]
+    assert main([*arguments, "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    assert {row["take"] for row in rows if row["rung"] == "R10"} == {"without", "extended"}
+    assert (out / "files" / "01_a" / "R10_extended.wav").is_file()
+
+
+def test_what_the_default_codec_made_itself_passes_nearly_unharmed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    t = np.arange(5 * 16000) / 16000
+    tones = [
+        np.sin(2 * np.pi * hz * t * (1 + 0.001 * np.sin(5 * t))) / n for n, hz in enumerate((220, 440, 661, 880), 1)
+    ]
+    noise = np.random.default_rng(0).standard_normal(len(t))
+    soundfile.write(tmp_path / "a.wav", 0.2 * sum(tones) * (1 + np.sin(9 * t)) / 2 + 0.01 * noise, 16000)
+    few = ["--rung", "R0", "--rung", "R6", "--device", "cpu", "--seconds", "5"]
+    first = ["ladder", str(tmp_path / "a.wav"), *few, "--out", str(tmp_path / "one")]
+    assert main(first) == 0
+    made = tmp_path / "one" / "files" / "01_a" / "R6.wav"
+    capsys.readouterr()
+    assert main(["ladder", str(tmp_path / "a.wav"), *few, "--golden", str(made), "--out", str(tmp_path / "two")]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("golden file")]
+    assert "passes nearly unharmed" in line
 
 
 @pytest.mark.parametrize(
@@ -86,3 +127,16 @@ def test_errors_are_one_line(
     shown = capsys.readouterr().err.strip().splitlines()
     assert shown[-1].startswith("error: ")
     assert message in shown[-1]
+
+
+def test_the_band_above_is_made_by_the_weights_of_the_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = 0.1 * np.random.default_rng(1).standard_normal(22050)
+    soundfile.write(tmp_path / "a.wav", noise, 44100)
+    assert (
+        main(["ladder", str(tmp_path / "a.wav"), *QUICK, "--rung", "R10", "--out", str(tmp_path / "o"), "--json"]) == 0
+    )
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    distance = {row["take"]: row["value"] for row in rows if row["rung"] == "R10" and row["metric"] == "lsd"}
+    assert distance["extended"] < distance["without"] - 1

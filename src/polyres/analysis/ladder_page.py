@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 import torch
 
+from polyres.analysis.ladder_page_distribution import Distributions, distribution_picture, distribution_table
 from polyres.analysis.ladder_page_tables import INVALID, closing_lines, ladder_table, rung_table
 from polyres.core.tables import Table
 from polyres.experiments.ladder import LadderRow
@@ -36,6 +37,7 @@ ul.most{background:#fff7e6;border-left:4px solid #d55e00;padding:.7rem 1rem .7re
 .takes{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:1rem}
 figure{margin:0;border:1px solid #ddd;border-radius:6px;padding:.6rem}
 figure img{width:100%;height:128px;display:block;image-rendering:auto;border-radius:3px}
+img.chart{max-width:100%;width:1100px;display:block}
 figcaption{font-size:13px;min-height:2.6em}audio{width:100%;height:32px;margin-top:.4rem}
 """
 
@@ -46,6 +48,7 @@ def ladder_page(
     missing: Mapping[str, str],
     sounds: Mapping[str, Mapping[str, Path]],
     codec: str,
+    distributions: Distributions | None = None,
 ) -> str:
     """Write the page.
 
@@ -55,12 +58,13 @@ def ladder_page(
         missing: those left out, with the reason.
         sounds: by file, label to a wave file; the original first.
         codec: its name.
+        distributions: of mel spectra and latents, if they were measured.
 
     Returns:
         HTML that needs no other file.
     """
     files = len({row.file for row in rows if not row.golden})
-    table = ladder_table(rows, "")
+    table = ladder_table(rows, "", missing=missing)
     closing = "".join(f"<li>{escape(line)}</li>" for line in closing_lines(rows, [RUNGS.build(n) for n in names]))
     parts = [
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Ladder of {escape(codec)}</title>",
@@ -70,6 +74,10 @@ def ladder_page(
         f"<h2>Scores</h2>{_html(table)}",
         f"<h2>Rungs</h2>{_html(rung_table(missing, names))}",
     ]
+    if distributions is not None and distributions.files:
+        picture = _uri(distribution_picture(distributions), "image/png")
+        parts.append("<h2>What the weights expect</h2>" + _html(distribution_table(distributions)))
+        parts.append(f"<img class='chart' src='{picture}' alt='histograms and averages of mel spectra and latents'>")
     for file, takes in sounds.items():
         parts.append(f"<h2>{escape(file)}</h2><div class='takes'>{''.join(_figures(takes))}</div>")
     if sounds:

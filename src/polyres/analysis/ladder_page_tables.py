@@ -48,13 +48,16 @@ def _number(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
-def ladder_table(rows: Sequence[LadderRow], title: str, intervals: bool = True) -> Table:
+def ladder_table(
+    rows: Sequence[LadderRow], title: str, intervals: bool = True, missing: Mapping[str, str] | None = None
+) -> Table:
     """Put the metrics of all rungs into one table.
 
     Args:
         rows: of any number of files.
         title: above it.
         intervals: write those of the medians beside them.
+        missing: rungs left out, with the reason; they have a line without numbers.
 
     Returns:
         Controls first, then the rungs from the bottom up.
@@ -69,6 +72,10 @@ def ladder_table(rows: Sequence[LadderRow], title: str, intervals: bool = True) 
         lines.append(
             (label, what, *(cell(found.get((label, metric)), digits, intervals) for metric, _, digits in COLUMNS))
         )
+    for name, reason in (missing or {}).items():
+        lines.append((name, f"{RUNGS.build(name).title}: {reason}", *(MISSING for _ in COLUMNS)))
+    order = [*CONTROLS, *RUNGS.names()]
+    lines.sort(key=lambda line: order.index(line[0].partition(" ")[0]))
     notes = (
         "log-mel and its three bands, LSD, MR-STFT: lower is better. kept: energy above 4 kHz, which anything loud "
         "wins. lag, env. lag: of waveform and envelope, in samples. Medians over files"
@@ -125,6 +132,6 @@ def ladder_markdown(rows: Sequence[LadderRow], names: Sequence[str], missing: Ma
     files = len({row.file for row in rows if not row.golden})
     title = f"{codec}, {files} file{'s' if files != 1 else ''}"
     closing = [f"- {line}" for line in closing_lines(rows, [RUNGS.build(name) for name in names])]
-    parts = [f"# Ladder of {codec}", ladder_table(rows, title).markdown(), "## Rungs"]
+    parts = [f"# Ladder of {codec}", ladder_table(rows, title, missing=missing).markdown(), "## Rungs"]
     parts += [rung_table(missing, names).markdown(), "## What loses most", "\n".join(closing)]
     return "\n\n".join(parts) + "\n"

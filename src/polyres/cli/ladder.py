@@ -17,10 +17,13 @@ from polyres.core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from polyres.analysis.ladder_page_distribution import Distributions
     from polyres.experiments.ladder import LadderRow
     from polyres.experiments.ladder_rungs import Rung, Workshop
 
 ROWS_FILE, TABLE_FILE, PAGE_FILE = "rows.jsonl", "ladder.md", "ladder.html"
+FORMAT = 2
+"""Of what is kept of a file; results of another are made again."""
 
 Audio = Annotated[list[Path] | None, typer.Argument(metavar="AUDIO...", help="Files with audio, or folders of them.")]
 CodecName = Annotated[str, typer.Option("--codec", help="Name or path, as for polyres reconstruct.")]
@@ -32,7 +35,9 @@ Seconds = Annotated[float, typer.Option(min=0.1, help="From the middle of each f
 RungNames = Annotated[
     list[str] | None, typer.Option("--rung", help="R0 to R10; repeatable. All that the codec has by default.")
 ]
-Bandwidth = Annotated[Path | None, typer.Option(help="Trained weights of a bandwidth extension, for R10.")]
+Bandwidth = Annotated[
+    Path | None, typer.Option(help="Weights of a bandwidth extension, for R10.", show_default="those of the package")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of noise and of phases that start at random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print rows as JSON lines instead of a table.")]
@@ -96,16 +101,27 @@ def ladder(
     climbing = _climbing(codec, device, bandwidth, (seconds, seed), names)
     missing = missing_rungs(climbing.shop, names)
     jobs = _jobs(climbing, files, out)
-    done = run_files(
-        jobs, partial(_climb, climbing, [job for job, (_, one) in zip(jobs, files, strict=True) if one]), overwrite
-    )
+    golden_jobs = [job for job, (_, is_golden) in zip(jobs, files, strict=True) if is_golden]
+    done = run_files(jobs, partial(_climb, climbing, golden_jobs), overwrite)
     if done:
         rows = [LadderRow.from_dict(row) for _, facts in done for row in facts["rows"]]
+        measured = _distributions(climbing, [(job in golden_jobs, facts) for job, facts in done])
         sounds = {job.folder.name: _sounds(job.folder, facts) for job, facts in done if job.folder is not None}
         write_whole(out / ROWS_FILE, "".join(json.dumps(row.to_dict()) + "\n" for row in rows))
-        _report(rows, names, missing, sounds, out, as_json)
+        _report(rows, (names, missing), sounds, measured, out, as_json)
     if len(done) < len(jobs):
         raise typer.Exit(2)
+
+
+def _distributions(climbing: _Climbing, done: Sequence[tuple[bool, Facts]]) -> Distributions:
+    """Read what was measured on the way, golden files apart."""
+    from polyres.analysis.ladder_page_distribution import Distributions
+    from polyres.experiments.ladder_distribution import Distribution, expected_std
+
+    found: tuple[list[Distribution], list[Distribution]] = ([], [])
+    for is_golden, facts in done:
+        found[is_golden].extend(Distribution.from_dict(plain) for plain in facts["distributions"])
+    return Distributions(*found, *expected_std(climbing.shop.codec))
 
 
 def _jobs(climbing: _Climbing, files: Sequence[tuple[Path, bool]], out: Path) -> list[FileJob]:
@@ -115,7 +131,7 @@ def _jobs(climbing: _Climbing, files: Sequence[tuple[Path, bool]], out: Path) ->
     jobs = []
     for number, (path, golden) in enumerate(files, 1):
         name = folder_name(f"{number:02d}_{path.stem}{'_golden' if golden else ''}")
-        jobs.append(file_job(path, out / "files" / name, [climbing.settings, golden]))
+        jobs.append(file_job(path, out / "files" / name, [climbing.settings, golden, FORMAT]))
     return jobs
 
 
@@ -131,8 +147,11 @@ def _climbing(
     from polyres.experiments.ladder_rungs import RUNGS, Workshop
     from polyres.inference.codec import load_codec
     from polyres.models.network_weights import load_network
+    from polyres.models.staged_config import EMBEDDED_BAND_FILE
 
     loaded = load_codec(codec, device)
+    if bandwidth is None and EMBEDDED_BAND_FILE.is_file():
+        bandwidth = EMBEDDED_BAND_FILE
     network = None if bandwidth is None else load_network(bandwidth, ("bandwidth",)).module.to(loaded.device)
     seconds, seed = how
     settings = [loaded.name, loaded.fingerprint, loaded.model.config.to_dict(), seconds, seed, list(names)]
@@ -150,6 +169,7 @@ def _climb(
 ) -> Facts:
     """Run all rungs on one file, and keep sounds and rows."""
     from polyres.experiments.ladder import climb
+    from polyres.experiments.ladder_distribution import distributions
     from polyres.experiments.ladder_piece import read_piece
 
     codec = climbing.shop.codec
@@ -162,14 +182,15 @@ def _climb(
             takes.append(step.rows[0].label)
             rate_hz = step.take.sample_rate_hz or codec.sample_rate_hz
             write_sound(folder / f"{_slug(takes[-1])}.wav", step.take.wave, rate_hz)
-    return {"takes": takes, "rows": [row.to_dict() for row in rows]}
+    measured = [one.to_dict() for one in distributions(climbing.shop, piece)]
+    return {"takes": takes, "rows": [row.to_dict() for row in rows], "distributions": measured}
 
 
 def _report(
     rows: Sequence[LadderRow],
-    names: Sequence[str],
-    missing: dict[str, str],
+    rungs: tuple[Sequence[str], dict[str, str]],
     sounds: dict[str, dict[str, Path]],
+    measured: Distributions,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -180,9 +201,9 @@ def _report(
     from polyres.core.whole_files import write_whole
     from polyres.experiments.ladder_rungs import RUNGS
 
-    codec = rows[0].codec
+    (names, missing), codec = rungs, rows[0].codec
     write_whole(out / TABLE_FILE, ladder_markdown(rows, names, missing, codec))
-    write_whole(out / PAGE_FILE, ladder_page(rows, names, missing, sounds, codec))
+    write_whole(out / PAGE_FILE, ladder_page(rows, names, missing, sounds, codec, measured))
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row.to_dict()))

@@ -17,7 +17,7 @@ from polyres.experiments.enhance_chain import Chain
 from polyres.experiments.ladder_piece import Piece
 from polyres.models.codec_base import Codec
 from polyres.models.codec_picture import MEL
-from polyres.nn.bandwidth import BandwidthExtender
+from polyres.nn.bandwidth import BandwidthExtender, extend
 from polyres.nn.enhance import ENHANCERS, is_informed
 from polyres.nn.enhance_context import EnhanceContext, mel_statistics
 from polyres.ops.framing import FrameTransform
@@ -226,10 +226,13 @@ def _enhancers(shop: Workshop, piece: Piece) -> Iterator[Take]:
 
 def _needs_bandwidth(shop: Workshop) -> str | None:
     if shop.bandwidth is None:
-        return "no trained generator of the band above the codec's was given (--bandwidth FILE)"
+        return "no weights (a trained generator of the band above the codec's: --bandwidth FILE)"
     rate_hz = shop.bandwidth.config.sample_rate_hz
     if rate_hz <= shop.codec.sample_rate_hz:
         return f"the generator works at {rate_hz} Hz, which is not above the codec's {shop.codec.sample_rate_hz} Hz"
+    cutoff_hz = shop.bandwidth.config.cutoff_hz
+    if cutoff_hz > shop.codec.sample_rate_hz / 2:
+        return f"the generator listens up to {cutoff_hz:g} Hz, more than the codec has"
     return None
 
 
@@ -246,7 +249,7 @@ def _bandwidth(shop: Workshop, piece: Piece) -> Iterator[Take]:
     length = min(skip.shape[-1], reference.shape[-1])
     skip, reference = skip[:, :length], reference[:, :length]
     device = next(nn.Module.parameters(network)).device
-    extended = network(skip[None].to(device))[0].detach().cpu()
+    extended = extend(network, skip[None].to(device))[0].detach().cpu()
     remark = f"scored at {rate_hz} Hz"
     yield Take("without", skip, reference=reference, sample_rate_hz=rate_hz, remark=remark)
     yield Take("extended", extended, reference=reference, sample_rate_hz=rate_hz, remark=remark)
