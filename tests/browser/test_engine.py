@@ -32,10 +32,10 @@ def sounds(count: int, length: int = LENGTH) -> np.ndarray:
     return np.random.default_rng(7).uniform(-0.5, 0.5, (count, length)).astype(np.float32)
 
 
-def play(page: Page, waves: np.ndarray, script: str, seconds: float) -> np.ndarray:
+def play(page: Page, waves: np.ndarray, script: str, seconds: float, loop: bool = True) -> np.ndarray:
     """Render what a script does with a mixer `m` of sounds "0", "1", …"""
     result = page.evaluate(
-        """async ([waves, script, samples, rate]) => {
+        """async ([waves, script, samples, rate, loop]) => {
             const { Mixer } = await import("./static/engine.js");
             const context = new OfflineAudioContext(1, samples, rate);
             const buffers = new Map(waves.map((wave, n) => {
@@ -43,11 +43,11 @@ def play(page: Page, waves: np.ndarray, script: str, seconds: float) -> np.ndarr
                 buffer.copyToChannel(Float32Array.from(wave), 0);
                 return [String(n), buffer];
             }));
-            const m = new Mixer(context, buffers);
+            const m = new Mixer(context, buffers, loop);
             for (const [method, ...given] of script) m[method](...given);
             return Array.from((await context.startRendering()).getChannelData(0));
         }""",
-        [waves.tolist(), script, round(seconds * RATE_HZ), RATE_HZ],
+        [waves.tolist(), script, round(seconds * RATE_HZ), RATE_HZ, loop],
     )
     return np.array(result)
 
@@ -109,6 +109,16 @@ def test_the_loop_goes_on_without_a_gap_and_in_step(page: Page) -> None:
     looped = waves[:, (time + 1000) % 4410].astype(float)
     expected = (looped[0] * (1 - ramp) + looped[1] * ramp) * step(len(time), 0)
     assert np.abs(rendered - expected).max() < 2e-6
+
+
+def test_a_sound_that_does_not_go_round_is_played_once_to_its_end(page: Page) -> None:
+    waves = sounds(2, length=4410)
+    rendered = play(page, waves, [["start", "0", 0, 1000], ["switchTo", "1", 0.03]], 0.2, loop=False)  # type: ignore[arg-type]
+    left = 4410 - 1000
+    ramp = step(left, round(0.03 * RATE_HZ))
+    expected = (waves[0, 1000:] * (1 - ramp) + waves[1, 1000:] * ramp) * step(left, 0)
+    assert np.abs(rendered[:left] - expected).max() < 2e-6
+    assert not rendered[left:].any()
 
 
 def test_stopping_fades_out(page: Page) -> None:

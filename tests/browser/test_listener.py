@@ -254,6 +254,30 @@ def test_a_region_loops_and_moves_by_keyboard(browser: Browser, tmp_path: Path) 
         expect(page.get_by_role("slider", name="End of the loop")).to_have_attribute("aria-valuenow", "1.5")
 
 
+def seconds_shown(page: Page) -> float:
+    return float(page.locator(".time").inner_text().split()[0].partition(":")[2])
+
+
+def test_sounds_that_do_not_loop_stop_and_switches_may_begin_anew(browser: Browser, tmp_path: Path) -> None:
+    changes = {"playback": {"loop": False, "restart": True}}
+    folder = write_study(tmp_path / "study", seconds=5, pages=1, changes=changes)
+    with listening(folder) as server, visitor(browser) as page:
+        begin(page, server.url)
+        play = page.locator("button.play")
+        page.get_by_role("slider", name="Start of the loop").focus()
+        page.keyboard.press("Shift+ArrowRight")  # a region plays once as well
+        page.get_by_role("button", name="Play sound 1").click()
+        while seconds_shown(page) < 2.5:
+            page.wait_for_timeout(20)
+        page.get_by_role("button", name="Play sound 2").click()
+        assert 1.0 <= seconds_shown(page) < 2.5
+        expect(play).to_have_attribute("aria-label", "Pause")
+        expect(play).to_have_attribute("aria-label", "Play")  # it ends by itself
+        assert seconds_shown(page) == pytest.approx(1.0, abs=0.11)
+        play.click()
+        expect(play).to_have_attribute("aria-label", "Pause")
+
+
 STOP_AT_ONCE = """
     // Tones end at once, and the place of the quiet one is left for the test to read.
     const start = AudioBufferSourceNode.prototype.start;

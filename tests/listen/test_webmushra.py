@@ -84,6 +84,21 @@ def test_a_mushra_test_is_taken_over(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ({}, {}, (True, False)),
+        ({"enableLooping": False, "switchBack": True}, {"enableLooping": False, "switchBack": True}, (False, True)),
+        ({"enableLooping": False, "switchBack": True}, {}, (True, False)),
+    ],
+)
+def test_how_sounds_are_played_is_taken_over_where_pages_agree(
+    folder: Path, first: dict[str, Any], second: dict[str, Any], expected: tuple[bool, bool]
+) -> None:
+    study = import_webmushra(config(folder, page(**first), page(name="trial_2", **second)), folder / "study")
+    assert (study.playback.loop, study.playback.restart) == expected
+
+
 def test_sounds_are_the_same_and_anchors_aligned(folder: Path) -> None:
     study = import_webmushra(config(folder, page(createAnchor35=True)), folder / "study")
     ids = {condition.label: condition.id for condition in study.conditions}

@@ -52,6 +52,7 @@ class Planner:
             "pages": sum(not trial.training for trial in self._plan(0)),
             "ties": study.design.ties and study.kind == "ab",
             "gates": study.gates.to_dict(),
+            "playback": study.playback.to_dict(),
             "attributes": [attribute.to_dict() for attribute in self.attributes],
             "questionnaire": [question.to_dict() for question in study.questionnaire],
         }

@@ -121,6 +121,18 @@ class Gates(Config):
     rate_only_playing: bool = False
 
 
+class Playback(Config):
+    """How the player of a trial behaves.
+
+    Attributes:
+        loop: whether sounds and regions go round; else they are played once and stop.
+        restart: whether a switch goes back to the beginning (of the region) instead of going on in step.
+    """
+
+    loop: bool = True
+    restart: bool = False
+
+
 class Question(Config):
     """One field of the questionnaire.
 
@@ -156,6 +168,7 @@ class StudyTerms(Config):
         attributes: asked about every sound (ab: about every pair; abx takes the first alone).
         design: subsets, repeats and seed.
         gates: what is required before the next page.
+        playback: how the player behaves.
         questionnaire: fields after the test.
         consent: text to agree to; empty asks nothing.
         headphone_check: play the antiphase test first (Woods et al. 2017).
@@ -172,6 +185,7 @@ class StudyTerms(Config):
     attributes: tuple[Attribute, ...] = Field((Attribute(),), min_length=1)
     design: Design = Design()
     gates: Gates = Gates()
+    playback: Playback = Playback()
     questionnaire: tuple[Question, ...] = ()
     consent: str = ""
     headphone_check: bool = False

@@ -84,6 +84,7 @@ def import_webmushra(config: Path, out: Path, root: Path | None = None, report: 
             "conditions": [{"id": builder.ids[label], "label": label, "role": role} for label, role in conditions],
             "pages": [page for training, page in pages if not training],
             "training": [page for training, page in pages if training],
+            "playback": _playback(trials),
             "questionnaire": _questions(values["pages"], say),
             "completion_code": _completion_code(values["pages"]),
             "sample_rate_hz": builder.rate_hz,
@@ -91,6 +92,15 @@ def import_webmushra(config: Path, out: Path, root: Path | None = None, report: 
     )
     save_study(study, out)
     return study
+
+
+def _playback(trials: Sequence[_Trial]) -> dict[str, bool]:
+    """Take over how sounds are played where the pages that have listeners' ratings agree on it."""
+
+    def all_say(name: str, value: bool) -> bool:
+        return all(trial.values.get(name) is value for trial in trials)
+
+    return {"loop": not all_say("enableLooping", False), "restart": all_say("switchBack", True)}
 
 
 def _flat(pages: Sequence[Any]) -> Iterator[Mapping[str, Any]]:

@@ -35,9 +35,10 @@ export function cut(context, buffer, start, end) {
 
 /** Sounds started once, together; times are those of the context. */
 export class Mixer {
-  /** @param {BaseAudioContext} context @param {Map<string, AudioBuffer>} buffers of one length and rate */
-  constructor(context, buffers) {
+  /** @param {BaseAudioContext} context @param {Map<string, AudioBuffer>} buffers of one length and rate @param {boolean} loop */
+  constructor(context, buffers, loop = true) {
     this.context = context;
+    this.loop = loop;
     this.curves = fadeCurves(context.sampleRate);
     this.length = [...buffers.values()][0].length;
     this.master = new GainNode(context, { gain: 0 });
@@ -45,7 +46,7 @@ export class Mixer {
     this.lanes = new Map();
     this.freeFrame = 0;
     for (const [name, buffer] of buffers) {
-      const source = new AudioBufferSourceNode(context, { buffer, loop: true });
+      const source = new AudioBufferSourceNode(context, { buffer, loop });
       const gain = new GainNode(context, { gain: 0 });
       source.connect(gain).connect(this.master);
       this.lanes.set(name, { source, gain });
@@ -89,8 +90,12 @@ export class Mixer {
     const frame = Math.max(this.frame(time), this.startFrame + this.curves.samples + 1);
     this.ramp(this.master.gain, this.curves.down, frame);
     for (const { source } of this.lanes.values()) source.stop((frame + this.curves.samples) / rate);
-    const last = [...this.lanes.values()][0].source;
-    last.onended = () => this.master.disconnect();
+    this.whenOver(() => this.master.disconnect());
+  }
+
+  /** Call something when the sounds have ended: after a stop, or by themselves where they do not loop. */
+  whenOver(over) {
+    [...this.lanes.values()][0].source.onended = over;
   }
 
   ramp(parameter, curve, frame) {
@@ -101,13 +106,19 @@ export class Mixer {
   /** Samples into the loop at a time. */
   position(time) {
     const passed = Math.max(0, Math.round(time * this.context.sampleRate) - this.startFrame);
-    return (this.offset + passed) % this.length;
+    return this.loop ? (this.offset + passed) % this.length : Math.min(this.offset + passed, this.length);
   }
 }
 
-/** Sounds of one trial: play, pause, switch, seek and loop. `changed` is called after each. */
+/**
+ * Sounds of one trial: play, pause, switch, seek and loop. `changed` is called after each.
+ *
+ * `loop`: go round, or play once and stop; `restart`: a switch goes back to the beginning instead of going on in step.
+ */
 export class Player {
-  constructor(context, buffers, changed = () => {}) {
+  constructor(context, buffers, changed = () => {}, { loop = true, restart = false } = {}) {
+    this.goesRound = loop;
+    this.restarts = restart;
     this.context = context;
     this.buffers = buffers;
     this.changed = changed;
@@ -138,12 +149,28 @@ export class Player {
   play() {
     if (this.mixer) return;
     if (this.context.state !== "running") this.context.resume();
+    this.begin(LEAD_S);
+    this.changed("play");
+  }
+
+  /** Start the sounds of the region where they were left, so many seconds from now. */
+  begin(lead) {
     const { start, end } = this.region;
     const parts = new Map([...this.buffers].map(([name, buffer]) => [name, cut(this.context, buffer, start, end)]));
-    this.mixer = new Mixer(this.context, parts);
+    const mixer = new Mixer(this.context, parts, this.goesRound);
     const offset = this.paused > start && this.paused < end ? this.paused - start : 0;
-    this.mixer.start(this.active, this.context.currentTime + LEAD_S, offset);
-    this.changed("play");
+    mixer.start(this.active, this.context.currentTime + lead, offset);
+    if (!this.goesRound) mixer.whenOver(() => this.ended(mixer));
+    this.mixer = mixer;
+  }
+
+  /** A sound that does not go round is over: the next time it begins anew. */
+  ended(mixer) {
+    if (this.mixer !== mixer) return;
+    mixer.master.disconnect();
+    this.mixer = null;
+    this.paused = this.region.start;
+    this.changed("pause");
   }
 
   pause() {
@@ -162,7 +189,12 @@ export class Player {
   select(name) {
     if (!this.buffers.has(name) || name === this.active) return;
     this.active = name;
-    if (this.mixer) this.mixer.switchTo(name, this.context.currentTime + LEAD_S);
+    if (this.restarts) this.paused = this.region.start;
+    if (this.mixer && this.restarts) {
+      // The last sound has faded out before the next begins.
+      this.mixer.stop(this.context.currentTime + LEAD_S);
+      this.begin(LEAD_S + 2 * FADE_S);
+    } else if (this.mixer) this.mixer.switchTo(name, this.context.currentTime + LEAD_S);
     this.changed("switch");
   }
 

@@ -33,7 +33,7 @@ export class Trial {
     this.buttons = new Map();
     this.context = audioContext(study.sample_rate_hz);
     const shown = buffers.get("reference") ?? null;
-    this.player = new Player(this.context, buffers, (what) => this.changed(what));
+    this.player = new Player(this.context, buffers, (what) => this.changed(what), study.playback);
     this.timeline = new Timeline(this.player, shown);
     this.element = this.build();
     this.onkey = (event) => this.key(event);
