@@ -40,7 +40,7 @@ RECIPES = [heading for heading in dict.fromkeys(block.heading for block in block
 ALSO = {"A study": ["A fusion"]}
 """Recipes whose files another one uses."""
 
-SLOW = {"A study"}
+SLOW = {"A study", "A kind of attention"}
 
 
 @pytest.fixture(autouse=True)
