@@ -6,6 +6,9 @@ the mean level over the level of the band below that music for training has in e
 as a fixed rule can be. Scored above 8 kHz: error of the energy in dB, its size, and log-spectral distance (log10 of
 power); below 7 kHz how close the extended wave is to the decoded one. Medians over files with 95 % intervals.
 A folder with stems (vocals.wav and so on) is one file, the sum of its stems.
+
+--calibrate FILE scores nothing: it shifts the level of every bin of the weights by what they miss, on the mean, of the
+music for training once it has been through the codec, smoothed over half a kilohertz on either side, and writes FILE.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from polyres.data.resample import resample
 from polyres.inference.codec import load_codec
 from polyres.metrics.aggregate import bootstrap_interval
 from polyres.metrics.reconstruction_spectra import log_spectral_distance, metric_magnitude, spectral_n_fft
-from polyres.nn.bandwidth import BandwidthConfig, low_band
+from polyres.models.network_weights import load_network, save_network
+from polyres.nn.bandwidth import BandwidthConfig, BandwidthExtender, extend, low_band
 from polyres.ops.stft import istft, stft
 
 RATE_HZ = 44100
@@ -164,6 +168,37 @@ def run(args: argparse.Namespace) -> list[dict[str, object]]:
     return rows
 
 
+def calibrate(args: argparse.Namespace) -> None:
+    """Take out of the weights what they miss of the mean level of each bin."""
+    found = load_network(args.weights, ("bandwidth",))
+    network = found.module
+    if not isinstance(network, BandwidthExtender):
+        raise SystemExit(f"{args.weights} holds no bandwidth extension")
+    codec, config, missing = load_codec(args.codec, "cpu"), network.config, []
+    for path in args.train:
+        for wave in pieces(path, 3, 4.0):
+            mono = wave.mean(dim=0, keepdim=True)
+            if float(mono.abs().max()) < 0.01:
+                continue
+            decoded = codec.reconstruct(mono, RATE_HZ)
+            with torch.no_grad():
+                wide = extend(network, decoded[None])[0]
+            spectra = [stft(each, config.n_fft, config.hop_samples).abs()[0] for each in (mono, wide, decoded)]
+            level = spectra[2][config.low_bins // 2 : config.low_bins].square().mean(dim=0).sqrt()
+            logs = [each[config.low_bins :, level > 1e-3 * level.max()].clamp_min(1e-5).log() for each in spectra[:2]]
+            missing.append((logs[0] - logs[1]).mean(dim=1))
+    around = round(500 * config.n_fft / config.sample_rate_hz)
+    mean = torch.nn.functional.pad(torch.stack(missing).mean(dim=0)[None, None], (around, around), mode="replicate")
+    with torch.no_grad():
+        shift = torch.nn.functional.avg_pool1d(mean, 2 * around + 1, 1)[0, 0]
+        bias = network.last.bias
+        if bias is not None:
+            bias[: network.high_bins] += shift
+    about = {**found.card, "calibrated_on": [path.name for path in args.train], "codec": args.codec}
+    save_network("bandwidth", network, args.calibrate, about, "fp16")
+    print(f"{args.calibrate}: shifted by {float(shift.mean()) * 8.686:+.1f} dB on the mean")
+
+
 def by_file(rows: list[dict[str, object]], take: str, key: str, size: bool = False) -> dict[str, float]:
     """Mean over the pieces of every file."""
     found: dict[str, list[float]] = {}
@@ -218,15 +253,19 @@ def table(rows: list[dict[str, object]]) -> str:
 def main() -> int:
     """Print the tables, and keep them and the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("audio", type=Path, nargs="+")
+    parser.add_argument("audio", type=Path, nargs="*")
     parser.add_argument("--train", type=Path, nargs="+", required=True)
     parser.add_argument("--codec", default="polyres_wave")
     parser.add_argument("--weights", default="default")
     parser.add_argument("--pieces", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--calibrate", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.calibrate is not None:
+        calibrate(args)
+        return 0
     rows = run(args)
     text = table(rows)
     print(text)

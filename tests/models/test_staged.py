@@ -214,3 +214,19 @@ def test_paths_begin_at_the_folder_of_the_file(tmp_path: Path) -> None:
     assert stages.codec == "audioldm2"
     assert stages.weight_files == [str(tmp_path / "runs" / "a"), str(tmp_path / "b.safetensors")]
     assert stages.described() == "audioldm2 → detail × 1 → bandwidth"
+
+
+def test_the_band_of_the_package_comes_with_every_codec_of_16_khz() -> None:
+    generator = torch.Generator().manual_seed(2)
+    wave = 0.1 * torch.randn(1, 44100, generator=generator)
+    wide, plain = load_codec(f"{WAVE}:wide", "cpu"), load_codec(WAVE, "cpu")
+    assert wide.name == f"{WAVE}:wide"
+    assert wide.fingerprint == plain.fingerprint
+    latent = wide.encode(wave, 44100)
+    found, narrow = codec_for(latent, "cpu").decode(latent), plain.decode(latent)
+    energies = [float(torch.fft.rfft(w[0]).abs().square()[10000:].sum()) for w in (found, narrow, wave)]
+    # Trained on music, which falls off above 8 kHz as noise does not.
+    assert 0.02 < energies[0] / energies[2] < 4
+    assert energies[1] < 1e-3 * energies[2]
+    with pytest.raises(ConfigError, match=r"bandwidth: .* gives 22050 Hz of band"):
+        load_codec("polyres_wave_44k:wide", "cpu")
