@@ -2,7 +2,7 @@
 
 Every file is turned into mono at the codec's rate and goes through each codec; `NAME:VARIANT` names a variant, such as
 `polyres_mel:no_autoencoder` or `polyres_mel:phase`. Beside them stands R3: the same mel spectra without the
-autoencoder, non-negative least squares and pghi+fgla. All are scored at equal level by what phase plays no part in:
+autoencoder, least squares and 32 rounds of pghi+fgla. All are scored at equal level by what phase plays no part in:
 log-spectral distance, absolute difference of log-mel spectra (both of the metrics' own front end, not the codec's),
 and the error of the energy in three bands. Seconds of one processor per second of sound, for encoding and decoding.
 """
@@ -30,7 +30,7 @@ from polyres.metrics.reconstruction_level import matched
 NAMES = ("lsd", "log_mel_l1", "band_error_low", "band_error_mid", "band_error_high")
 HEADER = ("LSD", "log-mel", "<500", "0.5-4k", ">4k")
 ENDINGS = {".wav", ".flac", ".ogg", ".mp3"}
-R3 = {"autoencoder": "none", "synthesis": "pghi+fgla", "mel_inverse": "nnls"}
+R3 = {"autoencoder": "none", "synthesis": "pghi+fgla", "mel_inverse": "nnls", "phase_iterations": 32}
 
 
 def excerpts(folder: Path, sample_rate_hz: int, max_seconds: float | None = None) -> Iterator[tuple[str, Tensor]]:

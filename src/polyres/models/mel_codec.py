@@ -73,8 +73,8 @@ class MelCodec(MelChain):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "no_autoencoder": {"autoencoder": "none"},
         "sampled_latent": {"autoencoder": "sample"},
-        "phase": {"synthesis": "pghi+fgla"},
-        "learned_phase": {"synthesis": "pghi+fgla", "mel_inverse": LEARNED},
+        "phase": {"synthesis": "pghi+fgla", "phase_iterations": 32},
+        "learned_phase": {"synthesis": "pghi+fgla", "phase_iterations": 32, "mel_inverse": LEARNED},
         "vocoder": {"synthesis": VOCODER},
         "polished": {"synthesis": POLISHED},
     }
