@@ -45,6 +45,25 @@ def test_tuning_writes_sounds_rows_and_figure(tmp_path: Path, capsys: pytest.Cap
     assert soundfile.info(tmp_path / "o" / "01_a" / "codec.wav").frames == 10240
 
 
+def test_whole_files_go_by_windows_and_are_not_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = song(tmp_path / "a.wav", 12.0), tmp_path / "o"
+    words = ["enhance", str(path), "--codec", "audioldm2_tiny", "--device", "cpu", "--enhancer", "gain_match"]
+    assert main([*words, "--whole", "--out", str(out)]) == 0
+    sounds = {one.name: one.stat().st_mtime_ns for one in (out / "01_a").glob("*.wav")}
+    assert set(sounds) == {"original.wav", "codec.wav", "gain_match_1.wav"}
+    assert soundfile.info(out / "01_a" / "codec.wav").frames == 12 * 16000
+    rows = (out / "enhance.jsonl").read_text()
+    capsys.readouterr()
+    assert main([*words, "--whole", "--out", str(out)]) == 0
+    assert {one.name: one.stat().st_mtime_ns for one in (out / "01_a").glob("*.wav")} == sounds
+    assert (out / "enhance.jsonl").read_text() == rows
+    assert main([*words, "--out", str(out)]) == 2
+    assert "with other settings; --overwrite makes it again" in capsys.readouterr().err
+    assert {one.name: one.stat().st_mtime_ns for one in (out / "01_a").glob("*.wav")} == sounds
+    assert main([*words, "--seconds", "11", "--start", "0.5", "--out", str(out), "--overwrite"]) == 0
+    assert soundfile.info(out / "01_a" / "codec.wav").frames == 11 * 16000
+
+
 def test_rows_as_json_and_trained_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = song(tmp_path / "a.wav")
     net = save_network(

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from polyres.models.codec_latent import Latent
 
 RATE_HZ, LENGTH = 22050, 15000
 TINY = ["--codec", "audioldm2_tiny", "--device", "cpu"]
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +196,26 @@ def test_encode_and_decode_give_what_reconstruct_gives(
     codec = polyres.load_codec("audioldm2_tiny", "cpu")
     expected = codec.reconstruct(torch.from_numpy(read(song)), RATE_HZ).numpy()
     assert np.allclose(read(out), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("codec", ["audioldm2_tiny", "default"])
+def test_a_new_process_decodes_the_same_samples(codec: str, song: Path, tmp_path: Path) -> None:
+    coded, out = tmp_path / "z.safetensors", tmp_path / "out.wav"
+    program = [sys.executable, "-c", "import sys; from polyres.cli.main import main; sys.exit(main())"]
+    for words in (["encode", song, "-o", coded, "--codec", codec], ["decode", coded, "-o", out]):
+        subprocess.run([*program, *map(str, words), "--device", "cpu"], check=True, env={**os.environ, **ONE_THREAD})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        loaded = polyres.load_codec(codec, "cpu")
+        latent = loaded.encode(torch.from_numpy(read(song)), RATE_HZ)
+        wave = loaded.decode(latent).numpy()
+    finally:
+        torch.set_num_threads(threads)
+    stored = Latent.load(coded)
+    assert all(torch.equal(stored.tensors[name], value) for name, value in latent.tensors.items())
+    assert all(torch.equal(stored.side[name], value) for name, value in latent.side.items())
+    assert np.array_equal(read(out), wave)
 
 
 def test_encode_and_decode_replace_nothing_unasked(

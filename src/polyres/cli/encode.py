@@ -45,12 +45,16 @@ def encode(
     from polyres.inference.codec import load_codec
     from polyres.inference.codec_files import check_free
     from polyres.inference.plan import Job
+    from polyres.inference.sources import FileSource
 
     check_free(out, overwrite)
     loaded = load_codec(codec, device)
     with Bars(1) as bars, bars.track(Job(audio, out)) as progress:
-        latent = loaded.encode_file(audio, progress)
+        source = FileSource(audio)
+        latent = loaded.encode_source(source, progress)
         latent.save(out)
+    for warning in source.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     rate = latent.scalars_per_second
     if as_json:
         facts = {"file": str(out), "codec": latent.codec, "num_scalars": latent.num_scalars}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from polyres.core.tables import Table
     from polyres.experiments.enhance import EnhanceOptions, EnhanceRow
     from polyres.experiments.enhance_chain import Chain
+    from polyres.inference.sources import PieceSource
 
 ROWS_FILE = "enhance.jsonl"
 FIGURE_FILE = "pareto.png"
@@ -35,7 +37,10 @@ Tune = Annotated[
     bool, typer.Option("--tune", help="Sweep strengths; print and draw the best trade-offs of highs against the rest.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder for sounds, rows and the figure; none are kept without it.")]
-Seconds = Annotated[float, typer.Option(min=0.5, help="Of each file; one window of the codec at most.")]
+Seconds = Annotated[
+    float, typer.Option(min=0.5, help="Of each file; more than a window of the codec goes window by window.")
+]
+Whole = Annotated[bool, typer.Option("--whole", help="All of each file, window by window.")]
 Start = Annotated[float | None, typer.Option(min=0.0, help="Second of each file to begin at; its middle by default.")]
 Typical = Annotated[
     list[Path] | None,
@@ -70,6 +75,7 @@ def enhance(
     tune: Tune = False,
     out: Out = None,
     seconds: Seconds = 10.24,
+    whole: Whole = False,
     start: Start = None,
     typical: Typical = None,
     network: Networks = None,
@@ -99,11 +105,12 @@ def enhance(
         raise ConfigError(f"--tune sweeps strengths, but --strength is {strength}; give several with commas, or none")
     files, others = audio_files(audio, out), audio_files(typical or [])
     strengths = _strengths(strength) if strength is not None else DEFAULT_STRENGTHS if tune else (1.0,)
+    span_s = math.inf if whole else seconds
     networks = dict(_network(entry) for entry in network or [])
     chain, about = _chain(codec, device, network or [], others)
     options = _options(chain, names, strengths, (networks, others), (seconds, steps, seed))
-    jobs = _jobs(files, out, [*about, list(options.names), list(strengths), seconds, start, steps, seed])
-    done = run_files(jobs, partial(_run, chain, options, (seconds, start)), overwrite)
+    jobs = _jobs(files, out, [*about, list(options.names), list(strengths), str(span_s), start, steps, seed])
+    done = run_files(jobs, partial(_run, chain, options, (span_s, start)), overwrite)
     if done:
         _report([row for _, facts in done for row in facts["rows"]], tune, out, as_json)
     if len(done) < len(jobs):
@@ -195,7 +202,10 @@ def _run(
 ) -> Facts:
     """Run everything on one file; keep sounds and rows."""
     from polyres.experiments.enhance import run_enhancers
+    from polyres.experiments.enhance_long import enhance_long, sound_name
 
+    if (long := _longer(chain, job.input, *span)) is not None:
+        return {"rows": [row.to_dict() for row in enhance_long(chain, long, options, folder, report)]}
     excerpt = chain.excerpt(job.input, *span)
     rate_hz = chain.codec.sample_rate_hz
     if folder is not None:
@@ -204,9 +214,23 @@ def _run(
     for one in run_enhancers(chain, excerpt, options, report):
         rows.append(one.row.to_dict())
         if folder is not None:
-            name = one.row.enhancer if one.row.strength == 0 else f"{one.row.enhancer}_{one.row.strength:g}"
-            write_sound(folder / f"{name}.wav", one.wave, rate_hz)
+            write_sound(folder / f"{sound_name(one.row)}.wav", one.wave, rate_hz)
     return {"rows": rows}
+
+
+def _longer(chain: Chain, path: Path, seconds: float, start_s: float | None) -> PieceSource | None:
+    """Return a piece that is longer than a window of the codec; None where it is not."""
+    from polyres.data.audio import probe
+    from polyres.inference.sources import PieceSource
+
+    window_s = chain.codec.window_samples / chain.codec.sample_rate_hz
+    info = probe(path)
+    length_s = math.inf if info.length_samples is None else info.length_samples / info.sample_rate_hz
+    whole = math.isinf(seconds)
+    start = start_s if start_s is not None else 0.0 if whole else max(0.0, (length_s - seconds) / 2)
+    if min(seconds, length_s - start) <= window_s or math.isinf(start):
+        return None
+    return PieceSource(path, start, seconds)
 
 
 def _show(rows: Sequence[EnhanceRow], tune: bool, out: Path | None, as_json: bool) -> None:

@@ -86,7 +86,7 @@ class LoadedCodec:
         Raises:
             InputError: when the waveform cannot be used.
         """
-        return self._encode(MemorySource(wave, sample_rate_hz), progress)
+        return self.encode_source(MemorySource(wave, sample_rate_hz), progress)
 
     def encode_file(self, path: str | Path, progress: Progress | None = None) -> Latent:
         """Code a file; see `encode`.
@@ -94,7 +94,7 @@ class LoadedCodec:
         Raises:
             InputError: when the file cannot be used.
         """
-        return self._encode(FileSource(Path(path)), progress)
+        return self.encode_source(FileSource(Path(path)), progress)
 
     def decode(self, latent: Latent, progress: Progress | None = None) -> Tensor:
         """Decode a latent.
@@ -216,7 +216,12 @@ class LoadedCodec:
             self.reconstruct_blocks(source, progress), Path(out), source.sample_rate_hz, source.channels
         )
 
-    def _encode(self, source: BlockSource, progress: Progress | None) -> Latent:
+    def encode_source(self, source: BlockSource, progress: Progress | None = None) -> Latent:
+        """Code a source, which is read more than once; see `encode`.
+
+        Raises:
+            InputError: when it cannot be used.
+        """
         found = measured(source, self.model)
         parts = list(encode_blocks(source, self.model, found, progress))
         if not parts:

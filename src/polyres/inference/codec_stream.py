@@ -115,9 +115,14 @@ def window_plan(codec: Codec, steps: int, fades: bool) -> WindowPlan:
 
 
 def run_encoder(
-    source: BlockSource, codec: Codec, found: Measured, runner: Runner, progress: Progress | None = None
+    source: BlockSource,
+    codec: Codec,
+    found: Measured,
+    runner: Runner,
+    progress: Progress | None = None,
+    fades: bool = False,
 ) -> Iterator[Tensors]:
-    """Second pass: cut the source into windows of the codec's rate and level, run them, and join without fades.
+    """Second pass: cut the source into windows of the codec's rate and level, run them, and join what they give.
 
     Args:
         source: where samples come from, once more.
@@ -125,6 +130,7 @@ def run_encoder(
         found: of the first pass.
         runner: takes {"wave": `[G, C, n]`}, gives tensors of whole steps.
         progress: called with the finished share, 0 to 1.
+        fades: whether windows are cross-faded, over half of their context.
 
     Yields:
         Tensors, joined one after the other; in all exactly the steps of the source.
@@ -134,7 +140,7 @@ def run_encoder(
     """
     level, hop = level_from(found.side), codec.hop_samples
     steps = step_count(codec, found.codec_samples)
-    plan = window_plan(codec, steps, fades=False)
+    plan = window_plan(codec, steps, fades)
     join = WindowJoin(runner, plan, CountUp(progress, plan.count))
     fifo, read, done = Fifo(), 0, 0
     for block, wave in resampled(source, codec.sample_rate_hz, DEFAULT_BLOCK_SAMPLES):

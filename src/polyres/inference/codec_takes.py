@@ -38,12 +38,20 @@ class Take:
         Returns:
             The take.
         """
-        with self.path.open("wb") as file:
-            for block in blocks:
-                self.peak = max(self.peak, peak_level(block))
-                self.length_samples += block.shape[-1]
-                block.T.contiguous().numpy().tofile(file)
+        for block in blocks:
+            self.append(block)
         return self
+
+    def append(self, block: Tensor) -> None:
+        """Write one block after those that are there.
+
+        Args:
+            block: `[C, n]` float32.
+        """
+        self.peak = max(self.peak, peak_level(block))
+        with self.path.open("ab" if self.length_samples else "wb") as file:
+            block.T.contiguous().numpy().tofile(file)
+        self.length_samples += block.shape[-1]
 
     def read(self, start: int, stop: int) -> Tensor:
         """Read a piece.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -83,3 +84,33 @@ class FileSource:
             for block in reader.blocks(block_samples):
                 yield torch.from_numpy(np.require(block, np.float32, ["C", "W"]))
             self.warnings = tuple(dict.fromkeys(reader.warnings))
+
+
+class PieceSource(FileSource):
+    """A piece of an audio file."""
+
+    def __init__(self, path: Path, start_s: float, seconds: float) -> None:
+        """Look at the head of a file.
+
+        Args:
+            path: anything the audio reader can decode.
+            start_s: where the piece begins; it ends with the file at the latest.
+            seconds: of the piece; may be infinite.
+
+        Raises:
+            InputError: when the file cannot be read.
+        """
+        super().__init__(path)
+        self._start = round(start_s * self.sample_rate_hz)
+        self._stop = self._start + round(seconds * self.sample_rate_hz) if math.isfinite(seconds) else math.inf
+
+    def blocks(self, block_samples: int) -> Iterator[Tensor]:
+        """Yield `[C, n]` float32 blocks, of `block_samples` at most."""
+        first = 0
+        for block in super().blocks(block_samples):
+            low, high = max(0, self._start - first), int(min(self._stop - first, block.shape[-1]))
+            first += block.shape[-1]
+            if low < high:
+                yield block[:, low:high]
+            if first >= self._stop:
+                return
