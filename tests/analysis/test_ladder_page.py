@@ -36,8 +36,8 @@ def test_rungs_that_are_left_out_keep_their_place_in_the_table() -> None:
     rows = [row("identity"), row("R0"), row("R6"), row("R9")]
     table = ladder_table(rows, "", missing={"R10": "no weights", "R4": "no mel spectrogram"})
     assert [line[0] for line in table.rows] == ["identity", "R0", "R4", "R6", "R9", "R10"]
-    assert table.rows[-1][1] == "bandwidth extension: no weights"
-    assert "| R10 | bandwidth extension: no weights |" in ladder_markdown(
+    assert table.rows[-1][1] == "bandwidth extension (no weights)"
+    assert "| R10 | bandwidth extension (no weights) |" in ladder_markdown(
         rows, ["R0", "R10"], {"R10": "no weights"}, "c"
     )
 

@@ -79,6 +79,19 @@ def test_a_piece_is_measured_before_in_and_after_the_autoencoder(shop: Workshop)
     assert latent.frames == z.shape[0] * z.shape[2] * z.shape[3]
 
 
+def test_the_default_codec_has_a_latent_among_other_numbers() -> None:
+    wave = Workshop(Chain(load_codec("default", "cpu").model))
+    codec = wave.codec
+    samples = 0.2 * torch.randn(1, 8 * codec.hop_samples, generator=torch.Generator().manual_seed(1))
+    piece = piece_of(samples, RATE_HZ, codec, "a.wav")
+    given, decoded, latent = distributions(wave, piece)
+    with torch.no_grad():
+        z = codec.encode(piece.grouped)["latent"].double()
+    assert latent.bin_mean == pytest.approx(z.mean(dim=(0, 2, 3)).tolist())
+    assert decoded.frames == given.frames
+    assert decoded.mean == pytest.approx(given.mean, abs=1.0)
+
+
 def test_what_weights_expect(shop: Workshop) -> None:
     std, reason = expected_std(shop.codec)
     assert std == pytest.approx(1 / 0.41)

@@ -30,6 +30,7 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
 th,td{padding:.28rem .55rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
 th{background:#f3f4f6}td.w,th.w{text-align:left;white-space:normal}
 td small{color:#666;font-size:10.5px}td{vertical-align:top}
+td.w,th.w{min-width:15rem}td.w:first-child,th.w:first-child{min-width:0}
 td.w:first-child{white-space:nowrap;font-weight:600}
 td.no{color:#8a8a8a;font-style:italic}
 .note{color:#555;font-size:13px;max-width:70rem}

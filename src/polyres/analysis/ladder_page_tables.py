@@ -73,7 +73,8 @@ def ladder_table(
             (label, what, *(cell(found.get((label, metric)), digits, intervals) for metric, _, digits in COLUMNS))
         )
     for name, reason in (missing or {}).items():
-        lines.append((name, f"{RUNGS.build(name).title}: {reason}", *(MISSING for _ in COLUMNS)))
+        word = "no weights" if reason.startswith("no weights") else "left out"
+        lines.append((name, f"{RUNGS.build(name).title} ({word})", *(MISSING for _ in COLUMNS)))
     order = [*CONTROLS, *RUNGS.names()]
     lines.sort(key=lambda line: order.index(line[0].partition(" ")[0]))
     notes = (

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyres.core.errors import ConfigError
 from polyres.experiments.ladder_piece import Piece
 from polyres.experiments.ladder_rungs import Workshop
 from polyres.models.codec_base import Codec
+from polyres.models.codec_picture import MEL
 
 MEL_GIVEN, MEL_DECODED, LATENT = "mel of the file", "mel decoded", "latent"
 CELLS = 80
@@ -93,17 +93,20 @@ def distributions(shop: Workshop, piece: Piece) -> list[Distribution]:
     Returns:
         Mel spectra before and after the autoencoder and the latent between, as far as the codec has them.
     """
-    chain = shop.chain
+    chain, codec, grouped = shop.chain, shop.codec, piece.grouped
     with torch.no_grad():
-        found = [_mel(MEL_GIVEN, chain.mel(piece.grouped))]
-        try:
-            latent = chain.encode(piece.grouped)
-        except ConfigError:  # more than one latent: no single picture
-            return found
-        found.append(_mel(MEL_DECODED, chain.decode_mel(latent)))
+        latents = codec.encode(grouped.to(codec.device))
+        if chain.has_mel:
+            decoded = codec.to_features(latents)[MEL][:, 0]
+        else:
+            decoded = chain.mel(codec.decode(latents, grouped.shape[-1]))
+        found = [_mel(MEL_GIVEN, chain.mel(grouped)), _mel(MEL_DECODED, decoded)]
+    # A codec may store other numbers beside its latent, which follow no distribution.
+    latent = latents.get(LATENT) if len(latents) > 1 else next(iter(latents.values()))
+    if latent is not None:
+        scale = expected_std(codec)[0]
         # Every channel is a bin; its places in frequency count as frames.
         flat = latent.double().cpu().movedim(1, -1).flatten(0, -2)
-        scale = expected_std(shop.codec)[0]
         found.append(_measured(LATENT, flat, (LATENT_RANGE[0] * scale, LATENT_RANGE[1] * scale)))
     return found
 
