@@ -130,6 +130,26 @@ def test_missing_latents_are_noticed() -> None:
         list(decode_blocks(blocks[:-1], codec.model, found))
 
 
+@pytest.mark.parametrize("joins", [True, False])
+def test_samples_come_while_later_windows_wait(joins: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ToyCodec, "joins_features", joins)
+    codec, decoded = loaded(), list[int]()
+    latent = codec.encode(noise(1, 8000), 1000)
+    from_features = codec.model.from_features
+
+    def counted(features: dict[str, Tensor], length: int) -> Tensor:
+        decoded.append(length)
+        return from_features(features, length)
+
+    monkeypatch.setattr(codec.model, "from_features", counted)
+    blocks = codec.decode_blocks(latent)
+    first = next(blocks)
+    assert len(decoded) <= 4
+    rest = list(blocks)
+    assert len(decoded) > 100
+    assert torch.equal(torch.cat([first, *rest], dim=1), loaded().decode(latent))
+
+
 def test_a_source_that_changes_is_noticed() -> None:
     codec = loaded()
     found = measure(MemorySource(noise(1, 500), 1000), codec.model)

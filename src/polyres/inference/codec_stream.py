@@ -209,7 +209,7 @@ def decode_blocks(
     if codec.joins_features:
         joins.insert(0, WindowJoin(_features_runner(codec), plan, tick))
     rate: int | None = None
-    for block in latents:
+    for block in _cut(latents, plan.window):
         count = next(iter(block.values())).shape[2]
         blocks = joins[0].push({name: z.float() for name, z in block.items()}, count)
         if codec.joins_features:
@@ -221,6 +221,13 @@ def decode_blocks(
         for piece in done:
             yield from waves.push(piece["wave"])
     yield from waves.finish()
+
+
+def _cut(latents: Iterable[Tensors], steps: int) -> Iterator[Tensors]:
+    """Hand over no more steps at a time, so that what they decode to need not be held."""
+    for block in latents:
+        for start in range(0, next(iter(block.values())).shape[2], steps):
+            yield {name: value[:, :, start : start + steps] for name, value in block.items()}
 
 
 def _feature_rate(blocks: list[Tensors], plan: WindowPlan) -> int:
