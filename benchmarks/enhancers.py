@@ -7,7 +7,8 @@ percentage of energy kept, which is what the first experiments reported. Then lo
 error of the whole log-mel spectrum in dB, error above 4 kHz before synthesis, level before matching, and the
 real-time factor of the enhancer alone. Medians over files with 95 % intervals. Averages that an enhancer matches are
 those of the training music (blind) or of the very file ("told"). --network NAME=FILE adds trained networks, --wrong
-VARIANT a chain with a mistake in it.
+VARIANT a chain with a mistake in it; --decibel that of the first experiments: power in decibels below the peak over 20
+goes into the autoencoder, and what it decodes to the vocoder, as if it were the natural logarithm of magnitudes.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import json
 import math
 import statistics
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -37,8 +40,10 @@ from polyres.experiments.enhance import (
 from polyres.experiments.enhance_chain import Chain
 from polyres.inference.codec import load_codec
 from polyres.metrics.aggregate import bootstrap_interval
+from polyres.models.codec_base import Codec
 from polyres.models.network_weights import load_network
 from polyres.nn.enhance import ENHANCERS
+from polyres.ops.mel_controls import decibel_front_end
 
 DB_PER_NEPER = 20 / math.log(10)
 TOLD = ("gain_match", "ltas_match", "adaptive")
@@ -133,29 +138,55 @@ def better(rows: Sequence[EnhanceRow]) -> str:
 def draw(rows: dict[str, list[EnhanceRow]], path: Path) -> None:
     """Draw error above 4 kHz against the energy kept there, a panel per chain."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     figure = Figure(figsize=(6.5 * len(rows), 5.5), layout="constrained")
     axes = figure.subplots(1, len(rows), squeeze=False)[0]
     for panel, (title, mine) in zip(axes, rows.items(), strict=True):
         whole = summarise(mine)
         first = next(row for row in whole if row.enhancer == CODEC_ALONE)
+        here = DB_PER_NEPER * first.scores["log_mel_l1_high"], first.scores["retention_high"]
+        near = []
         for row in whole:
             across, up = DB_PER_NEPER * row.scores["log_mel_l1_high"], max(row.scores["retention_high"], 0.1)
             kind = _kind(row)
-            panel.plot(across, up, "*osD"[kind], color=("k", "C0", "C1", "C2")[kind], markersize=14 if kind == 0 else 7)
+            look = {"color": ("k", "C0", "C1", "C2")[kind], "markersize": 15 if kind == 0 else 8}
+            panel.plot(across, up, "*osD"[kind], markerfacecolor="none" if row.strength not in (0, 1) else None, **look)
             label = row.enhancer if row.strength in (0, 1) else f"{row.enhancer} × {row.strength:g}"
-            panel.annotate(label, (across, up), xytext=(4, 3), textcoords="offset points", fontsize=7)
+            if abs(math.log(across / here[0])) < 0.15 and abs(math.log(up / here[1])) < 0.3:
+                near += [label] if row.strength == 1 else []
+                continue
+            panel.annotate(label, (across, up), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        text = textwrap.fill("near the codec alone: " + ", ".join(near), 60) if near else ""
+        panel.text(0.02, 0.98, text, transform=panel.transAxes, fontsize=8, verticalalignment="top")
+        panel.margins(x=0.12, y=0.15)
         panel.axvline(DB_PER_NEPER * first.scores["log_mel_l1_high"], color="k", linewidth=0.6, linestyle=":")
         panel.axhline(100, color="grey", linewidth=0.6)
-        panel.set(title=title, yscale="log", xlabel="error of log-mel spectra above 4 kHz, dB; left is better")
+        panel.set(
+            title=title, xscale="log", yscale="log", xlabel="error of log-mel spectra above 4 kHz, dB; left is better"
+        )
         panel.set_ylabel("energy above 4 kHz kept, %; 100 is right")
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_formatter(ScalarFormatter())
+            axis.set_minor_formatter(NullFormatter())
+        panel.set_xticks([1, 2, 5, 10, 20, 50])
         panel.grid(alpha=0.3)
-    for marker, colour, text in (("*", "k", "codec alone"), ("o", "C0", "blind"), ("s", "C1", "control"),
-                                 ("D", "C2", "has seen the original")):  # fmt: skip
+    legend = (("*", "k", "codec alone"), ("o", "C0", "blind; hollow: at its tuned strength"), ("s", "C1", "control"),
+              ("D", "C2", "has seen the original"))  # fmt: skip
+    for marker, colour, text in legend:
         axes[0].plot([], [], marker, color=colour, label=text)
     axes[0].legend(fontsize=8)
     with replaced_atomically(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
+
+
+def mistaken(codec: Codec) -> Codec:
+    """Give a mel codec the front end of the first experiments."""
+    wrong: Any = codec.reconfigured({})
+    config = wrong.config.mel
+    wrong.mel = lambda wave: decibel_front_end(wave, config)
+    wrong.name = f"{codec.name}, decibel front end"
+    return cast(Codec, wrong)
 
 
 def networks(given: Sequence[str]) -> dict[str, torch.nn.Module]:
@@ -171,6 +202,8 @@ def main() -> int:
     parser.add_argument("--codec", default="polyres_mel")
     parser.add_argument("--synthesis", default=None)
     parser.add_argument("--wrong", nargs="*", default=[])
+    parser.add_argument("--decibel", action="store_true")
+    parser.add_argument("--right", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--network", nargs="*", default=[])
     parser.add_argument("--enhancer", nargs="*", default=None)
     parser.add_argument("--seconds", type=float, default=6.0)
@@ -179,21 +212,25 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, list[EnhanceRow]] = {}
-    for name in (args.codec, *(f"{args.codec}:{variant}" for variant in args.wrong)):
-        settings = {} if args.synthesis is None else {"synthesis": args.synthesis}
-        chain = Chain(load_codec(name, "cpu", settings).model)
+    settings = {} if args.synthesis is None else {"synthesis": args.synthesis}
+    names = (*([args.codec] if args.right else []), *(f"{args.codec}:{variant}" for variant in args.wrong))
+    codecs = {name: load_codec(name, "cpu", settings).model for name in names}
+    if args.decibel:
+        codecs["decibel front end"] = mistaken(load_codec(args.codec, "cpu", settings).model)
+    for name, codec in codecs.items():
+        chain = Chain(codec)
         trained = networks(args.network)
-        names = tuple(args.enhancer) if args.enhancer else usable_names(chain, trained)
-        unknown = [each for each in names if each not in ENHANCERS.names()]
+        chosen = tuple(args.enhancer) if args.enhancer else usable_names(chain, trained)
+        unknown = [each for each in chosen if each not in ENHANCERS.names()]
         if unknown:
             parser.error(f"there is no enhancer {unknown[0]}")
         typical = typical_statistics(chain, args.tune, args.seconds)
-        options = EnhanceOptions(names, steps=args.steps, typical=typical, networks=trained)
+        options = EnhanceOptions(chosen, steps=args.steps, typical=typical, networks=trained)
         found[name] = scored(chain, args.audio, options, args)
         text = f"### {name}\n\n{table(found[name])}\n\nAgainst the codec alone, means over the same files:\n\n"
         print(text + better(found[name]) + "\n")
         if args.out is not None:
-            stem = name.replace(":", "_").replace("/", "_")
+            stem = name.replace(":", "_").replace("/", "_").replace(" ", "_")
             rows = "".join(json.dumps(row.to_dict()) + "\n" for row in found[name])
             write_whole(args.out / f"{stem}.jsonl", rows)
             write_whole(args.out / f"{stem}.md", text + better(found[name]) + "\n")
