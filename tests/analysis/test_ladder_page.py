@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from polyres.analysis.ladder_page import ladder_page
+from polyres.analysis.ladder_page import PICTURE_ROWS, _mel_rows, ladder_page
 from polyres.analysis.ladder_page_distribution import GOLDEN, Distributions, distribution_picture, distribution_table
-from polyres.analysis.ladder_page_tables import ladder_markdown, ladder_table
+from polyres.analysis.ladder_page_tables import cell, ladder_markdown, ladder_table
 from polyres.experiments.ladder import LadderRow
 from polyres.experiments.ladder_distribution import LATENT, LATENT_RANGE, MEL_GIVEN, MEL_RANGE_NAT, _measured
+from polyres.experiments.ladder_summary import Middle
 
 
 def row(
@@ -71,3 +72,19 @@ def test_the_chart_is_a_picture_also_without_a_latent() -> None:
     alone = Distributions([given.files[0]], [], 1.0, "")
     for one in (given, alone):
         assert distribution_picture(one).startswith(b"\x89PNG")
+
+
+def test_pictures_have_rows_of_equal_distance_in_pitch() -> None:
+    level = torch.arange(513.0)[:, None].expand(513, 4)
+    rows = _mel_rows(level, 44100)
+    assert rows.shape == (PICTURE_ROWS, 4)
+    assert torch.equal(rows[:, 0].sort().values, rows[:, 0])
+    # Half of the rows show what lies below 4 kHz, and none is left out between.
+    hz = rows[:, 0] / 512 * 22050
+    assert 2000 < float(hz[PICTURE_ROWS // 2]) < 4000
+    assert float(hz[-1]) > 21900
+
+
+def test_an_interval_that_is_one_number_is_not_written() -> None:
+    assert cell(Middle(1.0, 1.0, 1.0, 3), 2) == "1.00"
+    assert cell(Middle(1.0, 0.5, 1.0, 3), 2) == "1.00 [0.50, 1.00]"

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +18,21 @@ from polyres.analysis.ladder_page_tables import INVALID, closing_lines, ladder_t
 from polyres.core.tables import Table
 from polyres.experiments.ladder import LadderRow
 from polyres.experiments.ladder_rungs import RUNGS
+from polyres.ops.mel import hz_from_mel, mel_from_hz
 
 CLIP_S = 4.0
 RANGE_DB = 80.0
-N_FFT = 512
+N_FFT = 1024
 PICTURE_ROWS, PICTURE_COLUMNS = 128, 360
 
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1500px;padding:0 1rem;color:#1a1a1a;background:#fff}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
-th,td{padding:.28rem .55rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:12px;font-variant-numeric:tabular-nums}
+th,td{padding:.28rem .4rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
 th{background:#f3f4f6}td.w,th.w{text-align:left;white-space:normal}
-td small{color:#666;font-size:10.5px}td{vertical-align:top}
-td.w,th.w{min-width:15rem}td.w:first-child,th.w:first-child{min-width:0}
+td small{color:#666;font-size:9.5px}td{vertical-align:top}
+td.w:nth-child(2){min-width:10rem}
 td.w:first-child{white-space:nowrap;font-weight:600}
 td.no{color:#8a8a8a;font-style:italic}
 .note{color:#555;font-size:13px;max-width:70rem}
@@ -83,7 +85,7 @@ def ladder_page(
         parts.append(f"<h2>{escape(file)}</h2><div class='takes'>{''.join(_figures(takes))}</div>")
     if sounds:
         note = f"Up to {CLIP_S:g} s of each. Black is {RANGE_DB:g} dB below the loudest bin of the original; "
-        parts.append(f"<p class='note'>{note}frequency grows linearly to half the sample rate.</p>")
+        parts.append(f"<p class='note'>{note}frequency grows as the ear hears it (mel) to half of the sample rate.</p>")
     return "\n".join([*parts, "</body></html>\n"])
 
 
@@ -119,10 +121,11 @@ def _figures(takes: Mapping[str, Path]) -> list[str]:
         clip = samples[start : start + count]
         level = _levels(clip)
         top = float(level.max()) if top is None else top
-        picture = _uri(_picture(level - top), "image/png")
+        picture = _uri(_picture(level - top, rate_hz), "image/png")
         sound = _uri(_flac(clip, rate_hz), "audio/flac")
         name = label.partition(" ")[0]
         title = f": {RUNGS.build(name).title}" if name in RUNGS else ""
+        title += f" ({rate_hz / 1000:g} kHz)"
         found.append(
             f"<figure><figcaption><b>{escape(label)}</b>{escape(title)}</figcaption>"
             f"<img src='{picture}' alt='spectrogram of {escape(label)}'><audio controls preload='none' src='{sound}'>"
@@ -139,12 +142,19 @@ def _levels(clip: np.ndarray) -> torch.Tensor:
     return 10 * torch.log10(spectrum.abs().square() + 1e-12)
 
 
-def _picture(level: torch.Tensor) -> bytes:
+def _mel_rows(level: torch.Tensor, rate_hz: int) -> torch.Tensor:
+    """Bring `[F, N]` to rows of equal distance in pitch, each the loudest of its bins."""
+    top = float(mel_from_hz(torch.tensor(rate_hz / 2)))
+    edges_hz = hz_from_mel(torch.linspace(0, top, PICTURE_ROWS + 1))
+    edges = (edges_hz / (rate_hz / 2) * (level.shape[0] - 1)).round().long().tolist()
+    return torch.stack([level[low : max(high, low + 1)].amax(dim=0) for low, high in pairwise(edges)])
+
+
+def _picture(level: torch.Tensor, rate_hz: int) -> bytes:
     from matplotlib.image import imsave
 
-    pool = torch.nn.functional.adaptive_max_pool2d(level[None], (PICTURE_ROWS, level.shape[1]))[0]
     held = io.BytesIO()
-    imsave(held, pool.numpy(), vmin=-RANGE_DB, vmax=0, cmap="magma", origin="lower", format="png")
+    imsave(held, _mel_rows(level, rate_hz).numpy(), vmin=-RANGE_DB, vmax=0, cmap="magma", origin="lower", format="png")
     return held.getvalue()
 
 

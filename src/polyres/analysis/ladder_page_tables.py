@@ -22,7 +22,7 @@ COLUMNS: tuple[tuple[str, str, int], ...] = (
     ("band_error_high", "> 4k dB", 1),
     ("retention_high", "kept %", 1),
     ("lag", "lag", 1),
-    (ENVELOPE_LAG, "env. lag", 1),
+    (ENVELOPE_LAG, "env. lag", 0),
     ("gain", "gain dB", 2),
 )
 BAND_NAMES = {"low": "below 500 Hz", "mid": "500 Hz to 4 kHz", "high": "above 4 kHz"}
@@ -37,7 +37,8 @@ def cell(found: Middle | None, digits: int, interval: bool = True) -> str:
     text = _number(found.value, digits)
     if not interval or math.isnan(found.low):
         return text
-    return f"{text} [{_number(found.low, digits)}, {_number(found.high, digits)}]"
+    low, high = _number(found.low, digits), _number(found.high, digits)
+    return text if low == high == text else f"{text} [{low}, {high}]"
 
 
 def _number(value: float, digits: int) -> str:
