@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -212,14 +214,26 @@ def test_a_source_without_samples_is_refused(fakes: ModuleType) -> None:
         (torch.zeros(2, 0), 44100, r"wave of shape \(2, 0\)"),
         (torch.zeros(0, 5), 44100, r"wave of shape \(0, 5\)"),
         (torch.zeros(2, 5, dtype=torch.int16), 44100, "type torch.int16 cannot be used; expected floating point"),
+        (np.zeros((2, 5), np.int16), 44100, "type int16 cannot be used; expected floating point"),
+        (np.zeros(5), 44100, r"wave of shape \(5,\) and type float64"),
+        ([[0.0, 0.5]], 44100, "a wave cannot be a list; give a tensor or NumPy array"),
+        (np.array([[0.0, np.nan]]), 44100, "wave holds NaN or infinite samples; repair it"),
         (torch.zeros(2, 5), 0, "sample rate 0 Hz is not possible"),
         (torch.tensor([[0.0, float("nan")]]), 44100, "wave holds NaN or infinite samples; repair it"),
         (torch.tensor([[0.0, float("inf")]]), 44100, "wave holds NaN or infinite samples; repair it"),
     ],
 )
-def test_a_wave_that_cannot_be_used_is_refused(wave: Tensor, rate_hz: int, message: str) -> None:
+def test_a_wave_that_cannot_be_used_is_refused(wave: Any, rate_hz: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         MemorySource(wave, rate_hz)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "f8"])
+def test_arrays_are_waves_too(dtype: str) -> None:
+    kept = np.arange(12, dtype=dtype).reshape(6, 2)
+    kept.flags.writeable = False
+    blocks = list(MemorySource(kept.T[:, ::-1], 44100).blocks(4))
+    assert torch.equal(torch.cat(blocks, dim=1), torch.arange(12.0).reshape(6, 2).T.flip(1))
 
 
 def test_running_out_of_memory_names_the_way_out(fakes: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from polyres.inference.codec_stream import Measured, decode_blocks, encode_block
 from polyres.inference.codec_windows import Tensors
 from polyres.inference.device import resolve_device
 from polyres.inference.engine import Progress
-from polyres.inference.sources import BlockSource, FileSource, MemorySource
+from polyres.inference.sources import BlockSource, FileSource, MemorySource, Wave
 from polyres.models.codec_base import Codec
 from polyres.models.codec_latent import Latent
 from polyres.models.codec_registry import build_codec
@@ -72,11 +72,11 @@ class LoadedCodec:
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def encode(self, wave: Tensor, sample_rate_hz: int, progress: Progress | None = None) -> Latent:
+    def encode(self, wave: Wave, sample_rate_hz: int, progress: Progress | None = None) -> Latent:
         """Code a waveform.
 
         Args:
-            wave: `[C, T]` floating point, finite, any number of channels, full scale = 1.
+            wave: `[C, T]` floating point, tensor or NumPy array, finite, any number of channels, full scale = 1.
             sample_rate_hz: its rate.
             progress: called with the finished share, 0 to 1.
 
@@ -141,11 +141,11 @@ class LoadedCodec:
                 f"{self.fingerprint}); use those, or encode the audio again"
             )
 
-    def reconstruct(self, wave: Tensor, sample_rate_hz: int, progress: Progress | None = None) -> Tensor:
+    def reconstruct(self, wave: Wave, sample_rate_hz: int, progress: Progress | None = None) -> Tensor:
         """Encode and decode a waveform: the same samples as decode(encode(wave)).
 
         Args:
-            wave: `[C, T]` floating point, finite, any number of channels, full scale = 1.
+            wave: `[C, T]` floating point, tensor or NumPy array, finite, any number of channels, full scale = 1.
             sample_rate_hz: its rate.
             progress: called with the finished share, 0 to 1.
 
@@ -166,11 +166,11 @@ class LoadedCodec:
         found = measured(source, self.model)
         yield from decode_blocks(encode_blocks(source, self.model, found), self.model, found, progress)
 
-    def stages(self, wave: Tensor, sample_rate_hz: int) -> dict[str, Tensor]:
+    def stages(self, wave: Wave, sample_rate_hz: int) -> dict[str, Tensor]:
         """Encode and decode a waveform and keep every intermediate, as the codec has them.
 
         Args:
-            wave: `[C, T]` floating point, finite, any number of channels, full scale = 1.
+            wave: `[C, T]` floating point, tensor or NumPy array, finite, any number of channels, full scale = 1.
             sample_rate_hz: its rate.
 
         Returns:

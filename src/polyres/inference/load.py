@@ -20,7 +20,7 @@ from polyres.inference.files import TrackResult, separate_track
 from polyres.inference.names import model_label
 from polyres.inference.options import OutputOptions, SeparateOptions
 from polyres.inference.plan import Job, plan_jobs
-from polyres.inference.sources import MemorySource
+from polyres.inference.sources import MemorySource, Wave
 from polyres.inference.stems import plan_stems
 from polyres.inference.subset import Subset
 from polyres.models.bag import Bag
@@ -88,7 +88,7 @@ class LoadedSeparator:
 
     def separate(
         self,
-        wave: Tensor,
+        wave: Wave,
         sample_rate_hz: int,
         options: SeparateOptions | None = None,
         progress: Progress | None = None,
@@ -96,7 +96,7 @@ class LoadedSeparator:
         """Separate a waveform in memory.
 
         Args:
-            wave: `[C, T]` floating point, finite, any number of channels, full scale = 1.
+            wave: `[C, T]` floating point, tensor or NumPy array, finite, any number of channels, full scale = 1.
             sample_rate_hz: its rate.
             options: how to separate; the defaults if None.
             progress: called with the finished share, 0 to 1.

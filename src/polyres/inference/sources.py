@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -27,27 +27,27 @@ class BlockSource(Protocol):
         ...
 
 
+Wave: TypeAlias = Tensor | np.ndarray
+"""Samples in memory, `[C, T]`."""
+
+
 class MemorySource:
     """A waveform in memory."""
 
-    def __init__(self, wave: Tensor, sample_rate_hz: int) -> None:
+    def __init__(self, wave: Wave, sample_rate_hz: int) -> None:
         """Check and keep the waveform.
 
         Args:
-            wave: `[C, T]` floating point, C >= 1, T >= 1, finite.
+            wave: `[C, T]` floating point, C >= 1, T >= 1, finite; a tensor or a NumPy array.
             sample_rate_hz: its rate, >= 1.
 
         Raises:
             InputError: when one of these does not hold.
         """
-        if wave.ndim != 2 or 0 in wave.shape or not wave.is_floating_point():
-            raise InputError(
-                f"wave of shape {tuple(wave.shape)} and type {wave.dtype} cannot be used; "
-                "expected floating point [C, T] with at least one channel and one sample"
-            )
+        checked = _tensor(wave)
         if sample_rate_hz < 1:
             raise InputError(f"sample rate {sample_rate_hz} Hz is not possible; give that of the wave, such as 44100")
-        self._wave = wave.detach().to("cpu", torch.float32)
+        self._wave = checked.detach().to("cpu", torch.float32)
         if not bool(torch.isfinite(self._wave).all()):
             raise InputError("wave holds NaN or infinite samples; repair it first, for example with torch.nan_to_num")
         self.name = "wave"
@@ -57,6 +57,19 @@ class MemorySource:
     def blocks(self, block_samples: int) -> Iterator[Tensor]:
         """Yield `[C, n]` float32 blocks; all but the last hold `block_samples`."""
         yield from self._wave.split(block_samples, dim=1)
+
+
+def _tensor(wave: Wave) -> Tensor:
+    """Check shape and type of a wave, and make it a tensor."""
+    if not isinstance(wave, Tensor | np.ndarray):
+        raise InputError(f"a wave cannot be a {type(wave).__name__}; give a tensor or NumPy array [C, T]")
+    floating = np.issubdtype(wave.dtype, np.floating) if isinstance(wave, np.ndarray) else wave.is_floating_point()
+    if wave.ndim != 2 or 0 in wave.shape or not floating:
+        raise InputError(
+            f"wave of shape {tuple(wave.shape)} and type {wave.dtype} cannot be used; "
+            "expected floating point [C, T] with at least one channel and one sample"
+        )
+    return wave if isinstance(wave, Tensor) else torch.from_numpy(np.require(wave, np.float32, ["C", "W"]))
 
 
 class FileSource:
