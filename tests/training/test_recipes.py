@@ -14,7 +14,7 @@ from polyres.models.variants import VARIANTS
 from polyres.training.separation import TrainConfig
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-FILES = sorted(path for path in RECIPES.rglob("*.yaml") if path.parent.name not in ("studies", "reconstruct"))
+FILES = sorted(path for path in RECIPES.rglob("*.yaml") if path.parent.name not in ("codecs", "studies", "reconstruct"))
 COMPARED = ("htdemucs_24", "n", "nn", "w5")
 PARAMETERS = {"htdemucs_48": 26_899_536, "htdemucs_24": 6_758_676}
 
