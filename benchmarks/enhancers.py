@@ -153,7 +153,8 @@ def draw(rows: dict[str, list[EnhanceRow]], path: Path) -> None:
             look = {"color": ("k", "C0", "C1", "C2")[kind], "markersize": 15 if kind == 0 else 8}
             panel.plot(across, up, "*osD"[kind], markerfacecolor="none" if row.strength not in (0, 1) else None, **look)
             label = row.enhancer if row.strength in (0, 1) else f"{row.enhancer} × {row.strength:g}"
-            if abs(math.log(across / here[0])) < 0.15 and abs(math.log(up / here[1])) < 0.3:
+            close = 0.15 if row.strength in (0, 1) else 0.5
+            if abs(math.log(across / here[0])) < close and abs(math.log(up / here[1])) < 2 * close:
                 near += [label] if row.strength == 1 else []
                 continue
             panel.annotate(label, (across, up), xytext=(5, 4), textcoords="offset points", fontsize=8)
