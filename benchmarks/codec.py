@@ -5,7 +5,8 @@ two). SNR, log-spectral distance (log10 of power), error of the energy above 4 k
 and seconds of one processor per second of sound (encoding and decoding); beside them the control: resampling to as many
 samples per second as the codec stores numbers, and back; 3 200 for `polyres_wave`, which stores a little less. The
 codec's wave is decoded from latents that went through a file. `--r3` adds the distance of 64 mels, non-negative least
-squares and a phase method, which is no waveform codec. `--live` pushes the samples of a codec for live sound block by
+squares and a phase method, which is no waveform codec; `--r4 RUN` that of a mel codec's spectra and its vocoder, such
+as a run of `recipes/reconstruct/vocoder_16k.yaml`. `--live` pushes the samples of a codec for live sound block by
 block through `polyres.models.wave_codec_stream` and adds its slowest block. `--curve DIR` codes every file at several
 rates instead, and writes `rate.md` and `rate.png`.
 """
@@ -70,6 +71,12 @@ def mel_chain(x: np.ndarray) -> np.ndarray:
     return reconstruct_phase(linear, "pghi+fgla", 1024, 160, 32, length_samples=x.shape[-1])[None].numpy()
 
 
+def spoken(x: np.ndarray, rate: int, mel_codec: str) -> np.ndarray:
+    """Mel spectra of a mel codec, not coded, and its vocoder."""
+    chain = load_codec(mel_codec, device="cpu", settings={"autoencoder": "none", "synthesis": "vocoder"})
+    return chain.reconstruct(torch.from_numpy(x), rate).numpy()
+
+
 def prepared(path: Path, codec: LoadedCodec, max_seconds: float | None) -> np.ndarray:
     """Read a file as the codec takes it, `[C, T]`."""
     wave, given = read_audio(path)
@@ -120,7 +127,12 @@ def scores(x: np.ndarray, y: np.ndarray, rate: int) -> list[float]:
 def table(paths: list[Path], codec: LoadedCodec, args: argparse.Namespace) -> list[list[float]]:
     """Print a row per file, and give them."""
     rate, rows = codec.sample_rate_hz, []
-    names = [*HEADER, *(["LSD R3"] if args.r3 else []), *(["ms max"] if args.live else [])]
+    names = [
+        *HEADER,
+        *(["LSD R3"] if args.r3 else []),
+        *(["LSD R4"] if args.r4 else []),
+        *(["ms max"] if args.live else []),
+    ]
     print(f"{'':32}{'codec':^35}{'control':^21}\n{'file':<32}" + "".join(f"{name:>8}" for name in names))
     for path in paths:
         x = prepared(path, codec, args.max_seconds)
@@ -133,6 +145,7 @@ def table(paths: list[Path], codec: LoadedCodec, args: argparse.Namespace) -> li
         row = [*scores(x, y, rate), numbers, seconds / (x.shape[-1] / rate)]
         row += scores(x, control_of(x, rate, control_hz), rate)
         row += [lsd(x, mel_chain(x), rate)] if args.r3 else []
+        row += [lsd(x, spoken(x, rate, args.r4), rate)] if args.r4 else []
         row += [1000 * slowest[0]] if args.live else []
         rows.append(row)
         print(f"{path.name[:31]:<32}" + "".join(f"{value:8.2f}" for value in row), flush=True)
@@ -196,6 +209,7 @@ def main() -> int:
     parser.add_argument("--max-seconds", type=float, default=None)
     parser.add_argument("--control", type=int, default=None, help="samples per second of the control")
     parser.add_argument("--r3", action="store_true")
+    parser.add_argument("--r4", default=None, metavar="RUN", help="a mel codec")
     parser.add_argument("--live", action="store_true")
     parser.add_argument("--curve", type=Path, default=None, metavar="DIR")
     args = parser.parse_args()
