@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyres.core.errors import InputError, WeightsError
+from polyres.core.errors import WeightsError
 from polyres.data.resample import resampled_length
 from polyres.inference.codec_averages import measured
-from polyres.inference.codec_stream import Measured, decode_blocks, encode_blocks, run_encoder
+from polyres.inference.codec_stream import Measured, decode_blocks, encode_blocks, run_encoder, step_count
 from polyres.inference.codec_windows import Tensors
 from polyres.inference.device import resolve_device
 from polyres.inference.engine import Progress
@@ -223,11 +223,16 @@ class LoadedCodec:
             InputError: when it cannot be used.
         """
         found = measured(source, self.model)
-        parts = list(encode_blocks(source, self.model, found, progress))
-        if not parts:
-            raise InputError(f"{source.name}: holds no samples; nothing to code")
+        steps, done = step_count(self.model, found.codec_samples), 0
+        tensors: dict[str, Tensor] = {}
+        # Into one tensor from the start: small ones that stay between large ones that go would scatter the memory.
+        for part in encode_blocks(source, self.model, found, progress):
+            for name, value in part.items():
+                whole = tensors.setdefault(name, value.new_empty(*value.shape[:2], steps, *value.shape[3:]))
+                whole[:, :, done : done + value.shape[2]] = value
+            done += next(iter(part.values())).shape[2]
         return Latent(
-            tensors={name: torch.cat([part[name] for part in parts], dim=2) for name in parts[0]},
+            tensors=tensors,
             codec=self.name,
             fingerprint=self.fingerprint,
             input_rate_hz=found.input_rate_hz,
