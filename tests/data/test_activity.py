@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from polyres.core.errors import InputError
 from polyres.data import activity
-from polyres.data.activity import FORMAT, INDEX_NAME, StemFile, content_stamp, index_stems, level_db
+from polyres.data.activity import FORMAT, INDEX_NAME, StemFile, index_stems, level_db
+from polyres.data.measured import content_stamp
 from polyres.data.track_files import Part
 
 RATE_HZ = 2000

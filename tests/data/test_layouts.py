@@ -11,11 +11,12 @@ from polyres.data.segments import RootConfig
 from polyres.data.synth.render import write_track as write_made_track
 from polyres.data.track_files import Part
 from polyres.data.tracks import SOURCES, index_tracks
+from tests.data.module_files import openmpt_is_there, write_module
 from tests.data.stem_files import noise, write_moises_track, write_slakh_track, write_stem_mp4, write_track
 
 
 def test_all_layouts_are_known_and_described() -> None:
-    assert set(LAYOUTS.names()) == {"stems", "synthetic", "musdb18hq", "musdb18", "slakh2100", "moisesdb"}
+    assert set(LAYOUTS.names()) == {"stems", "synthetic", "musdb18hq", "musdb18", "slakh2100", "modules", "moisesdb"}
     assert all(LAYOUTS.summary(name) and LAYOUTS.build(name).wanted for name in LAYOUTS.names())
 
 
@@ -29,6 +30,10 @@ def roots(tmp_path: Path) -> dict[str, Path]:
     write_stem_mp4(made["musdb18"] / "test" / "a.stem.mp4", [noise(3000)] * 5)
     write_slakh_track(made["slakh2100"] / "train" / "Track00001", {"S00": "Piano"})
     write_moises_track(made["moisesdb"] / "a", {"vocals": ["v"]})
+    if openmpt_is_there():
+        write_module(made["modules"] / "a.mod")
+    else:
+        del made["modules"]
     return made
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from polyres.core.errors import InputError, OutputError
-from polyres.core.whole_files import write_whole
-from polyres.data.names import shown
+from polyres.data.measured import content_stamp, load_measured, save_measured
 from polyres.data.parts import StemReader, refuse_warnings
 from polyres.data.track_files import Part, Parts
 from polyres.ops.loudness import SILENCE_LUFS, LoudnessMeter
@@ -24,8 +19,6 @@ FLOOR_DB = -120.0
 FORMAT = 2
 _ACTIVE_RANGE_DB = 30.0
 _ACTIVE_FLOOR_DB = -60.0
-_HASH_WINDOWS = 8
-_HASH_BYTES = 1 << 14
 _SAVE_EVERY = 100
 
 Report = Callable[[str], None]
@@ -60,6 +53,11 @@ class StemFile:
     def path(self) -> Path:
         """The first file."""
         return self.parts[0].path
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is played from a tracker module."""
+        return self.parts[0].instruments is not None
 
     @property
     def length_s(self) -> float:
@@ -123,30 +121,6 @@ def level_db(block: np.ndarray) -> float:
     return max(FLOOR_DB, 10.0 * float(np.log10(max(power, 1e-12))))
 
 
-def content_stamp(path: Path) -> str:
-    """Return what changes with the content of a file: a hash of its size and of windows from its head to its tail.
-
-    Args:
-        path: the file.
-
-    Returns:
-        32 hexadecimal digits. A copy has the same ones.
-
-    Raises:
-        InputError: if the file is missing or cannot be opened.
-    """
-    try:
-        size = path.stat().st_size
-        digest = hashlib.sha256(str(size).encode())
-        with path.open("rb") as file:
-            for window in range(_HASH_WINDOWS):
-                file.seek(max(size - _HASH_BYTES, 0) * window // (_HASH_WINDOWS - 1))
-                digest.update(file.read(_HASH_BYTES))
-    except OSError as error:
-        raise InputError(f"{shown(path)} cannot be opened ({error.strerror}); restore it or take it away") from error
-    return digest.hexdigest()[:32]
-
-
 def index_stems(root: Path, stems: Iterable[Parts], report: Report | None = None) -> dict[Parts, StemFile]:
     """Measure stems, reading only those that are new or changed since the last time.
 
@@ -164,7 +138,7 @@ def index_stems(root: Path, stems: Iterable[Parts], report: Report | None = None
     Raises:
         InputError: if a file is missing or cannot be read.
     """
-    known = _load_index(root)
+    known = load_measured(root, INDEX_NAME, FORMAT)
     entries: dict[str, dict[str, Any]] = {}
     files: dict[Parts, StemFile] = {}
     stamps: dict[Path, str] = {}
@@ -185,16 +159,18 @@ def index_stems(root: Path, stems: Iterable[Parts], report: Report | None = None
             entries[key] = entry
             files[parts] = _from_entry(parts, entry)
             if unsaved >= _SAVE_EVERY:
-                _save_index(root, {**known, **entries})
+                save_measured(root, INDEX_NAME, FORMAT, {**known, **entries})
                 unsaved = 0
     finally:
         if unsaved:
-            _save_index(root, {**known, **entries})
+            save_measured(root, INDEX_NAME, FORMAT, {**known, **entries})
     return files
 
 
 def _key(root: Path, part: Part) -> str:
     name = part.path.relative_to(root).as_posix()
+    if part.instruments is not None:
+        return f"{name}#{','.join(map(str, part.instruments))}"
     return name if part.stream is None else f"{name}#{part.stream}"
 
 
@@ -217,31 +193,3 @@ def _from_entry(parts: Parts, entry: dict[str, Any]) -> StemFile:
         entry["loudness_lufs"],
         tuple(entry["lengths_s"]),
     )
-
-
-def _index_places(root: Path) -> tuple[Path, Path]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-    return root / INDEX_NAME, cache / "polyres" / "index" / f"{digest}.json"
-
-
-def _load_index(root: Path) -> dict[str, dict[str, Any]]:
-    for place in _index_places(root):
-        try:
-            content = json.loads(place.read_text())
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict) and content.get("format") == FORMAT:
-            files: dict[str, dict[str, Any]] = content["files"]
-            return files
-    return {}
-
-
-def _save_index(root: Path, entries: dict[str, dict[str, Any]]) -> None:
-    text = json.dumps({"format": FORMAT, "files": entries})
-    for place in _index_places(root):
-        try:
-            write_whole(place, text)
-        except OutputError:
-            continue
-        return

@@ -11,6 +11,7 @@ from polyres.core.errors import ConfigError, InputError
 from polyres.data.multitrack import MoisesLayout, SlakhLayout
 from polyres.data.musdb import Musdb18HqLayout, Musdb18Layout
 from polyres.data.names import shown
+from polyres.data.synth.modules import ModulesLayout
 from polyres.data.track_files import (
     SOURCES,
     Layout,
@@ -72,6 +73,9 @@ LAYOUTS.register("musdb18hq", "MUSDB18-HQ: WAV folders in train and test; 14 tra
 )
 LAYOUTS.register("musdb18", "MUSDB18: stem files (.stem.mp4) in train and test, read as they are")(Musdb18Layout)
 LAYOUTS.register("slakh2100", "Slakh2100: metadata.yaml and stems/SXX per track; summed to the sources")(SlakhLayout)
+LAYOUTS.register("modules", "tracker modules (.mod .s3m .xm .it), rendered afresh; instruments sorted into stems")(
+    ModulesLayout
+)
 LAYOUTS.register("moisesdb", "MoisesDB: data.json and a folder per instrument; summed to the sources")(MoisesLayout)
 
 

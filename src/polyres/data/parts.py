@@ -14,6 +14,7 @@ from polyres.data.audio import AudioReader
 from polyres.data.blocks import rechunk
 from polyres.data.musdb import StemStreamReader
 from polyres.data.resample import StreamResampler
+from polyres.data.synth.modules import ModulePartReader
 from polyres.data.track_files import Part
 
 Wave = npt.NDArray[np.float32]
@@ -116,6 +117,9 @@ class StemReader:
 
 def _open(part: Part) -> tuple[PartReader, int, int]:
     """Return a reader with its rate and channels."""
+    if part.instruments is not None:
+        module = ModulePartReader(part)
+        return module, module.sample_rate_hz, module.channels
     if part.stream is not None:
         stream = StemStreamReader(part.path, part.stream)
         return stream, stream.sample_rate_hz, stream.channels

@@ -14,6 +14,7 @@ from polyres.core.errors import ConfigError
 from polyres.data.activity import FLOOR_DB, StemFile
 from polyres.data.layouts import check_split
 from polyres.data.synth.made import root_of
+from polyres.data.synth.modules import AS_WRITTEN, Variation, draw_variation
 from polyres.data.tracks import SOURCES, Track, index_tracks, read_stem
 
 
@@ -21,6 +22,7 @@ class RootConfig(Config):
     """One folder of tracks and its share of the draws.
 
     `layout` says how the tracks lie in the folder (`polyres.data.layouts.LAYOUTS`), `split` which of them count.
+    `draw_by: artist` gives every artist the same share, however many tracks there are of each.
     Instead of a path a root may say what to make: `make: {kind: miniature}` (`polyres.data.synth.made.MadeConfig`).
     """
 
@@ -29,6 +31,7 @@ class RootConfig(Config):
     source_weights: dict[str, float] = {}
     layout: str = "stems"
     split: Literal["all", "train", "valid", "test"] = "all"
+    draw_by: Literal["track", "artist"] = "track"
 
     @model_validator(mode="before")
     @classmethod
@@ -94,12 +97,13 @@ class StemsConfig(Config):
 
 @dataclass(frozen=True)
 class Draw:
-    """What one source of one item is read from; `stem` None is silence."""
+    """What one source of one item is read from, and how; `stem` None is silence."""
 
     stem: StemFile | None
     start_s: float = 0.0
     speed: float = 1.0
     gain_db: float = 0.0
+    variation: Variation = AS_WRITTEN
 
 
 class SegmentSampler:
@@ -149,6 +153,7 @@ class SegmentSampler:
                 config.sample_rate_hz,
                 speed=draw.speed,
                 channels=config.audio_channels,
+                variation=draw.variation,
             )
             np.multiply(part, np.float32(10.0 ** (draw.gain_db / 20.0)), out=item[position])
         return item
@@ -166,13 +171,13 @@ class SegmentSampler:
         for source in config.sources:
             if rng.random() < config.silence_probability:
                 plan[source] = Draw(None)
-        return plan
+        return _vary_modules(plan, rng)
 
     def _plan_coherent(self, rng: np.random.Generator) -> dict[str, Draw]:
         config = self.config
         root = self._draw_root(rng, [root.weight for root in config.roots], self._coherent)
         tracks = self._coherent[root]
-        track = tracks[int(rng.integers(len(tracks)))]
+        track = self._draw_track(rng, root, tracks)
         guide = track.stems[str(rng.choice(sorted(track.stems)))]
         speed = self._draw_speed(rng)
         start_s = self._draw_start(rng, guide, speed)
@@ -190,9 +195,16 @@ class SegmentSampler:
         if self.config.draw_roots_per == "stem" or not having[root]:
             root = self._draw_root(rng, [root.weight_of(source) for root in self.config.roots], having)
         tracks = having[root]
-        stem = tracks[int(rng.integers(len(tracks)))].stems[source]
+        stem = self._draw_track(rng, root, tracks).stems[source]
         speed = self._draw_speed(rng)
         return Draw(stem, self._draw_start(rng, stem, speed), speed, self._draw_gain(rng, source, stem))
+
+    def _draw_track(self, rng: np.random.Generator, root: int, tracks: list[Track]) -> Track:
+        if self.config.roots[root].draw_by == "artist":
+            artists = sorted({track.artist for track in tracks})
+            artist = artists[int(rng.integers(len(artists)))]
+            tracks = [track for track in tracks if track.artist == artist]
+        return tracks[int(rng.integers(len(tracks)))]
 
     def _draw_root(self, rng: np.random.Generator, weights: list[float], tracks: list[list[Track]]) -> int:
         shares = np.array([weight if available else 0.0 for weight, available in zip(weights, tracks, strict=True)])
@@ -228,6 +240,21 @@ class SegmentSampler:
             eligible = np.flatnonzero(shares >= shares.max())
         first = float(eligible[int(rng.integers(len(eligible)))])
         return min(last_s, max(0.0, first + float(rng.uniform(-0.5, 0.5))))
+
+
+def _vary_modules(plan: dict[str, Draw], rng: np.random.Generator) -> dict[str, Draw]:
+    """Give every tracker module a variation of its own, shared by its stems; a plan without modules stays as it is."""
+    modules = {draw.stem.path for draw in plan.values() if draw.stem is not None and draw.stem.is_module}
+    if not modules:
+        return plan
+    generator = rng.spawn(1)[0]
+    variations = {path: draw_variation(generator) for path in sorted(modules)}
+    return {
+        source: replace(draw, variation=variations[draw.stem.path])
+        if draw.stem is not None and draw.stem.is_module
+        else draw
+        for source, draw in plan.items()
+    }
 
 
 def _audible(tracks: list[Track]) -> list[Track]:

@@ -24,10 +24,12 @@ class Part:
         path: The file.
         stream: None for a file of one stream; else the audio stream of a stem file (`.stem.mp4`) from 0, whose
             samples are rounded to 16 bits as FFmpeg's command does.
+        instruments: None for recorded sound; else the file is a tracker module, of which these instruments sound.
     """
 
     path: Path
     stream: int | None = None
+    instruments: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
         """Return the path, with the stream if there is one."""
@@ -47,6 +49,7 @@ class TrackFiles:
         stems: Source to files.
         mixture: The file of the mixture, None where there is none.
         problems: One line for each file that should be there and is not, or cannot be understood.
+        artist: Who made it, where that is known.
     """
 
     name: str
@@ -54,6 +57,7 @@ class TrackFiles:
     stems: Mapping[str, Parts]
     mixture: Part | None = None
     problems: tuple[str, ...] = ()
+    artist: str = ""
 
 
 class Layout:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ from polyres.data.audio import probe, read_audio
 from polyres.data.layouts import find_tracks, stems_track
 from polyres.data.musdb import StemStreamReader
 from polyres.data.names import shown
-from polyres.data.parts import read_whole
+from polyres.data.parts import read_whole, spread_channels
+from polyres.data.synth.modules import AS_WRITTEN, Variation, render
 from polyres.data.track_files import AUDIO_SUFFIXES, SOURCES, Part, Parts, TrackFiles, list_tracks, stem_paths
 
 __all__ = [
@@ -49,12 +50,14 @@ class Track:
         stems: Source to measured stem.
         name: Name of the song.
         warnings: At most one line, naming the stems that are shorter than the longest.
+        artist: Who made it, where that is known.
     """
 
     folder: Path
     stems: dict[str, StemFile]
     name: str = ""
     warnings: tuple[str, ...] = ()
+    artist: str = ""
 
     @property
     def length_s(self) -> float:
@@ -96,7 +99,7 @@ def _measured(track: TrackFiles, files: Mapping[Parts, StemFile]) -> Track:
     stems = {source: files[parts] for source, parts in track.stems.items()}
     lengths_s = {source: stem.length_s for source, stem in stems.items()}
     warning = padding_warning(track, lengths_s, min(stem.sample_rate_hz for stem in stems.values()))
-    return Track(track.folder, stems, track.name, (warning,) if warning else ())
+    return Track(track.folder, stems, track.name, (warning,) if warning else (), track.artist)
 
 
 def padding_warning(track: TrackFiles, lengths_s: Mapping[str, float], sample_rate_hz: int) -> str | None:
@@ -150,7 +153,13 @@ def read_part(
 
 
 def read_stem(
-    stem: StemFile, start_s: float, length_samples: int, sample_rate_hz: int, speed: float = 1.0, channels: int = 2
+    stem: StemFile,
+    start_s: float,
+    length_samples: int,
+    sample_rate_hz: int,
+    speed: float = 1.0,
+    channels: int = 2,
+    variation: Variation = AS_WRITTEN,
 ) -> np.ndarray:
     """Read a part of a stem, the sum of its files, at another rate or speed.
 
@@ -161,6 +170,7 @@ def read_stem(
         sample_rate_hz: rate of the result.
         speed: above 1 plays faster and higher, below 1 slower and lower.
         channels: channels of the result; one channel is repeated, extra ones are left out.
+        variation: how a tracker module differs from what is written; recordings stay as they are.
 
     Returns:
         float32 `[channels, length_samples]`.
@@ -171,6 +181,12 @@ def read_stem(
     total: np.ndarray | None = None
     for part, length_s in zip(stem.parts, stem.part_lengths_s, strict=True):
         if start_s >= length_s:
+            continue
+        if part.instruments is not None:
+            played = replace(variation, tempo=variation.tempo * speed, pitch=variation.pitch * speed)
+            wave = render(part.path, part.instruments, length_samples, sample_rate_hz, max(0.0, start_s), played)
+            wave = spread_channels(wave, channels)
+            total = wave if total is None else total + wave
             continue
         wave, rate_hz, factor = _excerpt(part, start_s, length_samples, sample_rate_hz, speed)
         there = round(length_s * rate_hz) - round(max(0.0, start_s) * rate_hz)

@@ -31,6 +31,16 @@ def test_presets_are_listed_in_order_without_the_end_mark(tmp_path: Path) -> Non
     assert read_presets(path) == [Preset(0, 0, "Piano"), Preset(0, 33, "Bass"), Preset(128, 0, "Standard")]
 
 
+def test_a_writer_may_leave_out_the_padding(tmp_path: Path) -> None:
+    path = tmp_path / "a.sf3"
+    bank_bytes = soundfont([("Piano", 0, 0)])
+    odd = b"INFO" + b"x" * 8 + b"y"
+    at = bank_bytes.index(b"LIST", 16 + 8)
+    unpadded = bank_bytes[:12] + b"LIST" + struct.pack("<I", len(odd)) + odd + bank_bytes[at:]
+    path.write_bytes(unpadded)
+    assert read_presets(path) == [Preset(0, 0, "Piano")]
+
+
 def test_unusable_banks_are_told(tmp_path: Path) -> None:
     path = tmp_path / "a.sf2"
     with pytest.raises(InputError, match=r"cannot open the bank '.*a\.sf2' .*; give an \.sf2 or \.sf3 file"):

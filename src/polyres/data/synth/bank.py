@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from polyres.core.errors import InputError
 
@@ -69,15 +69,23 @@ def read_presets(path: str | Path) -> list[Preset]:
     return sorted(presets, key=lambda preset: (preset.bank, preset.program))
 
 
-def _preset_records(file: BinaryIO) -> bytes:
+def _preset_records(file: BufferedReader) -> bytes:
     """Walk the top-level lists to `pdta` and return its `phdr` chunk."""
     while True:
         kind, size = struct.unpack("<4sI", file.read(8))
         if kind == b"LIST" and file.read(4) == b"pdta":
             break
-        file.seek(size - 4 * (kind == b"LIST") + size % 2, 1)
+        file.seek(size - 4 * (kind == b"LIST"), 1)
+        _skip_padding(file, size)
     while True:
         kind, size = struct.unpack("<4sI", file.read(8))
         if kind == b"phdr":
             return file.read(size)
-        file.seek(size + size % 2, 1)
+        file.seek(size, 1)
+        _skip_padding(file, size)
+
+
+def _skip_padding(file: BufferedReader, size: int) -> None:
+    """Skip the byte behind a chunk of odd size, which some writers of SF3 leave out."""
+    if size % 2 and not file.peek(1)[:1].isalpha():
+        file.seek(1, 1)
