@@ -81,6 +81,14 @@ def test_scores_by_hand():
     assert scores["score"] == pytest.approx((one.mean() + two[0]).item() / 2)
 
 
+def test_the_score_may_be_the_median_over_the_tracks():
+    tracks = [noise(2, 2, 500, seed=seed) for seed in range(3)]
+    single = sorted(score_tracks(split, [track], SOURCES, Cutting(100))["score"] for track in tracks)
+    median = score_tracks(split, tracks, SOURCES, Cutting(100), average="median")
+    assert median["score"] == pytest.approx(single[1])
+    assert median["a"] == score_tracks(split, tracks, SOURCES, Cutting(100))["a"]
+
+
 def split_with_branches(mix: torch.Tensor, active: None, return_branches: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """The two "stems", and two resolutions that each give something else."""
     assert active is None

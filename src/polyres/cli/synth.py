@@ -22,6 +22,7 @@ EPILOG = examples(
     "polyres synth DATA/valid --tracks 8 --seed 1000 — other songs, to validate on",
     "polyres synth TRIAL --miniature — a few short songs in TRIAL/train and TRIAL/valid",
     "polyres synth DATA/scores --midi MIDI_FOLDER --takes 2 — scores, played by an installed instrument bank",
+    "polyres synth DATA/modules --modules MODULES --takes 2 — tracker modules, tempo and pitch drawn for each take",
     "Every track is a folder with drums.wav, bass.wav, other.wav, vocals.wav (those that sound) and a manifest.json.",
 )
 MINIATURE_TRACKS = 4
@@ -57,6 +58,9 @@ def synth(
         Path | None, typer.Option(help="Folder of sung notes: sings the vocals, or solo where nothing else is made.")
     ] = None,
     loops: Annotated[Path | None, typer.Option(help="Loops and one-shots: drum and bass tracks.")] = None,
+    modules: Annotated[
+        Path | None, typer.Option(help="Folder of tracker modules (.mod .s3m .xm .it) to play stem by stem.")
+    ] = None,
     compose: Annotated[
         bool, typer.Option("--compose", help="Compose songs; what happens anyway where no folder is given.")
     ] = False,
@@ -65,7 +69,7 @@ def synth(
     ] = None,
     style: Annotated[list[str] | None, typer.Option(help="Style of composed songs, repeatable; all in turn.")] = None,
     length: Annotated[float | None, typer.Option(help="Seconds of a composed song; 60, or 6 for miniatures.")] = None,
-    takes: Annotated[int, typer.Option(min=1, help="Without --hours: different renderings of every MIDI file.")] = 1,
+    takes: Annotated[int, typer.Option(min=1, help="Without --hours: renderings of every MIDI file and module.")] = 1,
     tracks: Annotated[int | None, typer.Option(min=1, help="Without --hours: tracks of every other kind; 16.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Tracks made at the same time; changes nothing in them.")] = 1,
     miniature: Annotated[
@@ -79,7 +83,7 @@ def synth(
 
     totals = Totals()
     if miniature:
-        if any(value is not None for value in (hours, midi, singer, loops)) or bank or style or instruments:
+        if any(value is not None for value in (hours, midi, singer, loops, modules)) or bank or style or instruments:
             raise ConfigError("--miniature goes with --seed, --tracks and --length alone; leave the other options out")
         _make_miniature(out, seed, tracks or MINIATURE_TRACKS, MINIATURE_S if length is None else length, totals)
     else:
@@ -92,7 +96,8 @@ def synth(
             "banks": [str(path) for path in bank or ()],
             "styles": list(style or ()),
         }
-        given |= {key: str(path) for key, path in (("midi", midi), ("singer", singer), ("loops", loops)) if path}
+        folders = {"midi": midi, "singer": singer, "loops": loops, "modules": modules}
+        given |= {key: str(path) for key, path in folders.items() if path}
         given |= {key: value for key, value in (("tracks", tracks), ("length_s", length)) if value is not None}
         order = Order.from_dict(given)
         planned = plan_order(order, out, lambda line: typer.echo(line, err=True))

@@ -100,7 +100,7 @@ class ScheduleConfig(Config):
 
 
 class ValidConfig(Config):
-    """On what, how and how often a run is validated."""
+    """On what, how and how often a run is validated; `average` is that of the score over the tracks."""
 
     roots: tuple[str, ...] = ()
     every: int = Field(default=1, ge=1)
@@ -108,6 +108,7 @@ class ValidConfig(Config):
     segment_s: float | None = Field(default=None, gt=0)
     overlap: float = Field(default=0.0, ge=0, le=0.9)
     batch_size: int = Field(default=4, ge=1)
+    average: Literal["mean", "median"] = "mean"
 
 
 class SolverConfig(Config):

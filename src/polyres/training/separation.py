@@ -220,7 +220,7 @@ class SeparationTask:
         cutting = Cutting(size, valid.overlap, valid.batch_size)
         # A single branch alone would score as the whole does.
         alone = valid.branches and (len(model.n_fft) > 1 or model.wave_branch)
-        return score_tracks(forward, tracks, model.sources, cutting, model.n_fft if alone else ())
+        return score_tracks(forward, tracks, model.sources, cutting, model.n_fft if alone else (), valid.average)
 
     def _load_tracks(self) -> Iterator[Tensor]:
         """Read the validation tracks, or their excerpts, one after another."""

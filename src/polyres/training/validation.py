@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -105,6 +106,7 @@ def score_tracks(
     sources: Sequence[str],
     cutting: Cutting,
     resolutions: Sequence[int] = (),
+    average: Literal["mean", "median"] = "mean",
 ) -> dict[str, float]:
     """Score a separator on tracks.
 
@@ -115,9 +117,10 @@ def score_tracks(
         sources: names of the stems.
         cutting: how tracks are cut.
         resolutions: names of the R resolutions whose own estimates are scored too; none by default.
+        average: of the score over the tracks.
 
     Returns:
-        `score`: mean over the tracks of the mean nSDR over the stems a track has, in dB; under the name of each
+        `score`: average over the tracks of the mean nSDR over the stems a track has, in dB; under the name of each
         source its mean over the tracks that have it; and the same for every resolution alone, as `drums@4096`.
     """
 
@@ -143,7 +146,7 @@ def score_tracks(
         return {}
     names = [source + ending for ending in ["", *(f"@{name}" for name in resolutions)] for source in sources]
     scores = {name: sum(by_name[name]) / len(by_name[name]) for name in names if name in by_name}
-    return {"score": sum(means) / len(means), **scores}
+    return {"score": statistics.median(means) if average == "median" else statistics.fmean(means), **scores}
 
 
 def _nsdr_of_estimates(forward: Callable[[Tensor], Tensor], stems: Tensor, cutting: Cutting) -> Tensor:

@@ -21,7 +21,7 @@ from polyres.data.synth.order import SUMMARY_FILE, Instruments, Order, plan_orde
 from polyres.data.synth.songs import Report
 
 PREFIX = "make:"
-FOLDERS = ("midi", "singer", "loops")
+FOLDERS = ("midi", "singer", "loops", "modules")
 _WAIT_S = 4 * 3600.0
 
 
@@ -29,12 +29,13 @@ class MadeConfig(Config):
     """Songs that a recipe asks for instead of a folder of tracks.
 
     `kind` is what is made: `miniature` and `composed` need nothing, `midi` needs a folder of scores, `vocals` one of
-    sung notes (`singer`), `loops` one of loops. There are `hours` of them, or `tracks` (of `midi`: `takes` per score).
+    sung notes (`singer`), `loops` one of loops, `modules` one of tracker modules. There are `hours` of them, or
+    `tracks` (of `midi` and `modules`: `takes` of each).
     Folders and banks are relative to the recipe's data folder. Instruments are electronic unless said otherwise, so
     that a recipe makes the same songs everywhere.
     """
 
-    kind: Literal["miniature", "composed", "midi", "vocals", "loops"]
+    kind: Literal["miniature", "composed", "midi", "vocals", "loops", "modules"]
     seed: int = Field(0, ge=0)
     tracks: int = Field(4, ge=1)
     takes: int = Field(1, ge=1)
@@ -46,11 +47,12 @@ class MadeConfig(Config):
     midi: str | None = None
     singer: str | None = None
     loops: str | None = None
+    modules: str | None = None
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> MadeConfig:
         """Refuse kinds without their folder, and folders that the kind does not use."""
-        needed = {"midi": "midi", "vocals": "singer", "loops": "loops"}.get(self.kind)
+        needed = {"midi": "midi", "vocals": "singer", "loops": "loops", "modules": "modules"}.get(self.kind)
         if needed is not None and getattr(self, needed) is None:
             raise ValueError(f"kind {self.kind} needs a folder; name it with {needed}")
         usable = {needed, "singer"} if self.kind in ("composed", "midi") else {needed}

@@ -17,6 +17,7 @@ from polyres.core.whole_files import write_whole
 from polyres.data.synth.bank import find_bank
 from polyres.data.synth.composed import FORMAT, ComposedConfig, composed_jobs, open_loops, open_voices
 from polyres.data.synth.making import Job, Made
+from polyres.data.synth.module_jobs import module_jobs
 from polyres.data.synth.songs import (
     LOOPS_S,
     Report,
@@ -36,9 +37,10 @@ Instruments = Literal["electronic", "sampled", "both"]
 class Order(Config):
     """Songs that are wanted.
 
-    Without any folder songs are composed; `midi` plays scores, `loops` lays loop tracks, and `singer` sings the vocals
-    of composed songs and scores, or solo where there are neither. `compose` asks for composed songs beside the others.
-    `hours` are shared out evenly between the kinds; without them there are `tracks` of each, and `takes` per score.
+    Without any folder songs are composed; `midi` plays scores, `modules` tracker modules, `loops` lays loop tracks, and
+    `singer` sings the vocals of composed songs and scores, or solo where there are neither. `compose` asks for composed
+    songs beside the others. `hours` are shared out evenly between the kinds; without them there are `tracks` of each,
+    and `takes` per score and module.
     `instruments` None means sampled ones for scores, and for composed songs both where a bank is installed.
     """
 
@@ -51,16 +53,23 @@ class Order(Config):
     midi: str | None = None
     singer: str | None = None
     loops: str | None = None
+    modules: str | None = None
     instruments: Instruments | None = None
     banks: tuple[str, ...] = ()
     styles: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What is made: composed, midi, vocals, loops."""
-        composed = self.compose or (self.midi is None and self.singer is None and self.loops is None)
+        """What is made: composed, midi, modules, vocals, loops."""
+        composed = self.compose or all(one is None for one in (self.midi, self.singer, self.loops, self.modules))
         solo = self.singer is not None and self.midi is None and not composed
-        wanted = {"midi": self.midi is not None, "composed": composed, "vocals": solo, "loops": self.loops is not None}
+        wanted = {
+            "midi": self.midi is not None,
+            "modules": self.modules is not None,
+            "composed": composed,
+            "vocals": solo,
+            "loops": self.loops is not None,
+        }
         return tuple(kind for kind, asked in wanted.items() if asked)
 
 
@@ -108,6 +117,8 @@ def _plan_kind(kind: str, order: Order, out: Path, share_s: float | None, report
             singer=order.singer,
         )
         return plan_songs(out, paths, config, report)
+    if kind == "modules":
+        return module_jobs(out, Path(str(order.modules)), order.takes, share_s, order.seed)
     if kind == "vocals":
         count = order.tracks if share_s is None else vocals_for(share_s, order.seed)
         return vocals_jobs(out, Path(str(order.singer)), count, order.seed)
@@ -157,7 +168,7 @@ def write_summary(out: Path, order: Config, tracks: Sequence[Made]) -> None:
         OutputError: if it cannot be written.
     """
     wanted = order.to_dict()
-    for key in ("midi", "singer", "loops"):
+    for key in ("midi", "singer", "loops", "modules"):
         if wanted.get(key) is not None:
             wanted[key] = Path(wanted[key]).name
     if "banks" in wanted:
