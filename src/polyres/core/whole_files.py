@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from polyres.core.errors import OutputError
+from polyres.core.scratch import scratch_path
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def replaced_atomically(target: Path) -> Iterator[Path]:
         target: the file to write or replace; its folder is made if missing.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".polyres-{secrets.token_hex(8)}.part")
+    temporary = scratch_path(target.parent, ".part")
     try:
         temporary.touch(exist_ok=False)
         mode = stat.S_IMODE(temporary.stat().st_mode)

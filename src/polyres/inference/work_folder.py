@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from polyres.core.scratch import make_scratch_folder
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def work_folder(folder: Path) -> Iterator[Path]:
     work: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".polyres-", dir=folder.parent))
+        work = make_scratch_folder(folder.parent)
         work.chmod(0o755)
         yield work
     finally:
@@ -44,7 +45,7 @@ def publish_folder(work: Path, folder: Path) -> None:
     if not folder.exists():
         work.rename(folder)
         return
-    old = Path(tempfile.mkdtemp(prefix=".polyres-", dir=folder.parent))
+    old = make_scratch_folder(folder.parent)
     try:
         folder.rename(old / "old")
     except OSError:

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from polyres.core.errors import OfflineError, WeightsError
+from polyres.core.scratch import make_scratch_folder
 from polyres.models.hub import cache_folder
 from polyres.models.mel_chain import FRAMES_PER_STEP
 from polyres.models.weights import one_line
@@ -152,7 +152,7 @@ def tiny_folder() -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".polyres-", dir=folder.parent))
+        work = make_scratch_folder(folder.parent)
     except OSError:
         return _tiny_elsewhere()
     try:
@@ -172,7 +172,7 @@ def _tiny_elsewhere() -> Path:
     """Make the tiny parts in a folder that lasts as long as the process."""
     import atexit
 
-    folder = Path(tempfile.mkdtemp(prefix="polyres-"))
+    folder = make_scratch_folder()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     _write_tiny(folder)
     return folder

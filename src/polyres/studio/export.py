@@ -6,13 +6,13 @@ import base64
 import html
 import json
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from polyres.core.errors import ConfigError, InputError, OutputError
+from polyres.core.scratch import scratch_folder
 from polyres.core.whole_files import write_whole
 from polyres.data.audio import probe
 from polyres.listen.web_options import SHARED_DIR
@@ -82,14 +82,14 @@ def export_page(folder: Path, out: Path, options: ExportOptions | None = None, s
     options = options or ExportOptions()
     songs = find_results(folder)
     written, size = [], 0
-    with tempfile.TemporaryDirectory(prefix="polyres-page-") as name:
+    with scratch_folder() as work:
         for track, results in songs.items():
             truth = None if options.reference is None else true_stems(track, results, options.reference)
             values = []
             for result in [*([] if truth is None else [truth]), *results]:
                 if say is not None:
                     say(f"{track}: {result.label}")
-                values.append(_packed(result, truth, Path(name), options))
+                values.append(_packed(result, truth, work, options))
                 size += sum(len(lane["audio"]) for lane in values[-1]["lanes"].values())
                 if size > MAX_PAGE_BYTES:
                     raise OutputError(

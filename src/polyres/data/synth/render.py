@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import wave as riff
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import soundfile
 
 from polyres.core.errors import InputError, OutputError
+from polyres.core.scratch import scratch_folder
 from polyres.data.synth.midi import Score, write_score
 from polyres.data.synth.takes import Take, perform
 
@@ -46,8 +46,8 @@ def render_stem(score: Score, stem: str, take: Take, bank: Path, length_s: float
     program = shutil.which("fluidsynth")
     if program is None:
         raise InputError("the program 'fluidsynth' is not installed; install it to render scores")
-    with tempfile.TemporaryDirectory(prefix="polyres_synth_") as folder:
-        midi_path, wave_path = Path(folder) / "stem.mid", Path(folder) / "stem.wav"
+    with scratch_folder() as folder:
+        midi_path, wave_path = folder / "stem.mid", folder / "stem.wav"
         notes, controls = perform(score, stem, take, length_s - TAIL_S)
         write_score(notes, controls, length_s, midi_path)
         command = [program, "-ni", "-q", "-g", "0.3", "-r", str(SAMPLE_RATE_HZ), *_effect_options(take)]
