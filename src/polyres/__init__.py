@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from polyres.core.cpu import tune_cpu
     from polyres.inference.codec import load_codec
     from polyres.inference.load import load_separator
 
-__all__ = ["__version__", "load_separator", "load_codec"]  # noqa: RUF022  (in the order to learn them)
+__all__ = ["__version__", "load_separator", "load_codec", "tune_cpu"]  # noqa: RUF022  (in the order to learn them)
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> object:
         from polyres.inference.codec import load_codec
 
         return load_codec
+    if name == "tune_cpu":
+        from polyres.core.cpu import tune_cpu
+
+        return tune_cpu
     raise AttributeError(f"module 'polyres' has no attribute {name!r}; public names: {', '.join(__all__)}")
 
 

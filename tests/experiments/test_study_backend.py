@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from polyres.core.cpu import usable_processors
 from polyres.core.errors import ConfigError
-from polyres.data.synth.made import processors
 from polyres.experiments import study_backend
 from polyres.experiments.study_backend import Handle, LocalBackend, environment
 from polyres.experiments.study_files import read_rows
@@ -75,7 +75,7 @@ def test_jobs_do_not_get_the_ctrl_c_of_the_terminal(tmp_path: Path, monkeypatch:
 
 
 def test_slots_share_processors_and_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (LocalBackend(3).slots(), LocalBackend(1).threads()) == (3, processors())
+    assert (LocalBackend(3).slots(), LocalBackend(1).threads()) == (3, usable_processors())
     assert LocalBackend(10**6).threads() == 1
     run_code(monkeypatch, "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES', 'all'))")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

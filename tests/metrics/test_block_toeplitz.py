@@ -98,3 +98,40 @@ def test_one_channel_of_white_noise_is_solved_by_division(length: int) -> None:
     lags[..., 0] = 1
     products = torch.arange(1.0, length + 1, dtype=torch.float64).unsqueeze(1)
     torch.testing.assert_close(bt.solve(lags, products), products)
+
+
+@settings(max_examples=15)
+@given(
+    mixing=st.lists(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0]), min_size=2, max_size=2), min_size=1, max_size=3)
+)
+def test_channels_that_follow_from_others_cost_nothing_and_change_nothing(mixing: list[list[float]]) -> None:
+    base = channels_of(2, 8)
+    followers = [row for row in torch.tensor(mixing, dtype=torch.float64) @ base if row.norm() > 0.1]
+    wave = torch.stack([*base, *followers])
+    wave = wave / wave.norm(dim=1, keepdim=True)
+    target = channels_of(3, 8, seed=5)
+    rows = delayed(wave, 8)
+    products = rows @ F.pad(target, (0, 8)).T
+    with mock.patch.object(bt, "solve_dense", side_effect=AssertionError("the slow way was taken")):
+        solution = bt.solve(lags_of(wave, 8), products)
+    expected = delayed(base, 8).T @ torch.linalg.lstsq(delayed(base, 8).T, F.pad(target, (0, 8)).T).solution
+    torch.testing.assert_close(rows.T @ solution, expected, rtol=0, atol=1e-12)
+    assert bt.independent_channels(wave @ wave.T) == [0, 1]
+
+
+def test_a_channel_that_others_leave_little_of_is_kept() -> None:
+    base = channels_of(2, 4)
+    nearly = base[0] + 1e-6 * base[1]
+    wave = torch.stack([base[0], nearly / nearly.norm()])
+    assert bt.independent_channels(wave @ wave.T) == [0, 1]
+
+
+def test_chains_of_small_operations_run_in_one_thread_and_give_the_others_back() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with bt.one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

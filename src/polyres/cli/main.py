@@ -33,6 +33,7 @@ from polyres.cli import (
     train,
 )
 from polyres.cli.examples import examples
+from polyres.core.cpu import tune_cpu
 from polyres.core.errors import PolyresError
 from polyres.core.plugins import PLUGINS_VARIABLE, use_plugin
 
@@ -124,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Huge pages for large tensors: far fewer page faults. torch reads this once, at its first tensor.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if "torch" not in sys.modules:
+        tune_cpu()
     try:
         status = build_app()(arguments, prog_name="polyres", standalone_mode=False)
     except PolyresError as error:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
+from polyres.core.cpu import usable_processors
 from polyres.core.errors import ConfigError
-from polyres.data.synth.made import processors
 
 JOB_MODULE = "polyres.experiments.study_job"
 
@@ -94,7 +94,7 @@ class LocalBackend:
 
     def threads(self) -> int:
         """Return how many processors each may take."""
-        return max(1, processors() // self._jobs)
+        return max(1, usable_processors() // self._jobs)
 
     def start(self, job: Path, log: Path, slot: int, threads: int) -> Handle:
         """Start the job of a file; what it says goes to the log."""

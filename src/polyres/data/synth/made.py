@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 
 from polyres.core.config import Config
+from polyres.core.cpu import usable_processors
 from polyres.core.errors import ConfigError, InputError, OutputError
 from polyres.data.synth.composed import FORMAT
 from polyres.data.synth.making import Made, run_jobs
@@ -141,11 +142,6 @@ def cache_folder() -> Path:
     return base / "polyres" / "made"
 
 
-def processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def make_root(spec: MadeConfig, data_dir: str | None = None, cache: Path | None = None, report: Report = print) -> Path:
     """Make the songs that a recipe asks for, unless they are there already.
 
@@ -207,4 +203,4 @@ def _make(spec: MadeConfig, data_dir: str | None, out: Path, report: Report) -> 
             told = made_s
             report(f"{made_s / 3600.0:.1f} h made")
 
-    return run_jobs(jobs, processors(), tell)
+    return run_jobs(jobs, usable_processors(), tell)

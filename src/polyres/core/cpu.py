@@ -1,0 +1,123 @@
+"""How much of the machine this process may use, and how its threads wait for each other."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+THREADS_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_ROUNDING = 0.25
+"""Processors of a quota that are rounded up: one thread more than there is time for makes all others wait."""
+
+
+@dataclass(frozen=True)
+class CpuSettings:
+    """What `tune_cpu` has settled.
+
+    Attributes:
+        threads: Threads that torch computes with.
+        waiting: `passive` if threads that wait leave the processor to others, `given` if the user's environment says
+            how they wait, `too late` if torch was loaded before and goes on as it began.
+    """
+
+    threads: int
+    waiting: Literal["passive", "given", "too late"]
+
+
+def usable_processors(root: Path = Path("/")) -> int:
+    """Count the processors that this process may keep busy.
+
+    The affinity mask and the CPU quotas of its control groups (versions 1 and 2) count, not the machine alone.
+
+    Args:
+        root: where `proc` and `sys` are.
+
+    Returns:
+        1 or more. A quota of 1.75 counts as 2, one of 1.5 as 1.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for quota in _quotas(root) if quota > 0]
+    return max(1, min([count, *(math.floor(quota + _ROUNDING) for quota in quotas)]))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield the CPU quotas of this process's control groups and of those around them, in processors.
+
+    Source: cgroups(7); Linux kernel documentation, admin-guide/cgroup-v2 (`cpu.max`) and scheduler/sched-bwc.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    mounted = root / "sys/fs/cgroup"
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        tops = (mounted / controllers, mounted / "cpu") if controllers else (mounted, mounted / "unified")
+        inside = PurePosixPath(group.lstrip("/"))
+        for top in tops:
+            for place in (inside, *inside.parents):
+                if ".." not in place.parts:
+                    yield from _quota_of(top / place)
+
+
+def _quota_of(folder: Path) -> Iterator[float]:
+    """Yield the quota of one control group, if it has one."""
+    try:
+        if (folder / "cpu.max").is_file():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / name).read_text() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+        yield float(quota) / float(period)
+    except (OSError, ValueError, ZeroDivisionError):  # no such group, no quota ("max"), or not readable
+        return
+
+
+def tune_cpu(threads: int | None = None, environment: MutableMapping[str, str] | None = None) -> CpuSettings:
+    """Make torch a good neighbour: as many threads as there is processor time, which sleep while they wait.
+
+    Threads that spin while they wait for each other cost little on an idle machine, but on a busy one they take the
+    processor from those that they wait for. Call this before torch is imported: how threads wait is fixed then. What
+    the environment sets already (`OMP_WAIT_POLICY`, `OMP_NUM_THREADS` and their like) stays.
+
+    Args:
+        threads: threads to compute with; by default those of the environment, else the processors that the affinity
+            mask and the CPU quota leave.
+        environment: of the process; given in tests.
+
+    Returns:
+        What is settled now.
+
+    Raises:
+        ValueError: if `threads` is below 1.
+
+    Source: OpenMP 5.2, section 21.2 (`OMP_WAIT_POLICY`).
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}; it must be 1 or more")
+    environment = os.environ if environment is None else environment
+    torch = sys.modules.get("torch")
+    waiting: Literal["passive", "given", "too late"] = "given"
+    if not any(environment.get(name) for name in WAITING_VARIABLES):
+        waiting = "passive" if torch is None else "too late"
+        if torch is None:
+            environment["OMP_WAIT_POLICY"] = "PASSIVE"
+    elif environment.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" and torch is None:
+        waiting = "passive"
+    given = next((value for name in THREADS_VARIABLES if (value := environment.get(name))), None)
+    if threads is None and given is not None:
+        first = given.split(",")[0].strip()
+        return CpuSettings(int(first) if first.isdecimal() and int(first) else usable_processors(), waiting)
+    wanted = usable_processors() if threads is None else threads
+    environment["OMP_NUM_THREADS"] = str(wanted)
+    if torch is not None:
+        torch.set_num_threads(wanted)
+    return CpuSettings(wanted, waiting)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import polyres
+from polyres.core.cpu import CpuSettings, tune_cpu, usable_processors
+
+ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine(root: Path, cgroup: str, files: dict[str, str], monkeypatch: pytest.MonkeyPatch, cores: int = 64) -> Path:
+    """A root folder with control groups, on a machine of many cores."""
+    if hasattr(os, "sched_getaffinity"):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    for name, text in {"proc/self/cgroup": cgroup, **{f"sys/fs/cgroup/{k}": v for k, v in files.items()}}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "expected"),
+    [
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 64),
+        ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "175000 100000\n"}, 2),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "300000 100000\n"}, 3),
+        ("0::/a/b\n", {"a/b/cpu.max": "400000 100000\n", "a/cpu.max": "300000 100000\n"}, 3),
+        ("0::/../other\n", {"cpu.max": "400000 100000\n"}, 4),
+        ("0::/gone\n", {}, 64),
+        ("0::/\n", {"cpu.max": "nonsense\n"}, 64),
+        ("0::/\n", {"cpu.max": "100000 0\n"}, 64),
+        ("7:memory:/\n4:cpu,cpuacct:/d\n0::/\n", {"cpu,cpuacct/d/cpu.cfs_quota_us": "500000\n",
+                                                  "cpu,cpuacct/d/cpu.cfs_period_us": "100000\n"}, 5),
+        ("4:cpu:/docker/x\n", {"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "50000\n"}, 5),
+        ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+    ],
+)  # fmt: skip
+def test_quotas_of_control_groups_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cgroup: str, files: dict[str, str], expected: int
+) -> None:
+    assert usable_processors(machine(tmp_path, cgroup, files, monkeypatch)) == expected
+
+
+def test_the_affinity_mask_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert usable_processors(machine(tmp_path, "0::/\n", {"cpu.max": "800000 100000"}, monkeypatch, cores=3)) == 3
+    assert usable_processors(tmp_path / "no such system") == 3
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads", "expected", "left"),
+    [
+        ({}, None, CpuSettings(ALL, "too late"), {"OMP_NUM_THREADS": str(ALL)}),
+        (
+            {"OMP_WAIT_POLICY": "ACTIVE"},
+            1,
+            CpuSettings(1, "given"),
+            {"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "1"},
+        ),
+        ({"OMP_NUM_THREADS": "3,2"}, None, CpuSettings(3, "too late"), {"OMP_NUM_THREADS": "3,2"}),
+        ({"MKL_NUM_THREADS": "5"}, None, CpuSettings(5, "too late"), {"MKL_NUM_THREADS": "5"}),
+    ],
+)
+def test_what_the_user_set_stays(
+    environment: dict[str, str], threads: int | None, expected: CpuSettings, left: dict[str, str]
+) -> None:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    try:
+        assert tune_cpu(threads, environment) == expected
+    finally:
+        torch.set_num_threads(before)
+    assert environment == left
+
+
+def test_no_threads_are_refused() -> None:
+    with pytest.raises(ValueError, match="threads is 0; it must be 1 or more"):
+        polyres.tune_cpu(0)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "PASSIVE 2 passive"), ({"OMP_WAIT_POLICY": "active"}, "active 2 given")]
+)
+def test_a_new_process_computes_as_it_is_told(given: dict[str, str], expected: str) -> None:
+    code = (
+        "import os, polyres; settings = polyres.tune_cpu(2); import torch; "
+        "print(os.environ['OMP_WAIT_POLICY'], torch.get_num_threads(), settings.waiting)"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
+    done = subprocess.run([sys.executable, "-c", code], env=kept | given, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
