@@ -25,7 +25,10 @@ TABLE = {
     "dn": (FIVE, 4, None, 24, True, "weights", "linear", "unet"),
     "dnf": (FIVE, 4, None, 24, False, "weights", "none", "unet"),
     "mrx": ((1024, 2048, 8192), 4, 256, 24, False, "mean", "none", "sum"),
+    "band_split": ((2048, 4096), 2, None, 96, False, "band_weights", "none", "source_weights"),
+    "tfc_tdf": ((2048, 4096), 2, None, 16, False, "weights", "none", "source_weights"),
 }
+BODIES = {"band_split": ("band_split", "mask"), "tfc_tdf": ("tfc_tdf", "mask")}
 names = pytest.mark.parametrize("name", VARIANTS)
 
 
@@ -46,7 +49,8 @@ def test_rows(name: str) -> None:
         config.transformer.kind,
         config.output.kind,
     ) == TABLE[name]
-    assert (config.head, config.inverse, config.output.taps, config.transformer.layers) == ("mapping", "exact", 129, 5)
+    assert (config.body.kind, config.head) == BODIES.get(name, ("unet", "mapping"))
+    assert (config.inverse, config.output.taps, config.transformer.layers) == ("exact", 129, 5)
 
 
 @names
@@ -65,7 +69,7 @@ def test_single_resolution_has_the_size_of_htdemucs(name: str, parameters: int) 
     assert sum(value.numel() for value in Separator(variant(name)).parameters()) == parameters
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("n", 3096), ("nf", 5160), ("w5", 5), ("nn", 12), ("mrx", 0)])
+@pytest.mark.parametrize(("name", "parameters"), [("n", 3096), ("nf", 5160), ("w5", 5), ("nn", 12), ("mrx", 0), ("tfc_tdf", 8)])
 def test_output_fusions_have_their_size(name: str, parameters: int) -> None:
     small = variant(name).with_values({"channels": 8})
     assert sum(value.numel() for value in Separator(small).output.parameters()) == parameters
@@ -77,6 +81,11 @@ def test_every_frequency_branch_of_a_row_differs_in_its_embedding_only() -> None
     sizes = [sum(value.numel() for value in branch.parameters()) for branch in model.branches]
     bins = [n_fft // 8 for n_fft in SEVEN]
     assert len({size - 8 * count for size, count in zip(sizes, bins, strict=True)}) == 1
+
+
+@pytest.mark.parametrize(("name", "most"), [("band_split", 6_000_000), ("tfc_tdf", 2_000_000)])
+def test_rows_for_a_cpu_stay_small(name: str, most: int) -> None:
+    assert most / 2 < sum(value.numel() for value in Separator(variant(name)).parameters()) < most
 
 
 def test_unknown_variants_name_the_nearest() -> None:

@@ -21,14 +21,15 @@ from torch.nn import functional as F
 from polyres.core.catalogue import unknown_name_message
 from polyres.core.config import Config
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
-from polyres.nn import bottleneck_fusion, fusion_nets  # noqa: F401  (they register their fusions)
+from polyres.nn import band_split, bottleneck_fusion, fusion_nets, tfc_tdf  # noqa: F401  (they register their parts)
 from polyres.nn.attention import ATTENTION
-from polyres.nn.branches import Decoder, FrequencyBranch, UNetShape, WaveBranch, WaveState
-from polyres.nn.fusion import BOTTLENECK_FUSION, OUTPUT_FUSION, FusionConfig, FusionShape, check_settings
+from polyres.nn.body import BODY, Body, BodyConfig, BodyShape
+from polyres.nn.branches import Branch, UNetShape, WaveBranch, WaveState
+from polyres.nn.fusion import BOTTLENECK_FUSION, OUTPUT_FUSION, FusionConfig, FusionShape, allowed_table, check_settings
 from polyres.nn.layers import rescale_convolutions, start_at_zero
 from polyres.nn.transformer import CrossTransformer, TransformerConfig
-from polyres.ops.grid import reference_index, resample_grid
-from polyres.ops.stft import Inverse, check_sizes, frame_count
+from polyres.ops.grid import resample_grid
+from polyres.ops.stft import Inverse, check_sizes
 
 MUSIC_SOURCES = ("drums", "bass", "other", "vocals")
 
@@ -45,9 +46,10 @@ class SeparatorConfig(Config):
         n_fft: window length of every branch in samples; one branch each.
         hop_ratio: hop_length = n_fft / hop_ratio, 2 or 4 (or more).
         hop_length: one fixed hop in samples for all branches, instead of hop_ratio.
-        channels: width of the outermost layer.
+        body: kind of the branches; those below `channels`, `growth` and `depth` are sizes of `unet` alone.
+        channels: width of the outermost layer, or of `band_split` throughout.
         growth: width factor from layer to layer.
-        depth: layers per U-Net.
+        depth: layers per U-Net, or levels of `tfc_tdf`.
         kernel_size: of the strided convolutions.
         stride: of the strided convolutions.
         context: decoder convolutions see this many neighbours on each side.
@@ -77,6 +79,7 @@ class SeparatorConfig(Config):
     n_fft: tuple[int, ...] = (4096,)
     hop_ratio: Annotated[int, Field(ge=2)] = 4
     hop_length: PositiveInt | None = None
+    body: BodyConfig = BodyConfig()
     channels: PositiveInt = 48
     growth: Annotated[float, Field(ge=1)] = 2
     depth: PositiveInt = 4
@@ -110,15 +113,19 @@ class SeparatorConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> SeparatorConfig:
         self._check_transforms()
-        self._check_layers()
         check_settings(BOTTLENECK_FUSION, self.bottleneck)
         check_settings(OUTPUT_FUSION, self.output)
+        if self.body.kind not in BODY:
+            raise UnknownNameError(unknown_name_message("body", self.body.kind, BODY.names()))
+        body = self.plan()
+        if self.wave_branch and self.body.kind != "unet":
+            raise ConfigError(f"body {self.body.kind!r} has no wave branch; set wave_branch to false")
         if self.transformer.kind == "none":
             return self
         if self.transformer.kind not in ATTENTION:
             known = [*ATTENTION.names(), "none"]
             raise UnknownNameError(unknown_name_message("transformer", self.transformer.kind, known))
-        width = self.transformer.bottom_channels or self.unet_shape().widths()[-1]
+        width = self.transformer.bottom_channels or body.width
         if width % 4 or width % self.transformer.heads:
             raise ConfigError(
                 f"token width {width} must be a multiple of 4 and of transformer.heads {self.transformer.heads}"
@@ -131,28 +138,28 @@ class SeparatorConfig(Config):
                 check_sizes(n_fft, self.hop_of(n_fft))
             except InputError as error:
                 raise ConfigError(str(error)) from error
-            if (n_fft // 2) % self.stride**self.depth:
-                raise ConfigError(
-                    f"n_fft {n_fft} has {n_fft // 2} bins; with {self.depth} layers of stride {self.stride} "
-                    f"n_fft must be a multiple of {2 * self.stride**self.depth}"
-                )
-
-    def _check_layers(self) -> None:
-        if self.kernel_size < self.stride or (self.kernel_size - self.stride) % 2:
-            raise ConfigError(
-                f"kernel_size {self.kernel_size} must be stride {self.stride} or more, by an even number of samples"
-            )
-        waves = len(self.sources) * self.audio_channels
-        widths = [waves, *self.unet_shape().widths()]
-        for width in widths[self.norm_starts :] if self.norm_starts < self.depth else []:
-            if width % self.norm_groups:
-                raise ConfigError(
-                    f"norm_groups {self.norm_groups} does not divide the {width} channels of a layer with norms"
-                )
 
     def hop_of(self, n_fft: int) -> int:
         """Hop length in samples of the branch with this window length."""
         return self.hop_length or n_fft // self.hop_ratio
+
+    def plan(self) -> Body:
+        """The body: what builds the branches."""
+        shape = FusionShape(self.n_fft, self.sources, self.audio_channels, self.sample_rate_hz)
+        allowed = allowed_table(self.output, shape)
+        about = BodyShape(
+            self.n_fft,
+            tuple(self.hop_of(n_fft) for n_fft in self.n_fft),
+            tuple(tuple(column.nonzero().flatten().tolist()) for column in allowed.T),
+            len(self.sources),
+            self.audio_channels,
+            self.sample_rate_hz,
+            self.head == "mask",
+            self.inverse,
+            self.unet_shape(),
+            (self.embedding_gain, self.embedding_boost, self.embedding_smooth),
+        )
+        return BODY.build(self.body.kind, self.body, about)
 
     def unet_shape(self) -> UNetShape:
         """The part of the sizes that the branches share."""
@@ -192,16 +199,13 @@ class Separator(nn.Module):
             self._build()
 
     def _build(self) -> None:
-        config, shape = self.config, self.config.unet_shape()
-        sources, channels = len(config.sources), config.audio_channels
-        embedding = (config.embedding_gain, config.embedding_boost, config.embedding_smooth)
-        masking = config.head == "mask"
-        self.branches = nn.ModuleList(
-            FrequencyBranch(n, config.hop_of(n), shape, sources, channels, masking, config.inverse, embedding)
-            for n in config.n_fft
-        )
-        self.wave = WaveBranch(shape, sources, channels, masking) if config.wave_branch else None
-        width = shape.widths()[-1]
+        config, body = self.config, self.config.plan()
+        channels, masking = config.audio_channels, config.head == "mask"
+        self.branches = nn.ModuleList(body.branch(index) for index in range(len(config.n_fft)))
+        self.wave: WaveBranch | None = None
+        if config.wave_branch:
+            self.wave = WaveBranch(config.unet_shape(), len(config.sources), channels, masking)
+        self.mixer, width = body.mixer(), body.width
         self.transformer: CrossTransformer | None = None
         if config.transformer.kind != "none":
             self.transformer = CrossTransformer(config.transformer, width, config.wave_branch)
@@ -209,7 +213,7 @@ class Separator(nn.Module):
             rescale_convolutions(self, config.rescale)
         if masking:
             self._start_as_equal_shares()
-        about = FusionShape(config.n_fft, config.sources, width, config.sample_rate_hz)
+        about = FusionShape(config.n_fft, config.sources, width, config.sample_rate_hz, bins=body.bins(body.reference))
         self.bottleneck = BOTTLENECK_FUSION.build(config.bottleneck.kind, config.bottleneck, about)
         about = FusionShape(config.n_fft, config.sources, channels, config.sample_rate_hz, masking)
         self.output = OUTPUT_FUSION.build(config.output.kind, config.output, about)
@@ -217,10 +221,10 @@ class Separator(nn.Module):
     def _start_as_equal_shares(self) -> None:
         for branch in (*self._branches(), self.wave):
             if branch is not None:
-                start_at_zero(cast(Decoder, branch.decoder[-1]).conv_tr)
+                start_at_zero(branch.last)
 
-    def _branches(self) -> Sequence[FrequencyBranch]:
-        return cast("Sequence[FrequencyBranch]", self.branches)
+    def _branches(self) -> Sequence[Branch]:
+        return cast("Sequence[Branch]", self.branches)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -318,10 +322,13 @@ class Separator(nn.Module):
         self, features: dict[int, Tensor], wave: Tensor | None, mix: Tensor
     ) -> tuple[dict[int, Tensor], Tensor | None]:
         """Fuse the bottlenecks on the reference grid, transform them once, and hand the result back to each branch."""
-        size, width = self._reference_grid(mix.shape[-1]), self.config.unet_shape().widths()[-1]
+        body = self.config.plan()
+        size = body.grid(mix.shape[-1])
         on_grid = {index: resample_grid(h, size) for index, h in features.items()}
-        stacked = self._stack(on_grid, mix.new_zeros(mix.shape[0], width, *size))
+        stacked = self._stack(on_grid, mix.new_zeros(mix.shape[0], body.width, *size))
         x = self.bottleneck(stacked, self._active(list(features), mix))
+        if self.mixer is not None:
+            x = self.mixer(x)
         if self.transformer is not None:
             x, wave = self.transformer(x, wave)
         shared = {
@@ -337,8 +344,3 @@ class Separator(nn.Module):
         active = torch.zeros(len(self.branches), device=like.device)
         active[chosen] = 1
         return active
-
-    def _reference_grid(self, length_samples: int) -> tuple[int, int]:
-        n_fft = self.config.n_fft[reference_index(self.config.n_fft)]
-        frames = frame_count(length_samples, self.config.hop_of(n_fft))
-        return n_fft // 2 // self.config.stride**self.config.depth, frames

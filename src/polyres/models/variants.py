@@ -5,6 +5,7 @@ from __future__ import annotations
 from polyres.core.catalogue import unknown_name_message
 from polyres.core.errors import UnknownNameError
 from polyres.models.separator import SeparatorConfig
+from polyres.nn.body import BodyConfig
 from polyres.nn.fusion import FusionConfig
 from polyres.nn.transformer import TransformerConfig
 
@@ -34,6 +35,21 @@ def _row(
     )
 
 
+def _masked(body: BodyConfig, channels: int, bottleneck: str) -> SeparatorConfig:
+    """Two resolutions with masks, at a size for a CPU."""
+    return SeparatorConfig(
+        n_fft=(2048, 4096),
+        hop_ratio=2,
+        body=body,
+        channels=channels,
+        wave_branch=False,
+        head="mask",
+        bottleneck=FusionConfig(kind=bottleneck),
+        transformer=TransformerConfig(kind="none"),
+        output=FusionConfig(kind="source_weights"),
+    )
+
+
 VARIANTS: dict[str, SeparatorConfig] = {
     "htdemucs_48": SeparatorConfig(),
     "htdemucs_24": SeparatorConfig(channels=24),
@@ -46,6 +62,8 @@ VARIANTS: dict[str, SeparatorConfig] = {
     "dn": _row(FIVE, True, "linear", "unet"),
     "dnf": _row(FIVE, False, "none", "unet"),
     "mrx": _row((1024, 2048, 8192), False, "none", "sum", "mean", hop_length=256),
+    "band_split": _masked(BodyConfig(kind="band_split", time_mixing="conv", blocks=5), 96, "band_weights"),
+    "tfc_tdf": _masked(BodyConfig(kind="tfc_tdf", blocks=1), 16, "weights"),
 }
 
 

@@ -6,6 +6,8 @@ convolution sees zeros in their place.
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -76,6 +78,33 @@ class BottleneckWeights(BottleneckFusion):
     def forward(self, h: Tensor, active: Tensor) -> Tensor:
         """Fuse features `[B, R, D, F, N]` of the resolutions in `active` `[R]` into `[B, D, F, N]`."""
         return torch.einsum("brdfn,r->bdfn", h, share_among_active(self.table(), active)[0].to(h.dtype))
+
+
+@BOTTLENECK_FUSION.register("band_weights", summary="R softmax scalars per cell along frequency")
+class BottleneckBandWeights(BottleneckFusion):
+    """One softmax weight per resolution and band, so that long windows may rule the lows and short ones the highs."""
+
+    weight_kind: WeightKind = "explicit"
+    honours: tuple[Setting, ...] = ("learned", "favour_n_fft")
+
+    def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
+        super().__init__(len(shape.sources))
+        logits = favoured_logits(config, shape.n_fft).expand(shape.bins, -1)
+        self.table = SoftmaxTable(logits, torch.ones_like(logits, dtype=torch.bool), config.learned)
+
+    def band_weights(self) -> Tensor:
+        """Weights `[F, S, R]` of every band, lowest first."""
+        return self.table()[:, None].expand(-1, self.sources, -1)
+
+    def weights(self) -> Tensor:
+        """Average of the bands' weights, `[S, R]`."""
+        return self.band_weights().mean(dim=0)
+
+    def forward(self, h: Tensor, active: Tensor) -> Tensor:
+        """Fuse features `[B, R, D, F, N]` of the resolutions in `active` `[R]` into `[B, D, F, N]`."""
+        shares = share_among_active(self.table(), active).to(h.dtype)
+        parts = (one * shares[:, index, None] for index, one in enumerate(h.unbind(dim=1)))
+        return reduce(torch.add, parts)
 
 
 @BOTTLENECK_FUSION.register("conv", summary="3x3 convolution over all features (a documented negative result)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -140,6 +140,23 @@ def normalise(x: Tensor) -> Normalised:
     return Normalised((x - mean) / (EPSILON + std), mean, std)
 
 
+class Branch(nn.Module):
+    """Base of all branches on a spectrogram: one half before the shared bottleneck, one behind it."""
+
+    def encode(self, mix: Tensor) -> tuple[Tensor, Any]:
+        """`[B, C, T]` -> bottleneck features `[B, D, F', N']` and the state `decode` needs."""
+        raise NotImplementedError
+
+    def decode(self, x: Tensor, state: Any, length_samples: int) -> Tensor:
+        """Bottleneck features `[B, D, F', N']` -> waves `[B, S, C, T]`."""
+        raise NotImplementedError
+
+    @property
+    def last(self) -> nn.Module:
+        """What gives the masks or spectra; under masks it starts at zero."""
+        raise NotImplementedError
+
+
 class FrequencyState(NamedTuple):
     """What a frequency branch keeps between encoding and decoding."""
 
@@ -149,7 +166,7 @@ class FrequencyState(NamedTuple):
     skips: tuple[Tensor, ...]
 
 
-class FrequencyBranch(nn.Module):
+class FrequencyBranch(Branch):
     """U-Net over the spectrogram of one resolution.
 
     Args:
@@ -188,6 +205,12 @@ class FrequencyBranch(nn.Module):
         gain, boost, smooth = embedding
         bins = n_fft // 2 // shape.stride
         self.embedding = FrequencyEmbedding(bins, widths[0], gain, boost, smooth) if gain else nn.Identity()
+
+    @property
+    def last(self) -> nn.Module:
+        """What gives the masks or spectra; under masks it starts at zero."""
+        outermost: Decoder = self.decoder[-1]  # type: ignore[assignment]
+        return outermost.conv_tr
 
     def encode(self, mix: Tensor) -> tuple[Tensor, FrequencyState]:
         """`[B, C, T]` -> bottleneck features `[B, D, F', N]` and the state `decode` needs."""
@@ -245,6 +268,12 @@ class WaveBranch(nn.Module):
         outs = [audio_channels * sources, *widths[:-1]]
         self.encoder = nn.ModuleList(Encoder(ins[i], widths[i], shape, i, False) for i in range(shape.depth))
         self.decoder = nn.ModuleList(Decoder(widths[i], outs[i], shape, i, False) for i in reversed(range(shape.depth)))
+
+    @property
+    def last(self) -> nn.Module:
+        """What gives the waves; under masks it starts at zero."""
+        outermost: Decoder = self.decoder[-1]  # type: ignore[assignment]
+        return outermost.conv_tr
 
     def encode(self, mix: Tensor) -> tuple[Tensor, WaveState]:
         """`[B, C, T]` -> features `[B, D, N']` and the state `decode` needs."""

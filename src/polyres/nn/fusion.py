@@ -69,6 +69,7 @@ class FusionShape:
         channels: audio channels C at the output, or feature width D at the bottleneck.
         sample_rate_hz: of the audio.
         average: the model's branches are full estimates, so `sum` divides by R.
+        bins: cells along frequency at the bottleneck, 0 at the output.
     """
 
     n_fft: tuple[int, ...]
@@ -76,6 +77,7 @@ class FusionShape:
     channels: int
     sample_rate_hz: int
     average: bool = False
+    bins: int = 0
 
 
 class Fusion(nn.Module):
