@@ -20,6 +20,7 @@ SMALL |= {"output.widths": [6, 8], "output.strides": [4, 4], "output.gate_hop_sa
 PARTS = [(attention, "source_weights", "weights") for attention in (*ATTENTION.names(), "none")]
 PARTS += [("linear", output, "mean") for output in OUTPUT_FUSION.names()]
 PARTS += [("none", "mean", bottleneck) for bottleneck in BOTTLENECK_FUSION.names()]
+MIXING = [("gru", "mlp"), ("conv", "softmax"), ("linear", "linear"), ("sparse", "sparse")]
 
 
 def row(name: str, head: str = "mapping") -> SeparatorConfig:
@@ -34,8 +35,15 @@ def parts(attention: str, output: str, bottleneck: str) -> SeparatorConfig:
     )
 
 
+def banded(time: str, band: str) -> SeparatorConfig:
+    """Frames of 1024 samples from one that is shorter, one that is as long, and one that is longer."""
+    values = {"n_fft": [512, 2048, 8192], "body.time_mixing": time, "body.band_mixing": band, "body.blocks": 2}
+    return VARIANTS["band_split"].with_values({**SMALL, **values, "output.kind": "weights"})
+
+
 CONFIGS = {f"{name}-{head}": row(name, head) for name in VARIANTS for head in ("mapping", "mask")}
 CONFIGS |= {"-".join(part): parts(*part) for part in PARTS}
+CONFIGS |= {"-".join(mixing): banded(*mixing) for mixing in MIXING}
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
 

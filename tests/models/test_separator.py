@@ -25,6 +25,12 @@ SMALL: dict[str, object] = {
     "bottleneck": {"kind": "mean"},
     "output": {"kind": "mean"},
 }
+BODIES: dict[str, dict[str, object]] = {
+    "unet": {},
+    "band_split": {"body": {"kind": "band_split", "blocks": 1, "frame_hop": 256, "time_mixing": "conv"}},
+    "tfc_tdf": {"body": {"kind": "tfc_tdf", "blocks": 1, "subbands": 2}, "depth": 3},
+}
+bodies = pytest.mark.parametrize("body", BODIES)
 
 
 def config(**values: object) -> SeparatorConfig:
@@ -55,6 +61,23 @@ def test_any_length(length: int, wave: bool) -> None:
     assert out.shape == (1, 4, 2, length)
     assert waves.shape == (1, 3, 4, 2, length)
     assert bool(out.isfinite().all())
+
+
+@settings(max_examples=12)
+@given(length=st.one_of(st.integers(1, 5), st.integers(1, 5000)), body=st.sampled_from(["band_split", "tfc_tdf"]))
+def test_any_length_and_body(length: int, body: str) -> None:
+    model, mix = build(**BODIES[body], head="mask"), mixture(2, length)
+    out, waves = model(mix, return_branches=True)
+    assert (out.shape, waves.shape) == ((2, 4, 2, length), (2, 3, 4, 2, length))
+    torch.testing.assert_close(out, waves.mean(dim=1))
+    kept = torch.stack([istft(stft(mix, n, n // 4), n // 4, length) for n in (512, 1024, 2048)], dim=1)
+    torch.testing.assert_close(waves, (kept / 4)[:, :, None].expand_as(waves), atol=2e-6, rtol=1e-5)
+
+
+@bodies
+def test_other_sources_and_rate(body: str) -> None:
+    model = build(sources=["speech", "rest"], audio_channels=1, sample_rate_hz=16000, **BODIES[body])
+    assert model(mixture()[:, :1]).shape == (1, 2, 1, 3001)
 
 
 def test_other_sources_and_channels() -> None:
@@ -186,10 +209,14 @@ def test_output_is_the_fusion_of_the_branches_waves() -> None:
 
 
 @pytest.mark.parametrize("absent", [0, 1])
-@pytest.mark.parametrize("fusion", ["mean", "weights"])
-@pytest.mark.parametrize("wave", [False, True])
-def test_knock_out_equals_a_model_built_without_the_branch(absent: int, fusion: str, wave: bool) -> None:
+@pytest.mark.parametrize(
+    ("fusion", "wave", "body"),
+    [(f, w, "unet") for f in ("mean", "weights") for w in (False, True)]
+    + [("weights", False, body) for body in ("band_split", "tfc_tdf")],
+)
+def test_knock_out_equals_a_model_built_without_the_branch(absent: int, fusion: str, wave: bool, body: str) -> None:
     values = {"bottleneck__kind": fusion, "output__kind": fusion, "wave_branch": wave, "transformer__kind": "linear"}
+    values |= BODIES[body]
     model, mix = build(**values), mixture()
     with torch.no_grad():
         for stage in (model.bottleneck, model.output):
@@ -221,6 +248,18 @@ def test_a_lonely_branch_keeps_its_own_features() -> None:
 def test_order_and_repetition_of_active_do_not_matter() -> None:
     model, mix = build(), mixture()
     torch.testing.assert_close(model(mix, active=[2, 0, 2]), model(mix, active=(0, 2)), atol=0, rtol=0)
+
+
+def test_bands_get_masks_only_where_a_source_may_use_them() -> None:
+    allowed = {"drums": [512, 1024], "bass": [1024], "other": [1024], "vocals": [1024]}
+    choice = {"output__kind": "source_weights", "output__allowed": allowed, "head": "mapping"}
+    model, mix = build(**BODIES["band_split"], **choice), mixture()
+    waves = model(mix, return_branches=True)[1]
+    assert waves.flatten(3).any(dim=3)[0].int().tolist() == [[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
+    assert not [name for name, _ in model.branches[2].named_parameters() if "mask" in name or "merge" in name]
+    assert not model(mix, active=[0, 2])[:, 1:].any()
+    # the last one is still listened to
+    assert float((model(mix) - model(mix, active=[0, 1])).norm() / model(mix).norm()) > 1e-3
 
 
 @pytest.mark.parametrize("output", OUTPUT_FUSION.names())
@@ -308,6 +347,16 @@ def test_unknown_resolutions_are_refused(index: int) -> None:
         ),
         ({"output": {"kind": "unet", "learned": False}}, "output fusion 'unet' cannot use learned False"),
         ({"bottleneck": {"kind": "mean", "favour_n_fft": 512}}, "bottleneck fusion 'mean' cannot use favour_n_fft 512"),
+        (
+            {"body": {"kind": "tfc_tdf", "subbands": 3}},
+            "n_fft 512 has 256 bins; with 3 subbands and 4 levels n_fft must be a multiple of 48",
+        ),
+        ({"body": {"kind": "band_split", "frame_hop": 384}}, "frame_hop 384 and the hop 256 of n_fft 1024 do not fit"),
+        ({"body": {"kind": "tfc_tdf"}, "wave_branch": True}, "body 'tfc_tdf' has no wave branch; set wave_branch to f"),
+        (
+            {"body": {"kind": "band_split", "band_mixing": "linear"}, "channels": 6},
+            "channels 6 must be a multiple of 4 for band mixing 'linear'",
+        ),
         ({"chanels": 3}, "unknown key 'chanels'; did you mean 'channels'"),
     ],
 )
@@ -321,6 +370,8 @@ def test_impossible_configs_are_refused(values: dict[str, object], text: str) ->
     [
         ({"output": {"kind": "source_weight"}}, "unknown output fusion 'source_weight'; did you mean 'source_weights'"),
         ({"bottleneck": {"kind": "weigths"}}, "unknown bottleneck fusion 'weigths'; did you mean 'weights'"),
+        ({"body": {"kind": "bandsplit"}}, "unknown body 'bandsplit'; did you mean 'band_split'.* known: unet, band_s"),
+        ({"body": {"kind": "band_split", "time_mixing": "gruu"}}, "unknown time mixing 'gruu'; did you mean 'gru'"),
         ({"transformer": {"kind": "non"}}, "unknown transformer 'non'; did you mean 'none'.* known: softmax, .*, none"),
     ],
 )

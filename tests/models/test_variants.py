@@ -25,7 +25,7 @@ TABLE = {
     "dn": (FIVE, 4, None, 24, True, "weights", "linear", "unet"),
     "dnf": (FIVE, 4, None, 24, False, "weights", "none", "unet"),
     "mrx": ((1024, 2048, 8192), 4, 256, 24, False, "mean", "none", "sum"),
-    "band_split": ((2048, 4096), 2, None, 96, False, "band_weights", "none", "source_weights"),
+    "band_split": ((2048, 4096), 2, None, 64, False, "band_weights", "none", "source_weights"),
     "tfc_tdf": ((2048, 4096), 2, None, 16, False, "weights", "none", "source_weights"),
 }
 BODIES = {"band_split": ("band_split", "mask"), "tfc_tdf": ("tfc_tdf", "mask")}
@@ -69,7 +69,9 @@ def test_single_resolution_has_the_size_of_htdemucs(name: str, parameters: int) 
     assert sum(value.numel() for value in Separator(variant(name)).parameters()) == parameters
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("n", 3096), ("nf", 5160), ("w5", 5), ("nn", 12), ("mrx", 0), ("tfc_tdf", 8)])
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("n", 3096), ("nf", 5160), ("w5", 5), ("nn", 12), ("mrx", 0), ("tfc_tdf", 8)]
+)
 def test_output_fusions_have_their_size(name: str, parameters: int) -> None:
     small = variant(name).with_values({"channels": 8})
     assert sum(value.numel() for value in Separator(small).output.parameters()) == parameters

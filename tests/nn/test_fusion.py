@@ -57,7 +57,7 @@ def build(entry: Entry, count: int = 3, average: bool = False, **values: object)
     config = FusionConfig.from_dict({**SMALL, "kind": kind, **values})
     check_settings(catalogue, config)
     width = 6 if catalogue is BOTTLENECK_FUSION else 2
-    return catalogue.build(kind, config, FusionShape(SIZES[count], SOURCES, width, 44100, average))
+    return catalogue.build(kind, config, FusionShape(SIZES[count], SOURCES, width, 44100, average, bins=4))
 
 
 def features(entry: Entry, count: int = 3, batch: int = 2, length: int = 101) -> Tensor:
@@ -85,7 +85,7 @@ def fuse(fusion: Fusion, x: Tensor, active: list[int] | None = None) -> Tensor:
 
 
 def test_names() -> None:
-    assert BOTTLENECK_FUSION.names() == ["mean", "weights", "conv"]
+    assert BOTTLENECK_FUSION.names() == ["mean", "weights", "band_weights", "conv"]
     assert OUTPUT_FUSION.names() == [
         *("mean", "sum", "weights", "source_weights", "conv"),
         *("unet", "unet_notes", "progressive", "band_weights", "gated"),
@@ -275,6 +275,7 @@ def test_number_of_parameters(entry: Entry, count: int) -> None:
     known = {
         ("output fusion", "weights"): free,
         ("bottleneck fusion", "weights"): free,
+        ("bottleneck fusion", "band_weights"): 4 * free,
         ("output fusion", "source_weights"): 4 * free,
         ("output fusion", "band_weights"): 4 * 4 * free,
         ("output fusion", "conv"): 4 * 2 * count * 9,
@@ -387,6 +388,17 @@ def test_convolution_weights_are_the_share_of_kernel_energy() -> None:
 def test_even_kernel_is_refused() -> None:
     with pytest.raises(ConfigError, match="taps is 128; an odd number is needed"):
         build((OUTPUT_FUSION, "conv"), taps=128)
+
+
+def test_bottleneck_band_weights_rule_their_band_alone() -> None:
+    fusion, x = build((BOTTLENECK_FUSION, "band_weights")), features((BOTTLENECK_FUSION, "band_weights"))
+    assert isinstance(fusion, bottleneck_fusion.BottleneckBandWeights)
+    with torch.no_grad():
+        fusion.get_parameter("table.logits")[3:6] = torch.tensor([0.0, 40.0, 0.0])  # of the second band
+    out = fuse(fusion, x)
+    torch.testing.assert_close(out[:, :, 1], x[:, 1, :, 1])
+    torch.testing.assert_close(out[:, :, [0, 2, 3]], x.mean(dim=1)[:, :, [0, 2, 3]])
+    torch.testing.assert_close(fusion.weights(), torch.tensor([[1, 2, 1]]).expand(4, -1) / 4)
 
 
 def test_bottleneck_convolution_mixes_features_and_neighbours() -> None:

@@ -64,12 +64,19 @@ def architecture_figure(config: SeparatorConfig, name: str) -> Figure:
 def _title(config: SeparatorConfig) -> str:
     count = len(config.n_fft)
     resolutions = "1 resolution" if count == 1 else f"{count} resolutions"
-    return f"{resolutions}, {config.channels} channels, {config.depth} layers per branch"
+    if config.body.kind == "band_split":
+        return (
+            f"{resolutions}, {config.plan().bins(0)} bands of {config.channels} channels, {config.body.blocks} blocks"
+        )
+    unit = "layers" if config.body.kind == "unet" else "levels"
+    return f"{resolutions}, {config.channels} channels, {config.depth} {unit} per branch"
 
 
 def _footer(config: SeparatorConfig) -> str:
     head = {"mapping": "spectrum mapped directly", "mask": "complex mask on the mixture"}[config.head]
     widths = " → ".join(map(str, config.unet_shape().widths()))
+    if config.body.kind == "band_split":
+        widths = f"{config.channels}"
     hop = f"{config.hop_length} samples" if config.hop_length else f"n_fft / {config.hop_ratio}"
     audio = f"{config.sample_rate_hz} Hz, {config.audio_channels} audio channels"
     return f"hop {hop}; channels per layer {widths}; head: {head}; {audio}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -140,21 +141,21 @@ def normalise(x: Tensor) -> Normalised:
     return Normalised((x - mean) / (EPSILON + std), mean, std)
 
 
-class Branch(nn.Module):
+class Branch(nn.Module, ABC):
     """Base of all branches on a spectrogram: one half before the shared bottleneck, one behind it."""
 
+    @abstractmethod
     def encode(self, mix: Tensor) -> tuple[Tensor, Any]:
         """`[B, C, T]` -> bottleneck features `[B, D, F', N']` and the state `decode` needs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, x: Tensor, state: Any, length_samples: int) -> Tensor:
         """Bottleneck features `[B, D, F', N']` -> waves `[B, S, C, T]`."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def last(self) -> nn.Module:
         """What gives the masks or spectra; under masks it starts at zero."""
-        raise NotImplementedError
 
 
 class FrequencyState(NamedTuple):
