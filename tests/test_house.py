@@ -140,6 +140,20 @@ def test_nothing_loads_loosely_or_is_left_open(path: Path) -> None:
     assert not re.search(r"\b(TODO|FIXME|XXX)\b", text_of(path))
 
 
+@sources
+def test_sound_files_come_in_by_one_door(path: Path) -> None:
+    # data/opening.py decides what may be opened; a second way in would be one without its limits.
+    if path.relative_to(PACKAGE).as_posix() == "data/opening.py":
+        return
+    for node in ast.walk(ast.parse(text_of(path))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        assert called not in {"av.open", "soundfile.read", "soundfile.info", "soundfile.blocks"}, f"line {node.lineno}"
+        if called == "soundfile.SoundFile":
+            assert "'w'" in [ast.unparse(argument) for argument in node.args], f"line {node.lineno}"
+
+
 # -- pages and commands -----------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import soundfile
 
 from polyres.core.errors import InputError
 from polyres.data import headers
-from polyres.data.decode import LibavDecoder, SndfileDecoder, frame_to_wave, open_container, open_decoder
+from polyres.data.decode import LibavDecoder, SndfileDecoder, frame_to_wave, open_decoder
 from tests.data.sound_files import cut, sound, write_media
 
 
@@ -141,10 +141,3 @@ def test_short_mp3_is_taken_for_nothing_else(tmp_path: Path, channels: int, leng
     # Guessing by the bytes, FFmpeg finds these two to be video.
     path = write_media(tmp_path / "a.mp3", "libmp3lame", [sound(length, channels)])
     assert whole(LibavDecoder(path)).shape == (channels, length)
-
-
-def test_open_container_takes_names_that_look_like_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write_media(tmp_path / "x.mp3", "libmp3lame", [sound(3000)]).rename(tmp_path / "http:x.mp3")
-    monkeypatch.chdir(tmp_path)
-    with open_container(Path("http:x.mp3")) as container:
-        assert container.format.name == "mp3"

@@ -133,7 +133,7 @@ def test_unusable_tracks_are_named(tmp_path: Path) -> None:
     (tmp_path / "drums.wav").write_text("no audio")
     with pytest.raises(InputError, match=r"drums\.wav cannot be read as audio"):
         load_track(tmp_path)
-    with pytest.raises(InputError, match=r"cannot read the stem '.*drums\.wav'"):
+    with pytest.raises(InputError, match=r"drums\.wav cannot be read as audio"):
         read_part(tmp_path / "drums.wav", 0.0, 10, RATE_HZ)
 
 
@@ -187,7 +187,7 @@ def test_files_that_have_shrunk_or_gone_since_they_were_measured_are_named(tmp_p
     ):
         read_stem(stem, 1.5, RATE_HZ, RATE_HZ)
     path.unlink()
-    with pytest.raises(InputError, match=r"cannot read the stem '.*drums\.wav'"):
+    with pytest.raises(InputError, match=r"drums\.wav does not exist; check the path"):
         read_stem(stem, 1.5, RATE_HZ, RATE_HZ)
 
 

@@ -16,6 +16,7 @@ import torch
 from polyres.analysis.ladder_page_distribution import Distributions, distribution_picture, distribution_table
 from polyres.analysis.ladder_page_tables import INVALID, closing_lines, ladder_table, rung_table
 from polyres.core.tables import Table
+from polyres.data.audio import read_audio
 from polyres.experiments.ladder import LadderRow
 from polyres.experiments.ladder_rungs import RUNGS
 from polyres.ops.mel import hz_from_mel, mel_from_hz
@@ -115,10 +116,10 @@ def _figures(takes: Mapping[str, Path]) -> list[str]:
     top: float | None = None
     found = []
     for label, path in takes.items():
-        samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-        count = min(len(samples), round(CLIP_S * rate_hz))
-        start = (len(samples) - count) // 2
-        clip = samples[start : start + count]
+        samples, rate_hz = read_audio(path)
+        count = min(samples.shape[1], round(CLIP_S * rate_hz))
+        start = (samples.shape[1] - count) // 2
+        clip = samples[:, start : start + count].T
         level = _levels(clip)
         top = float(level.max()) if top is None else top
         picture = _uri(_picture(level - top, rate_hz), "image/png")

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from polyres.core.errors import InputError
-from polyres.data import headers
 from polyres.data.blocks import rechunk
 from polyres.data.decode import Decoder, open_decoder
 from polyres.data.names import shown
+from polyres.data.opening import check_file
 from polyres.data.tags import read_tags
 
 Wave = npt.NDArray[np.float32]
@@ -182,29 +182,10 @@ def read_audio(
 
 def _open(path: Path, stream_index: int) -> Decoder:
     """Check the file itself, then open the decoder for it."""
-    decoder = open_decoder(path, _head(path), stream_index)
+    decoder = open_decoder(path, check_file(path), stream_index)
     if decoder.facts.length_samples == 0:
         raise _no_samples(path)
     return decoder
-
-
-def _head(path: Path) -> bytes:
-    """Return the first bytes of the file, or say what is wrong with it."""
-    try:
-        if path.is_dir():
-            raise InputError(f"{shown(path)} is a folder; give an audio file in it")
-        if not path.exists():
-            raise InputError(f"{shown(path)} does not exist; check the path")
-        if not path.is_file():
-            raise InputError(f"{shown(path)} is no ordinary file; give an audio file")
-        with path.open("rb") as file:
-            head = file.read(headers.HEAD_BYTES)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{shown(path)} cannot be opened ({reason}); check its name and permissions") from error
-    if not head:
-        raise InputError(f"{shown(path)} is empty (0 bytes); give a file with audio")
-    return head
 
 
 def _info(path: Path, decoder: Decoder, with_tags: bool = True) -> AudioInfo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
@@ -19,6 +18,7 @@ from polyres.core.errors import InputError
 from polyres.data import headers
 from polyres.data.blocks import skip_samples, trim_excess
 from polyres.data.names import shown
+from polyres.data.opening import open_container, open_sound
 
 Wave = npt.NDArray[np.float32]
 
@@ -101,7 +101,7 @@ class SndfileDecoder:
         self.path = path
         self.damaged_parts = 0
         self.is_cut = kind == "vorbis" and not headers.ogg_is_complete(path)
-        with self._opened() as file:
+        with open_sound(self.path) as file:
             file.read(1)  # a header may be whole and all the rest broken
             length = file.frames if file.frames < _UNLIMITED else None
             codec = kind if kind in ("flac", "vorbis") else file.subtype.lower()
@@ -112,7 +112,7 @@ class SndfileDecoder:
         """Yield the signal from `start_samples` on as `[C, n]` with any n ≥ 1."""
         self.damaged_parts = 0
         position = start_samples
-        with self._opened() as file:
+        with open_sound(self.path) as file:
             if file.frames < _UNLIMITED and start_samples >= file.frames:
                 return
             while True:
@@ -134,9 +134,6 @@ class SndfileDecoder:
             self.damaged_parts += 1
         else:
             self.damaged_parts += max(rescue.damaged_parts, 1)
-
-    def _opened(self) -> soundfile.SoundFile:
-        return soundfile.SoundFile(str(self.path) if os.name == "nt" else os.fsencode(self.path))
 
 
 class LibavDecoder:
@@ -267,18 +264,6 @@ def _is_plain(frame: av.AudioFrame) -> bool:
 def _base_format(frame: av.AudioFrame) -> str:
     """Return the name of the frame's sample format without the mark of its planes."""
     return frame.format.name.removesuffix("p")
-
-
-def open_container(path: Path) -> av.container.InputContainer:
-    """Open a local file with FFmpeg's libraries; what a playlist names on the network is never fetched."""
-    # A short MP3 file looks like other things to FFmpeg, so what surely is one is opened as such. An absolute path
-    # keeps a name with a colon from being taken for an address.
-    return av.open(
-        os.path.abspath(path),
-        format="mp3" if headers.mp3_states_length(path) else None,
-        metadata_errors="replace",
-        options={"protocol_whitelist": "file"},
-    )
 
 
 def _facts(

@@ -16,6 +16,7 @@ import soundfile
 from mutagen.ogg import OggPage
 
 from polyres.data.blocks import BlockBuffer
+from polyres.data.opening import new_container
 from polyres.data.resample import StreamResampler
 from polyres.data.tags import wav_tag_chunks, write_tags
 from polyres.data.wavfile import BitDepth, WavSink, quantize
@@ -211,7 +212,7 @@ class LibavSink:
         if audio_format == "m4a":
             options["movie_timescale"] = str(self._rate_hz)  # else the stated length is rounded to 1 ms
         self._guard = guard
-        self._container = av.open(self._guard, "w", format=container, options=options)
+        self._container = new_container(cast(BinaryIO, self._guard), container, options)
         stream = self._container.add_stream(codec, rate=self._rate_hz, layout=self._layout)
         self._stream = cast(av.AudioStream, stream)
         context = self._stream.codec_context

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from polyres.core.errors import InputError
 from polyres.data.blocks import rechunk, skip_samples
-from polyres.data.decode import frame_to_wave, open_container
+from polyres.data.decode import frame_to_wave
 from polyres.data.names import shown
+from polyres.data.opening import open_container
 from polyres.data.track_files import Layout, Part, TrackFiles, missing_file, mixture_of, stem_paths
 
 Wave = npt.NDArray[np.float32]
@@ -72,8 +73,6 @@ class StemStreamReader:
         self.path = path
         self.stream = stream
         self.warnings: list[str] = []
-        if not path.is_file():
-            raise InputError(f"{shown(path)} does not exist; check the path")
         try:
             with open_container(path) as container:
                 opened = self._stream(container)

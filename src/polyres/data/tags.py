@@ -15,7 +15,8 @@ from mutagen.mp4 import MP4
 from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 
-from polyres.data.decode import open_container
+from polyres.core.errors import InputError
+from polyres.data.opening import open_container
 
 # Only what describes the music: loudness and encoder facts of a mixture would be wrong on its stems.
 _ID3_FRAMES = {
@@ -83,7 +84,7 @@ def read_tags(path: Path) -> dict[str, str]:
             found = dict(container.metadata)
             for stream in container.streams.audio[:1]:
                 found = {**stream.metadata, **found}  # Ogg keeps its tags with the stream
-    except (av.FFmpegError, OSError, ValueError, RuntimeError):
+    except (av.FFmpegError, InputError, OSError, ValueError, RuntimeError):
         return {}
     return clean_tags(found)
 

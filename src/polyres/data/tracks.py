@@ -18,6 +18,7 @@ from polyres.data.audio import probe, read_audio
 from polyres.data.layouts import find_tracks, stems_track
 from polyres.data.musdb import StemStreamReader
 from polyres.data.names import shown
+from polyres.data.opening import open_sound
 from polyres.data.parts import read_whole, spread_channels
 from polyres.data.synth.modules import AS_WRITTEN, Variation, render
 from polyres.data.track_files import AUDIO_SUFFIXES, SOURCES, Part, Parts, TrackFiles, list_tracks, stem_paths
@@ -204,7 +205,7 @@ def _excerpt(
     path = part.path
     if part.stream is None and path.suffix.lower() in _SEEKABLE_SUFFIXES:
         try:
-            with soundfile.SoundFile(path) as file:
+            with open_sound(path) as file:
                 factor = file.samplerate * speed / sample_rate_hz
                 file.seek(min(max(0, round(start_s * file.samplerate)), file.frames))
                 wave = file.read(_needed(length_samples, factor), dtype="float32", always_2d=True)

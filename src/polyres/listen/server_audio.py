@@ -9,6 +9,7 @@ from pathlib import Path
 import soundfile
 
 from polyres.core.errors import InputError, OutputError
+from polyres.data.opening import open_sound
 from polyres.listen.study_files import ListenStudy, Page
 
 MAX_SECONDS = 120.0
@@ -70,7 +71,8 @@ def _check(study: ListenStudy, page: Page, paths: dict[str, Path]) -> int:
     shapes: dict[tuple[int, int], Path] = {}
     for path in paths.values():
         try:
-            info = soundfile.info(str(path))
+            with open_sound(path) as info:
+                pass
         except (soundfile.SoundFileError, OSError) as error:
             raise InputError(f"{path} cannot be read as audio ({error}); make the study again") from error
         if info.samplerate != study.sample_rate_hz:
@@ -106,7 +108,7 @@ def _copy(path: Path, folder: Path) -> Path:
         raise OutputError(f"cannot make {folder}: {error.strerror}") from error
     try:
         with (
-            soundfile.SoundFile(str(path)) as source,
+            open_sound(path) as source,
             soundfile.SoundFile(
                 str(temporary), "w", source.samplerate, source.channels, subtype="PCM_24", format="WAV"
             ) as sink,

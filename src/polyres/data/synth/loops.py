@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from polyres.core.errors import InputError
+from polyres.data.audio import read_audio
 from polyres.data.synth.effects import place, reverberate
 from polyres.data.synth.melody import SCALES
 
@@ -90,8 +90,8 @@ class LoopBank:
 
 def _read(path: Path) -> np.ndarray:
     """Read one sound as stereo `[2, T]` at 44.1 kHz with its peak at 0 dBFS."""
-    wave, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    wave = wave[:, [0, min(1, wave.shape[1] - 1)]].T
+    wave, rate_hz = read_audio(path)
+    wave = wave[[0, min(1, len(wave) - 1)]]
     wave = resampled(wave, rate_hz / SAMPLE_RATE_HZ)
     return np.asarray(wave / max(float(np.abs(wave).max(initial=0.0)), 1e-9), np.float32)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from polyres.core.errors import InputError, OutputError
 from polyres.core.scratch import scratch_folder
+from polyres.data.audio import read_audio
 from polyres.data.synth.midi import Score, write_score
 from polyres.data.synth.takes import Take, perform
 
@@ -56,11 +56,11 @@ def render_stem(score: Score, stem: str, take: Take, bank: Path, length_s: float
         if done.returncode != 0 or not wave_path.is_file():
             lines = done.stderr.strip().splitlines() or ["no output"]
             raise InputError(f"fluidsynth could not play '{score.name}' with the bank '{bank}': {lines[-1]}")
-        wave, _ = soundfile.read(wave_path, dtype="float32", always_2d=True)
+        wave, _ = read_audio(wave_path)
     length_samples = round(length_s * SAMPLE_RATE_HZ)
     result = np.zeros((2, length_samples), np.float32)
-    kept = min(length_samples, len(wave))
-    result[:, :kept] = wave[:kept].T
+    kept = min(length_samples, wave.shape[1])
+    result[:, :kept] = wave[:, :kept]
     fade = min(round(0.5 * TAIL_S * SAMPLE_RATE_HZ), length_samples)
     if fade:
         result[:, -fade:] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)

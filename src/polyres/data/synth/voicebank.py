@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from polyres.core.errors import InputError
+from polyres.data.audio import read_audio
 from polyres.data.synth.psola import Marked, mark_periods, track_pitch
 
 SAMPLE_RATE_HZ = 44_100
@@ -147,11 +147,8 @@ def heard_pitch(wave: np.ndarray, sample_rate_hz: int) -> int | None:
 
 
 def _read_mono(path: Path) -> tuple[np.ndarray, int]:
-    try:
-        wave, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"cannot read the recording '{path}' ({error}); replace or remove it") from error
-    return wave.mean(axis=1), rate_hz
+    wave, rate_hz = read_audio(path)
+    return wave.mean(axis=0), rate_hz
 
 
 def clean_syllable(wave: np.ndarray, sample_rate_hz: int) -> np.ndarray:
