@@ -436,21 +436,23 @@ def test_validation_leaves_no_trace_in_training(make_solver, toy_config):
 
 
 class Clock:
-    """Time that moves by a fixed amount per step."""
+    """Time that moves by a fixed amount per step; the other clock of the two runs faster."""
 
-    def __init__(self) -> None:
-        self.now_s = 0.0
+    def __init__(self, kind: str) -> None:
+        self.now_s, self.kind = 0.0, kind
 
     def monotonic(self) -> float:
-        return self.now_s
+        return self.now_s if self.kind == "wall" else 3 * self.now_s
 
-    perf_counter = monotonic
+    def process_time(self) -> float:
+        return self.now_s if self.kind == "cpu" else 3 * self.now_s
 
 
-def test_time_budget_ends_schedule_and_run_together(make_solver, toy_config, toy_task, monkeypatch):
-    clock = Clock()
+@pytest.mark.parametrize("kind", ["wall", "cpu"])
+def test_time_budget_ends_schedule_and_run_together(make_solver, toy_config, toy_task, monkeypatch, kind):
+    clock = Clock(kind)
     monkeypatch.setattr("polyres.training.solver.time", clock)
-    config = toy_config.with_values({"epochs": None, "time_budget_s": 100.0})
+    config = toy_config.with_values({"epochs": None, "time_budget_s": 100.0, "clock": kind})
 
     def run(name: str, resume: bool = False, until_s: float = float("inf")) -> list[float]:
         task = toy_task()

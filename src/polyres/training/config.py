@@ -124,6 +124,8 @@ class SolverConfig(Config):
     epochs: int | None = Field(default=None, ge=1)
     steps_per_epoch: int | None = Field(default=None, ge=1)
     time_budget_s: float | None = Field(default=None, gt=0)
+    clock: Literal["wall", "cpu"] = "wall"
+    """What the seconds of a run are: `cpu` counts what this process computes, whatever else the machine does."""
     optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     clip_norm: float | None = Field(default=5.0, gt=0)

@@ -93,7 +93,8 @@ class Solver(Generic[Model]):
         self.steps_per_epoch = config.steps_per_epoch or -(-len(self.source) // (config.batch_size * config.accumulate))
         self._batches: Iterator[Tensor] = iter(())
         self._stop = StopRequest()
-        self._tick_s = self._saved_s = time.monotonic()
+        self._now_s = time.process_time if config.clock == "cpu" else time.monotonic
+        self._tick_s, self._saved_s = self._now_s(), time.monotonic()
 
     @property
     def epoch(self) -> int:
@@ -125,7 +126,7 @@ class Solver(Generic[Model]):
 
     def _count_time(self) -> None:
         """Add the seconds since the last call to the run's own clock, which survives a restart."""
-        now = time.monotonic()
+        now = self._now_s()
         self.state.elapsed_s += now - self._tick_s
         self._tick_s = now
 
@@ -139,7 +140,7 @@ class Solver(Generic[Model]):
             TrainingError: if a loss or gradient is not finite; the batch is kept in the run folder.
             OutputError: if the run folder cannot be written.
         """
-        self._tick_s = self._saved_s = time.monotonic()
+        self._tick_s, self._saved_s = self._now_s(), time.monotonic()
         if not self._over():
             self._batches = self._load_batches()
         stopped_by: int | None = None
@@ -279,9 +280,9 @@ class Solver(Generic[Model]):
             self._average("epoch")
             state.averaged_step, state.averaged_epochs = state.step, state.averaged_epochs + 1
         validate = self.epoch % self.config.valid.every == 0 or self._over()
-        start = time.perf_counter()
+        start = self._now_s()
         scores = self._ranks.from_first(self._validate_all) if validate else {}
-        seconds = time.perf_counter() - start
+        seconds = self._now_s() - start
         row = self._row(scores, seconds)
         if scores:
             state.plateau.take(max(values["score"] for values in scores.values()), self.config.schedule.patience)
