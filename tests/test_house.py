@@ -215,3 +215,10 @@ def test_every_requirement_is_pinned_in_the_constraints() -> None:
     wanted = [*PROJECT["project"]["dependencies"], *(line for extra in extras for line in extra)]
     names = {re.match(r"[A-Za-z0-9_.-]+", line)[0].lower().replace("_", "-") for line in wanted}  # type: ignore[index]
     assert names - {"polyres"} <= pinned
+
+
+def test_every_test_that_the_page_on_security_names_is_there() -> None:
+    named = re.findall(r"`(tests/[a-z_/]+\.py)(?:::(\w+))?`", text_of(ROOT / "docs" / "SECURITY.md"))
+    assert len(named) > 10
+    for path, function in named:
+        assert f"def {function}(" in text_of(ROOT / path) if function else (ROOT / path).is_file(), f"{path}::{function}"

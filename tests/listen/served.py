@@ -120,7 +120,7 @@ class Client:
 def serving(folder: Path, changes: dict[str, Any] | None = None) -> Iterator[TestClient]:
     """The server in this process, without a socket."""
     app = create_app(folder, ServerOptions(**{"admin_token": ADMIN_TOKEN, **(changes or {})}))
-    with TestClient(app, raise_server_exceptions=True) as http:
+    with TestClient(app, "http://localhost", raise_server_exceptions=True) as http:
         yield http
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,9 @@ def test_durations() -> None:
     assert seconds_between("", END) is None
     assert seconds_between(START, "soon") is None
     assert seconds_between("2026-01-01T10:00:00", END) is None
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])  # noqa: RUF001
+def test_no_cell_begins_as_a_formula(start: str) -> None:
+    (row,) = csv.DictReader(io.StringIO(to_csv([{"text": f"{start}1+1"}], ["text"]), newline=""))
+    assert row["text"] == f"'{start}1+1".replace("\r", "\n")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from polyres.core.errors import ConfigError
 from polyres.listen.limits import MAX_BODY_BYTES
-from polyres.listen.security import BodyLimit, SameSiteOnly
+from polyres.listen.security import BodyLimit, KnownHosts, SameSiteOnly
+from polyres.listen.web import web_app
+from polyres.listen.web_options import WebOptions
 from tests.listen.served import ADMIN_TOKEN, Client, serving, write_study
+from tests.listen.test_web import nothing
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +88,8 @@ def test_changes_asked_for_by_other_sites_are_refused(http: TestClient, headers:
 
 OWN = [
     {},
-    {"origin": "http://testserver"},
-    {"origin": "https://testserver"},
+    {"origin": "http://localhost"},
+    {"origin": "https://localhost"},
     {"sec-fetch-site": "same-origin", "origin": "https://outside.example"},
     {"origin": "https://outside.example", "x-forwarded-host": "outside.example"},
     {"sec-fetch-site": "none"},
@@ -122,6 +128,58 @@ def test_a_listener_is_no_administrator_and_the_other_way_round(http: TestClient
     assert Client(http, ADMIN_TOKEN).call("GET", "/api/admin/progress").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("options", "host", "status"),
+    [
+        ({}, "localhost", 200),
+        ({}, "LOCALHOST:8765", 200),
+        ({}, "127.0.0.1:8765", 200),
+        ({}, "127.9.9.9", 200),
+        ({}, "[::1]:80", 200),
+        ({}, "localhost.", 200),
+        ({}, "evil.example", 421),
+        ({}, "evil.example:8765", 421),
+        ({}, "localhost.evil.example", 421),
+        ({}, "127.0.0.1.evil.example", 421),
+        ({}, "evil.example@localhost", 421),
+        ({}, "192.168.1.7", 421),
+        ({}, "[::2]", 421),
+        ({}, "", 421),
+        ({}, "caf\u00e9", 421),
+        ({"host": "192.168.1.7"}, "192.168.1.7:1", 200),
+        ({"host": "192.168.1.7"}, "192.168.1.8", 421),
+        ({"host": "0.0.0.0"}, "192.168.1.7:8765", 200),
+        ({"host": "::"}, "[fe80::1]", 200),
+        ({"host": "0.0.0.0"}, socket.gethostname(), 200),
+        ({"host": "0.0.0.0"}, "evil.example", 421),
+        ({"public_url": "https://Lab.example/listen"}, "lab.example", 200),
+        ({"public_url": "https://lab.example:444/listen"}, "lab.example:444", 200),
+        ({"allowed_origins": ("https://lab.example",)}, "lab.example", 200),
+    ],
+)
+def test_only_the_own_names_are_answered(tmp_path: Path, options: dict[str, Any], host: str, status: int) -> None:
+    (tmp_path / "index.html").write_text("<p>page</p>")
+    app = web_app("Test", tmp_path, WebOptions(**options), nothing)
+    with TestClient(app) as http:
+        for method, path in (("GET", "/"), ("GET", "/static/dom.js"), ("POST", "/api/none")):
+            headers = {"host": host.encode("latin-1"), "origin": f"http://{host}".encode("latin-1")}
+            answer = http.request(method, path, headers=headers)
+            assert (answer.status_code == 421) is (status == 421)
+        assert "x-content-type-options" in answer.headers
+
+
+def test_two_host_headers_are_one_too_many() -> None:
+    app = KnownHosts(None)  # type: ignore[arg-type]
+    assert app._is_known(["localhost"])
+    assert not app._is_known(["localhost", "evil.example"])
+    assert not app._is_known([])
+
+
+def test_a_public_url_needs_a_host() -> None:
+    with pytest.raises(ConfigError, match=r"public URL 'lab\.example' names no host; write it like https://lab"):
+        WebOptions(public_url="lab.example")
+
+
 def test_middleware_lets_other_protocols_through() -> None:
     import asyncio
 
@@ -133,6 +191,6 @@ def test_middleware_lets_other_protocols_through() -> None:
     async def nothing() -> None:
         return None
 
-    for middleware in (SameSiteOnly(app), BodyLimit(app)):
+    for middleware in (SameSiteOnly(app), BodyLimit(app), KnownHosts(app)):
         asyncio.run(middleware({"type": "lifespan"}, nothing, nothing))  # type: ignore[arg-type]
-    assert seen == ["lifespan"] * 2
+    assert seen == ["lifespan"] * 3

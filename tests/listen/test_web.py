@@ -42,7 +42,7 @@ def page_app(folder: Path, root_path: str = "") -> FastAPI:
 
 
 def test_pages_and_what_they_share_are_served(tmp_path: Path) -> None:
-    with TestClient(page_app(tmp_path)) as http:
+    with TestClient(page_app(tmp_path), "http://localhost") as http:
         page = http.get("/")
         assert (page.text, page.headers["content-type"]) == ("<!doctype html><p>page</p>", "text/html; charset=utf-8")
         assert "script-src 'self'" in page.headers["content-security-policy"]
@@ -55,7 +55,7 @@ def test_pages_and_what_they_share_are_served(tmp_path: Path) -> None:
 
 
 def test_errors_are_one_line_and_nobody_else_may_ask(tmp_path: Path) -> None:
-    with TestClient(page_app(tmp_path, "/lab")) as http:
+    with TestClient(page_app(tmp_path, "/lab"), "http://localhost") as http:
         assert http.post("/lab/api/number", params={"value": 3}).json() == 3
         assert http.get("/lab", follow_redirects=False).headers["location"] == "/lab/"
         small = http.post("/api/number", params={"value": -1})

@@ -100,7 +100,7 @@ class QuickEngine:
 @contextmanager
 def studio(engine: Engine | None = None, options: StudioOptions | None = None) -> Iterator[TestClient]:
     app = create_app(engine or QuickEngine(), options)
-    with TestClient(app, headers=VISITOR) as http:
+    with TestClient(app, "http://localhost", headers=VISITOR) as http:
         yield http
 
 

@@ -8,6 +8,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 import numpy as np
 import pytest
@@ -283,3 +284,25 @@ def test_it_works_below_a_path_whether_the_proxy_strips_it_or_not() -> None:
         assert http.get("/studio", follow_redirects=False).headers["location"] == "/studio/"
         assert http.get("/studio/api/studio").json() == http.get("/api/studio").json()
         assert b'src="static/' in http.get("/studio/").content
+
+
+@pytest.mark.parametrize(
+    "visitor", ["", "short", "v" * 65, "visitor-0123456789abcdé", "visitor 0123456789abcdef", "visitor-0123456789\x7f"]
+)
+def test_a_strange_visitor_is_turned_away_and_others_notice_nothing(tmp_path: Path, visitor: str) -> None:
+    content = song(tmp_path / "a.wav", 0.1).read_bytes()
+    with studio() as http:
+        headers = {"x-studio-visitor": visitor.encode("latin-1")}
+        assert http.post("/api/songs", content=content, headers=headers).status_code == 422
+        assert http.get("/api/songs", headers=headers).status_code == 422
+        assert http.get("/api/songs").json() == []
+
+
+@pytest.mark.parametrize("name", ["\ud800.wav", "a\x00b.wav", "../../x.wav", "x" * 10_000, "\n\r\t", "", "con.wav"])
+def test_a_strange_name_breaks_nothing(tmp_path: Path, name: str) -> None:
+    content = song(tmp_path / "a.wav", 0.1).read_bytes()
+    with studio() as http:
+        query = quote_from_bytes(name.encode("utf-8", "surrogatepass"))
+        assert http.post(f"/api/songs?name={query}", content=content).status_code in (201, 422)
+        assert http.get("/api/songs").status_code == 200
+        assert all(path.is_relative_to(desk_of(http).folder) for path in desk_of(http).folder.rglob("*"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import tempfile
 import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
-from polyres.studio import desk as desk_module
-from polyres.studio.desk import Desk, remove_left_over
+from polyres.studio.desk import Desk, FullError
 from polyres.studio.engines import Choice, Made, PolyresEngine, Progress
 from polyres.studio.options import StudioOptions
 from polyres.studio.server import create_app
-from polyres.studio.songs import Work
+from polyres.studio.songs import Work, size_bytes
 from tests.studio.studios import QuickEngine, song, studio, tiny_weights
 from tests.studio.test_api import ask, detail, done, drop
 
@@ -189,11 +188,11 @@ def test_room_is_measured_while_files_come_and_go(desk: Desk, monkeypatch: pytes
             yield entry
             (desk.folder / "3").unlink(missing_ok=True)
 
-    assert desk_module._size_bytes(desk.folder) == 2000
+    assert size_bytes(desk.folder, ()) == 2000
     monkeypatch.setattr(
         os, "walk", lambda folder: ((parent, names, [*files, "gone"]) for parent, names, files in removing(folder))
     )
-    assert desk_module._size_bytes(desk.folder) == 2000
+    assert size_bytes(desk.folder, ()) == 2000
 
 
 def test_a_file_that_is_announced_larger_than_the_room_is_not_received(tmp_path: Path) -> None:
@@ -238,7 +237,7 @@ def test_a_large_song_is_never_whole_in_memory(tmp_path: Path) -> None:
     answers: list[Any] = []
 
     async def upload() -> None:
-        headers = [(b"x-studio-visitor", VISITOR.encode()), (b"host", b"testserver")]
+        headers = [(b"x-studio-visitor", VISITOR.encode()), (b"host", b"localhost")]
         scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
         scope |= {"path": "/api/songs", "raw_path": b"/api/songs", "query_string": b"name=a.wav", "headers": headers}
         scope |= {"client": ("127.0.0.1", 1), "server": ("testserver", 80), "root_path": ""}
@@ -327,22 +326,34 @@ def test_what_is_no_song_is_refused_and_removed(desk: Desk, tmp_path: Path, cont
     assert list(desk.folder.iterdir()) == []
 
 
+def test_rooms_that_are_promised_count(tmp_path: Path) -> None:
+    desk = Desk(QuickEngine(), StudioOptions(max_total_bytes=1000, max_upload_bytes=300))
+    first, *_ = [desk.room_for_upload(300) for _ in range(3)]
+    with pytest.raises(FullError, match="disk is full"):
+        desk.room_for_upload(101)
+    first.write_bytes(bytes(200))  # part of what was promised, so it does not count twice
+    desk.refuse_upload(desk.room_for_upload(100))
+    with pytest.raises(FullError, match="disk is full"):
+        desk.room_for_upload()  # of unknown size, so it may be the largest
+    desk.refuse_upload(first)
+    desk.room_for_upload()
+    desk.close()
+
+
+def test_many_uploads_at_once_do_not_pass_the_limit_together(tmp_path: Path) -> None:
+    content = song(tmp_path / "a.wav", 0.2).read_bytes()
+    with studio(options=StudioOptions(max_total_bytes=int(2.5 * len(content)))) as http:
+        headers = {"content-length": str(len(content))}
+        with ThreadPoolExecutor(8) as pool:
+            sent = [pool.submit(http.post, "/api/songs", content=content, headers=headers) for _ in range(8)]
+        codes = sorted(one.result().status_code for one in sent)
+        desk = http.app.state.desk  # type: ignore[attr-defined]
+        assert set(codes) == {201, 503}
+        assert size_bytes(desk.folder, ()) <= 2.5 * len(content)
+        assert desk._reserved == {}
+
+
 # -- leaving ----------------------------------------------------------------------------------------------------------
-
-
-def test_what_a_killed_studio_left_is_removed_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    old, young = tmp_path / "polyres-studio-old", tmp_path / "polyres-studio-young"
-    other, link = tmp_path / "another-old", tmp_path / "polyres-studio-link"
-    for folder in (old, young, other):
-        (folder / "song").mkdir(parents=True)
-        (folder / "song" / "song.wav").write_bytes(b"x")
-    link.symlink_to(other)
-    now_s = time.time()
-    for folder in (old, other):
-        os.utime(folder, (now_s - 90_000, now_s - 90_000))
-    assert remove_left_over(now_s) == [old]
-    assert {path.name for path in tmp_path.iterdir()} == {young.name, other.name, link.name}
 
 
 def test_a_studio_that_ends_stops_its_job_and_removes_everything(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ EPILOG = "\n\n".join(
         "polyres studio --codec audioldm2+frequency — reconstruction with an enhancer as well",
         "polyres studio export separated --out page.html — finished stems of all models as one file to give away",
         "polyres studio export separated --reference musdb/test --seconds 20 — beside the true stems, with SDR",
-        "Songs never leave this machine. They and their stems are removed when the studio ends, or when nobody has "
-        "used them for --keep-hours.",
+        "Songs never leave this machine. They and their stems stay over a restart, and are removed when nobody used "
+        "them for --keep-hours, or with --forget when the studio ends.",
     )
 )
 _MIB = 1 << 20
@@ -42,6 +42,13 @@ def studio(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 8766,
     root_path: Annotated[str, typer.Option(help="Path under which a proxy shows the page, such as /studio.")] = "",
+    public_url: Annotated[
+        str, typer.Option(help="Address under which browsers find the page, such as https://lab.example/studio.")
+    ] = "",
+    folder: Annotated[
+        Path | None, typer.Option(help="Where songs and stems are kept over a restart; the user's cache by default.")
+    ] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Remove songs and stems when the studio ends.")] = False,
     max_upload_mb: Annotated[float, typer.Option(help="Largest file, in MiB.")] = 512,
     max_minutes: Annotated[float, typer.Option(help="Longest song.")] = 20,
     max_disk_gb: Annotated[float, typer.Option(help="Most that songs and stems take on disk, in GiB.")] = 8,
@@ -60,6 +67,8 @@ def studio(
         root_path=root_path,
         proxy_addresses=proxy,
         allowed_origins=tuple(allow_origin or ()),
+        public_url=public_url,
+        folder=_folder(folder, port, forget),
         max_upload_bytes=int(max_upload_mb * _MIB),
         max_total_bytes=int(max_disk_gb * 1024 * _MIB),
         max_minutes=max_minutes,
@@ -75,6 +84,17 @@ def studio(
     typer.echo(f"studio: loading {engine.choices[0].label} …", err=True)
     engine.check()
     run(engine, options, lambda url: typer.echo(f"studio: {url}\nstop with Ctrl-C"))
+
+
+def _folder(given: Path | None, port: int, forget: bool) -> Path | None:
+    """Choose where songs are kept: one folder per port, so that two studios do not meet."""
+    if forget and given is not None:
+        raise ConfigError("--folder keeps songs and --forget removes them; leave one of them out")
+    if forget or (given is None and port == 0):
+        return None
+    from polyres.models.hub import cache_folder
+
+    return given or cache_folder() / f"studio-{port}"
 
 
 def export(

@@ -18,6 +18,7 @@ from polyres.listen.study_ratings import SIMULATED_PREFIX, Rating
 
 FORMATS = ("csv", "json", "jsonl", "parquet")
 COLUMNS_NAME = "COLUMNS.md"
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001  (full-width ones count too)
 _PLAIN = re.compile(r"-[A-Za-z0-9_.-]*")
 
 Row = Mapping[str, Any]
@@ -224,7 +225,10 @@ def columns_page(names: Iterable[str]) -> str:
 
 def _harmless(value: Any) -> Any:
     """Ids and numbers stay as they are, so that they are read back the same."""
-    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r") or _PLAIN.fullmatch(value):
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r\n", "\n").replace("\r", "\n")  # readers would take a bare one for the end of the row
+    if not value.startswith(_FORMULA_STARTS) or _PLAIN.fullmatch(value):
         return value
     return f"'{value}"
 

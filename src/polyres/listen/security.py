@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ipaddress
+import re
+from collections.abc import Collection, Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -34,6 +36,7 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
+_HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::\d{1,5})?")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -63,6 +66,50 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class KnownHosts:
+    """Refuses requests that address the server by a name that is not its own.
+
+    A page of another site could else make its own name point here, and read everything as if it were of the same site
+    (DNS rebinding). Addresses cannot be made to point elsewhere, so a server that listens on all of the machine's
+    answers to any address.
+
+    Args:
+        app: the application inside.
+        names: that are its own, in lower case, beside localhost and the loopback addresses.
+        any_address: whether every numeric address is.
+
+    Source: OWASP Application Security Verification Standard 4.0, 14.5.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str] = (), any_address: bool = False) -> None:
+        self._app = app
+        self._names = {"localhost", *names}
+        self._any_address = any_address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] == "http" and not self._is_known(Headers(scope=scope).getlist("host")):
+            detail = "this server does not go by that name; use its own address, or start it with --public-url"
+            await JSONResponse({"detail": detail}, status_code=421)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _is_known(self, given: list[str]) -> bool:
+        if len(given) != 1:
+            return False
+        match = _HOST.fullmatch(given[0].lower())
+        if match is None:
+            return False
+        name = (match["address"] or match["name"]).rstrip(".")
+        if name in self._names:
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return address.is_loopback or self._any_address
 
 
 class SameSiteOnly:

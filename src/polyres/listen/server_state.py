@@ -33,7 +33,6 @@ class ServerOptions(WebOptions):
     """How a study is served.
 
     Attributes:
-        public_url: what links begin with, such as "https://lab.example/listen"; host and port by default.
         database_url: any SQLAlchemy URL; SQLite inside the study's folder by default.
         admin_token: of at least 16 characters; made and kept in the study's folder by default.
         open_enrolment: whether anybody may join; otherwise only those with a link.
@@ -41,7 +40,6 @@ class ServerOptions(WebOptions):
         calls: how often one listener may call.
     """
 
-    public_url: str = ""
     database_url: str | None = None
     admin_token: str | None = None
     open_enrolment: bool = True

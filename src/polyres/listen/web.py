@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from polyres.core.errors import ConfigError, PolyresError
-from polyres.listen.security import BodyLimit, RootPath, SameSiteOnly, SecurityHeaders
+from polyres.listen.security import BodyLimit, KnownHosts, RootPath, SameSiteOnly, SecurityHeaders
 from polyres.listen.web_options import SHARED_DIR, WebOptions
 
 _GRACE_S = 5
@@ -57,6 +57,7 @@ def web_app(
     # The last one added is the first one passed.
     app.add_middleware(SameSiteOnly, allowed_origins=options.allowed_origins)
     app.add_middleware(body_limit)
+    app.add_middleware(KnownHosts, names=options.host_names, any_address=options.answers_everywhere)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RootPath, root_path=options.root_path)
     return app

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from polyres.core.errors import ConfigError
 
@@ -20,6 +22,8 @@ class WebOptions:
         root_path: path under which a proxy shows the server, such as "/listen"; it may or may not strip it.
         proxy_addresses: whose `X-Forwarded-For` is believed, comma-separated; "*" for everybody.
         allowed_origins: further origins that may send changes.
+        public_url: address under which browsers find the server, such as "https://lab.example/listen"; host and port
+            by default.
     """
 
     host: str = "127.0.0.1"
@@ -27,6 +31,7 @@ class WebOptions:
     root_path: str = ""
     proxy_addresses: str = "127.0.0.1"
     allowed_origins: tuple[str, ...] = ()
+    public_url: str = ""
 
     def __post_init__(self) -> None:
         """Check what would only fail later.
@@ -41,6 +46,22 @@ class WebOptions:
             raise ConfigError(
                 f"root path {self.root_path!r} must begin with '/' and not end with one; write it like /{example}"
             )
+
+        if self.public_url and not urlsplit(self.public_url).hostname:
+            raise ConfigError(f"public URL {self.public_url!r} names no host; write it like https://lab.example/listen")
+
+    @property
+    def answers_everywhere(self) -> bool:
+        """Whether it listens on all addresses of the machine."""
+        return self.host in ("0.0.0.0", "::", "")
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """Names by which browsers may address the server, beside those of the loopback."""
+        addresses = (self.public_url, *self.allowed_origins)
+        named = {urlsplit(address).hostname or "" for address in addresses}
+        own = {socket.gethostname(), f"{socket.gethostname()}.local"} if self.answers_everywhere else {self.host}
+        return frozenset(name.lower() for name in named | own if name)
 
     def url(self, port: int) -> str:
         """Return the address without a slash at the end.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import secrets
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +32,7 @@ def _desk(request: Request) -> Desk:
 
 
 DeskOf = Annotated[Desk, Depends(_desk)]
-Visitor = Annotated[str, Header(alias="x-studio-visitor", min_length=16, max_length=64)]
+Visitor = Annotated[str, Header(alias="x-studio-visitor", pattern=r"^[A-Za-z0-9_-]{16,64}$")]
 
 
 class Ask(BaseModel):
@@ -84,7 +83,7 @@ async def add_song(request: Request, desk: DeskOf, visitor: Visitor, name: str =
         raise FullError(f"the studio could not keep this file ({error.strerror}); try again later") from error
     finally:
         if not complete:
-            shutil.rmtree(path.parent, ignore_errors=True)
+            desk.refuse_upload(path)
     song = await run_in_threadpool(desk.add_song, path, name, visitor)
     return JSONResponse(desk.told(song), status_code=201)
 

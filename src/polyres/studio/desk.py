@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import queue
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from polyres.core.errors import ConfigError, InputError, PolyresError, UnknownNameError
+from polyres.core.scratch import make_scratch_folder
 from polyres.data.names import safe_name, shown
 from polyres.studio.engines import Engine
-from polyres.studio.mixing import copy_to_play, played_rate_hz
+from polyres.studio.memory import hold_folder, recall, remember
+from polyres.studio.mixing import copy_to_play
 from polyres.studio.options import StudioOptions
-from polyres.studio.songs import Lane, Song, State, Work, ending_of, facts_of
+from polyres.studio.songs import Lane, Song, State, Work, ending_of, facts_of, size_bytes, told_work
 from polyres.studio.views import view_of
 
 ORIGINAL = "original"
-_PREFIX = "polyres-studio-"
 _SWEEP_S = 60.0
-_LEFT_OVER_S = 24 * 3600.0
 
 
 class FullError(PolyresError):
@@ -39,53 +36,81 @@ class _CancelledError(Exception):
 
 
 class Desk:
-    """Keeps songs and jobs within the limits, and removes them; everything lies below one temporary folder.
+    """Keeps songs and jobs within the limits, and removes them; everything lies below one folder.
 
     Args:
         engine: does the work.
-        options: limits.
+        options: limits, and the folder; without one everything is gone when the studio ends.
         clock: seconds, never going back.
+
+    Raises:
+        ConfigError: if the folder cannot be used, or another studio uses it.
     """
 
     def __init__(self, engine: Engine, options: StudioOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self.engine = engine
         self.options = options
-        remove_left_over()
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._held = None if options.folder is None else hold_folder(options.folder)
+        self.folder = make_scratch_folder() if options.folder is None else options.folder
         self._clock = clock
         self._songs: dict[str, Song] = {}
+        self._reserved: dict[str, int] = {}
+        self._closed = False
         self._lock = threading.RLock()
         self._queue: queue.Queue[tuple[Song, Work] | None] = queue.Queue()
+        if self._held is not None:
+            self._songs = {song.id: song for song in recall(self.folder, engine.choices, clock)}
+            for song in self._songs.values():
+                for work in song.works.values():
+                    if work.state == "queued":
+                        self._queue.put((song, work))
+            self.sweep()
         self._worker = threading.Thread(target=self._run, name="studio-worker", daemon=True)
         self._worker.start()
 
     def close(self) -> None:
-        """Cancel everything, wait for the worker and remove all files."""
+        """Stop the jobs and wait for the worker; remove all files, unless there is a folder to find them in again."""
         with self._lock:
+            self._save()
+            self._closed = True
             for song in self._songs.values():
                 for work in song.works.values():
                     work.cancelled.set()
             self._songs.clear()
         self._queue.put(None)
         self._worker.join(timeout=30)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._held is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        else:
+            self._held.release()
+
+    def _save(self) -> None:
+        """Write down what there is, so that a restart finds it."""
+        if self._held is not None and not self._closed:
+            remember(self.folder, self._songs.values(), self._clock)
 
     # -- songs --------------------------------------------------------------------------------------------------------
 
     def room_for_upload(self, size_bytes: int = 0) -> Path:
-        """Return the path of a new file to receive a song.
+        """Return the path of a new file to receive a song; its room is kept until `add_song` or `refuse_upload`.
 
         Args:
-            size_bytes: how large it is said to be; 0 if that is not known.
+            size_bytes: how large it is said to be; 0 if that is not known, which counts as the largest allowed.
 
         Raises:
             FullError: if disk space is used up.
         """
         self.sweep()
-        self._check_room(size_bytes)
         folder = self.folder / secrets.token_hex(12)
+        self._reserve(folder.name, size_bytes or self.options.max_upload_bytes)
         folder.mkdir()
         return folder / "upload"
+
+    def refuse_upload(self, received: Path) -> None:
+        """Remove what was received of a song that will not be used, and give its room back."""
+        shutil.rmtree(received.parent, ignore_errors=True)
+        with self._lock:
+            self._reserved.pop(received.parent.name, None)
 
     def add_song(self, received: Path, name: str, visitor: str) -> Song:
         """Take in a received file; where it cannot be used it is removed.
@@ -110,11 +135,13 @@ class Desk:
             except InputError as error:
                 raise InputError(str(error).replace(str(path), shown(clean))) from error
         except BaseException:
-            shutil.rmtree(received.parent, ignore_errors=True)
+            self.refuse_upload(received)
             raise
         song = Song(received.parent.name, visitor, clean, path, info, length, self._clock())
         with self._lock:
+            self._reserved.pop(song.id, None)
             self._songs[song.id] = song
+            self._save()
         return song
 
     def songs(self, visitor: str) -> list[Song]:
@@ -147,6 +174,7 @@ class Desk:
         with self._lock:
             song = self.song(song_id)
             del self._songs[song_id]
+            self._save()
             for work in song.works.values():
                 work.cancelled.set()
             # The worker removes what it still writes into.
@@ -194,11 +222,13 @@ class Desk:
             waiting = sum(work.active for one in self._songs.values() for work in one.works.values())
             if waiting >= self.options.max_waiting:
                 raise FullError(f"{waiting} songs are waiting already; try again when some are done")
-            self._check_room(6 * 3 * song.length_samples * song.info.channels)
+            work_id = secrets.token_hex(12)
+            self._reserve(work_id, 6 * 3 * song.length_samples * song.info.channels)
             for failed in [one.id for one in song.works.values() if one.choice == choice and one.state == "failed"]:
                 del song.works[failed]
-            work = Work(secrets.token_hex(12), choice, song.path.parent / secrets.token_hex(4))
+            work = Work(work_id, choice, song.path.parent / secrets.token_hex(4))
             song.works[work.id] = work
+            self._save()
         self._queue.put((song, work))
         return work
 
@@ -228,7 +258,9 @@ class Desk:
                 work.state = "cancelled"
             if not work.active:
                 del song.works[work_id]
+                self._reserved.pop(work_id, None)
                 shutil.rmtree(work.folder, ignore_errors=True)
+            self._save()
 
     def finished(self, work_id: str) -> tuple[Song, Work]:
         """Return a job that is done, and its song.
@@ -254,22 +286,33 @@ class Desk:
             entries = [entry for entry in self._queue.queue if entry is not None]
         return [(work.id, work.state) for _, work in entries if work.state == "queued"]
 
-    def _check_room(self, more_bytes: int) -> None:
-        used = _size_bytes(self.folder)
-        free = shutil.disk_usage(self.folder).free
-        if used + more_bytes > self.options.max_total_bytes or more_bytes > free:
-            raise FullError("the studio's disk is full; remove a song, or try again later")
+    def _reserve(self, owner: str, more_bytes: int) -> None:
+        """Keep room for what is under way: what it has written already counts as part of that."""
+        with self._lock:
+            under_way = {
+                self.folder / song.id / work.folder.name
+                for song in self._songs.values()
+                for work in song.works.values()
+                if work.id in self._reserved
+            }
+            under_way |= {self.folder / name for name in self._reserved}
+            used = size_bytes(self.folder, under_way)
+            free = shutil.disk_usage(self.folder).free
+            promised = sum(self._reserved.values()) + more_bytes
+            if used + promised > self.options.max_total_bytes or promised > free:
+                raise FullError("the studio's disk is full; remove a song, or try again later")
+            self._reserved[owner] = more_bytes
 
     # -- the worker ---------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
-            with suppress(OSError):
-                os.utime(self.folder)  # tells other studios that this one lives
             try:
                 entry = self._queue.get(timeout=_SWEEP_S)
             except queue.Empty:
                 self.sweep()
+                with self._lock:
+                    self._save()
                 continue
             if entry is None:
                 return
@@ -278,6 +321,7 @@ class Desk:
     def _do(self, song: Song, work: Work) -> None:
         with self._lock:
             if work.cancelled.is_set():
+                self._reserved.pop(work.id, None)
                 return
             work.state, work.began_s = "working", self._clock()
         try:
@@ -291,13 +335,15 @@ class Desk:
             logging.getLogger("polyres.studio").exception("a job failed")
             state, work.error = "failed", f"something went wrong in the studio ({type(error).__name__}); see its log"
         with self._lock:
+            self._reserved.pop(work.id, None)
             work.seconds = self._clock() - work.began_s
             work.state = "cancelled" if work.cancelled.is_set() else state
             if work.state != "done":
                 shutil.rmtree(work.folder, ignore_errors=True)
             if work.state == "cancelled":
                 song.works.pop(work.id, None)
-            if song.id not in self._songs:
+            self._save()
+            if song.id not in self._songs and not self._closed:
                 shutil.rmtree(song.path.parent, ignore_errors=True)
 
     def _make(self, song: Song, work: Work) -> None:
@@ -334,55 +380,8 @@ class Desk:
                 "id": song.id,
                 "name": song.name,
                 "seconds": song.length_samples / song.info.sample_rate_hz,
-                "works": [self._told_work(song, work) for work in song.works.values()],
+                "works": [
+                    told_work(work, self._clock(), self.ahead(work), song.info.sample_rate_hz)
+                    for work in song.works.values()
+                ],
             }
-
-    def _told_work(self, song: Song, work: Work) -> dict[str, Any]:
-        passed_s = self._clock() - work.began_s if work.state == "working" else work.seconds
-        left_s = passed_s * (1 - work.share) / work.share if work.state == "working" and work.share > 0.02 else None
-        return {
-            "id": work.id,
-            "choice": work.choice.id,
-            "kind": work.choice.kind,
-            "label": work.choice.label,
-            "state": "cancelled" if work.cancelled.is_set() else work.state,
-            "share": round(work.share, 4),
-            "seconds": round(passed_s, 1),
-            "left_s": None if left_s is None else round(left_s, 1),
-            "ahead": self.ahead(work) if work.state == "queued" else 0,
-            "error": work.error,
-            "warnings": list(work.warnings),
-            "gain": work.gain,
-            "lanes": list(work.lanes) if work.state == "done" else [],
-            "rate_hz": played_rate_hz(song.info.sample_rate_hz),
-            "length_samples": work.length_samples,
-        }
-
-
-def remove_left_over(now_s: float | None = None) -> list[Path]:
-    """Remove what studios that were killed left behind: folders that none has touched for a day.
-
-    Args:
-        now_s: time since the epoch; now if None.
-
-    Returns:
-        What was removed.
-    """
-    oldest = (time.time() if now_s is None else now_s) - _LEFT_OVER_S
-    gone = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # another studio may be faster, or it is another user's
-            if folder.is_dir() and not folder.is_symlink() and folder.stat().st_mtime < oldest:
-                shutil.rmtree(folder)
-                gone.append(folder)
-    return gone
-
-
-def _size_bytes(folder: Path) -> int:
-    """Add up the files below a folder while others come and go."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += os.stat(os.path.join(parent, name)).st_size
-    return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from polyres.core.errors import ConfigError
 from polyres.listen.web_options import WebOptions
@@ -20,6 +21,7 @@ class StudioOptions(WebOptions):
         max_minutes: longest song.
         max_waiting: most jobs that wait at once.
         keep_hours: after this time without use a song and its results are removed.
+        folder: where songs and results lie, also over a restart; None is a temporary folder.
 
     Raises:
         ConfigError: if a limit lets nothing in, or port or path cannot be.
@@ -31,6 +33,7 @@ class StudioOptions(WebOptions):
     max_minutes: float = 20.0
     max_waiting: int = 20
     keep_hours: float = 6.0
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""

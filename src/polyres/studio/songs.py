@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from polyres.core.errors import InputError
 from polyres.data.audio import AudioInfo, AudioReader
 from polyres.studio.engines import Choice
-from polyres.studio.mixing import BLOCK_SAMPLES
+from polyres.studio.mixing import BLOCK_SAMPLES, played_rate_hz
 
 State = Literal["queued", "working", "done", "failed", "cancelled"]
 
@@ -109,3 +112,44 @@ def facts_of(path: Path, max_minutes: float) -> tuple[AudioInfo, int]:
     if length > most:
         raise InputError(f"{path} is longer than {max_minutes:g} minutes, the most this studio takes; cut it")
     return info, length
+
+
+def told_work(work: Work, now_s: float, ahead: int, sample_rate_hz: int) -> dict[str, Any]:
+    """Return a job as JSON-able values.
+
+    Args:
+        work: the job.
+        now_s: time of the clock that it began by.
+        ahead: jobs that come before it.
+        sample_rate_hz: of its song.
+    """
+    passed_s = now_s - work.began_s if work.state == "working" else work.seconds
+    left_s = passed_s * (1 - work.share) / work.share if work.state == "working" and work.share > 0.02 else None
+    return {
+        "id": work.id,
+        "choice": work.choice.id,
+        "kind": work.choice.kind,
+        "label": work.choice.label,
+        "state": "cancelled" if work.cancelled.is_set() else work.state,
+        "share": round(work.share, 4),
+        "seconds": round(passed_s, 1),
+        "left_s": None if left_s is None else round(left_s, 1),
+        "ahead": ahead if work.state == "queued" else 0,
+        "error": work.error,
+        "warnings": list(work.warnings),
+        "gain": work.gain,
+        "lanes": list(work.lanes) if work.state == "done" else [],
+        "rate_hz": played_rate_hz(sample_rate_hz),
+        "length_samples": work.length_samples,
+    }
+
+
+def size_bytes(folder: Path, apart: Collection[Path]) -> int:
+    """Add up the files below a folder while others come and go, all but those in the folders apart."""
+    total = 0
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if Path(parent, name) not in apart]
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(parent, name)).st_size
+    return total

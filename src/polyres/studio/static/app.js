@@ -13,8 +13,8 @@ const $ = (id) => document.getElementById(id);
 function visitor() {
   const fresh = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
   try {
-    const kept = sessionStorage.getItem("polyres-visitor") ?? fresh();
-    sessionStorage.setItem("polyres-visitor", kept);
+    const kept = localStorage.getItem("polyres-visitor") ?? fresh();
+    localStorage.setItem("polyres-visitor", kept);
     return kept;
   } catch {
     return fresh();

@@ -1,0 +1,199 @@
+"""What a studio remembers over a restart: its songs, their jobs and results, in one file of its folder."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from polyres.core.errors import ConfigError, InputError, OutputError
+from polyres.core.scratch import remove_left_behind
+from polyres.core.whole_files import write_whole
+from polyres.data.audio import AudioReader
+from polyres.studio.engines import Choice
+from polyres.studio.songs import Lane, Song, State, Work
+
+MEMORY_FILE = "songs.json"
+_LOCK_FILE = ".lock"
+_MAX_BYTES = 64 << 20
+_ID = r"^[0-9a-f]{24}$"
+_FOLDER = r"^[0-9a-f]{8}$"
+_FILE = r"^[^/\\\x00-\x1f]{1,200}$"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _Lane(_Strict):
+    name: str = Field(min_length=1, max_length=200)
+    file: str | None = Field(pattern=_FILE)
+    played: str = Field(pattern=_FILE)
+    view: str = Field(pattern=_FILE)
+
+
+class _Work(_Strict):
+    id: str = Field(pattern=_ID)
+    choice: str = Field(max_length=300)
+    folder: str = Field(pattern=_FOLDER)
+    state: State
+    seconds: float = Field(ge=0)
+    error: str
+    warnings: list[str]
+    lanes: list[_Lane]
+    length_samples: int = Field(ge=0)
+    gain: float = Field(gt=0)
+
+
+class _Song(_Strict):
+    id: str = Field(pattern=_ID)
+    visitor: str = Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")
+    name: str = Field(max_length=200)
+    file: str = Field(pattern=_FILE)
+    length_samples: int = Field(ge=0)
+    seen: float = Field(ge=0)
+    works: list[_Work]
+
+
+class _Memory(_Strict):
+    format: int = Field(ge=1, le=1)
+    songs: list[_Song]
+
+
+def hold_folder(folder: Path) -> FileLock:
+    """Make a studio's folder and take it for this process.
+
+    Args:
+        folder: of the studio.
+
+    Returns:
+        The lock, held; it ends with the process.
+
+    Raises:
+        ConfigError: if another studio has it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK_FILE)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ConfigError(f"another studio uses {folder}; end it, or choose another --folder") from error
+    except OSError as error:
+        raise ConfigError(f"cannot use the folder {folder} ({error.strerror}); choose another --folder") from error
+    remove_left_behind(folder)
+    return lock
+
+
+def remember(folder: Path, songs: Iterable[Song], clock: Callable[[], float]) -> None:
+    """Write down all songs and jobs, as far as the disk has room.
+
+    Args:
+        folder: of the studio.
+        songs: in the order they came.
+        clock: that the songs' times are of.
+    """
+    offset_s = time.time() - clock()
+    written = [
+        _Song(
+            id=song.id,
+            visitor=song.visitor,
+            name=song.name,
+            file=song.path.name,
+            length_samples=song.length_samples,
+            seen=song.seen_s + offset_s,
+            works=[_written(work) for work in song.works.values() if not work.cancelled.is_set()],
+        )
+        for song in songs
+    ]
+    with suppress(OutputError):
+        write_whole(folder / MEMORY_FILE, _Memory(format=1, songs=written).model_dump_json(indent=1) + "\n")
+
+
+def _written(work: Work) -> _Work:
+    lanes = [
+        _Lane(name=lane.name, file=lane.file.name if lane.file else None, played=lane.played.name, view=lane.view.name)
+        for lane in work.lanes.values()
+    ]
+    return _Work(
+        id=work.id,
+        choice=work.choice.id,
+        folder=work.folder.name,
+        state=work.state,
+        seconds=work.seconds,
+        error=work.error,
+        warnings=list(work.warnings),
+        lanes=lanes if work.state == "done" else [],
+        length_samples=work.length_samples,
+        gain=work.gain,
+    )
+
+
+def recall(folder: Path, choices: Sequence[Choice], clock: Callable[[], float]) -> list[Song]:
+    """Read what `remember` wrote; whatever else lies in the folder is removed.
+
+    Jobs that waited or ran wait again; results whose files are gone, and jobs that are not offered any more, are not
+    there. A file that is damaged counts as none.
+
+    Args:
+        folder: of the studio, held.
+        choices: that are offered now.
+        clock: that the songs' times shall be of.
+
+    Returns:
+        The songs in the order they came.
+    """
+    songs = []
+    for told in _read(folder / MEMORY_FILE):
+        song = _recalled(folder, told, {choice.id: choice for choice in choices}, clock() - time.time())
+        if song is not None:
+            songs.append(song)
+    kept = {song.id for song in songs} | {MEMORY_FILE, _LOCK_FILE}
+    for path in folder.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return songs
+
+
+def _read(path: Path) -> list[_Song]:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            return []
+        return _Memory.model_validate_json(path.read_bytes()).songs
+    except (OSError, ValidationError):
+        return []
+
+
+def _recalled(folder: Path, told: _Song, choices: dict[str, Choice], offset_s: float) -> Song | None:
+    path = folder / told.id / told.file
+    try:
+        with AudioReader(path) as reader:
+            info = reader.info
+    except InputError:
+        return None
+    song = Song(told.id, told.visitor, told.name, path, info, told.length_samples, told.seen + offset_s)
+    for one in told.works:
+        place = path.parent / one.folder
+        if one.choice not in choices or one.state == "cancelled":
+            continue
+        lanes = {
+            lane.name: Lane(lane.name, place / lane.file if lane.file else None, place / lane.played, place / lane.view)
+            for lane in one.lanes
+        }
+        files = [file for lane in lanes.values() for file in (lane.file, lane.played, lane.view) if file is not None]
+        if one.state == "done" and not (files and all(file.is_file() for file in files)):
+            continue
+        work = Work(one.id, choices[one.choice], place, "queued" if one.state == "working" else one.state)
+        work.seconds, work.error, work.warnings = one.seconds, one.error, tuple(one.warnings)
+        work.lanes, work.length_samples, work.gain = lanes, one.length_samples, one.gain
+        work.share = float(work.state == "done")
+        song.works[work.id] = work
+    kept = {path.name} | {work.folder.name for work in song.works.values() if work.state == "done"}
+    for left in path.parent.iterdir():
+        if left.name not in kept:
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() and not left.is_symlink() else left.unlink()
+    return song

@@ -1,0 +1,151 @@
+"""What is still there when a studio starts again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from polyres.core.errors import ConfigError
+from polyres.studio.desk import Desk
+from polyres.studio.memory import MEMORY_FILE
+from polyres.studio.options import StudioOptions
+from tests.studio.studios import QuickEngine, song
+from tests.studio.test_desk import VISITOR, over, put
+
+
+def opened(folder: Path, engine: QuickEngine | None = None, **options: float) -> Desk:
+    return Desk(engine or QuickEngine(), StudioOptions(folder=folder, **options))  # type: ignore[arg-type]
+
+
+def test_songs_results_and_waiting_jobs_survive_a_restart(tmp_path: Path) -> None:
+    folder, engine = tmp_path / "studio", QuickEngine()
+    desk = opened(folder, engine)
+    song_id = put(desk, song(tmp_path / "a.wav", 0.2), "Lied 歌.wav")
+    finished = over(desk.ask(song_id, "separate:sides"))
+    engine.go_on.clear()
+    working = desk.ask(song_id, "separate:halves")
+    assert engine.started.wait(10)
+    waiting = desk.ask(song_id, "reconstruct:echo")
+    before = desk.told(desk.song(song_id))
+    desk.close()
+
+    desk = opened(folder)
+    (found,) = desk.songs(VISITOR)
+    assert (found.id, found.name) == (song_id, "Lied 歌.wav")
+    for work in (working, waiting):
+        assert over(desk.work(work.id)[1]).state == "done"
+    after = desk.told(found)
+    assert after["works"][0] == before["works"][0]
+    assert desk.finished(finished.id)[1].lanes["low"].file.is_file()  # type: ignore[union-attr]
+    assert [work["state"] for work in after["works"]] == ["done"] * 3
+    desk.close()
+
+
+def test_another_studio_does_not_take_the_folder(tmp_path: Path) -> None:
+    desk = opened(tmp_path / "studio")
+    with pytest.raises(ConfigError, match=r"another studio uses .*studio; end it, or choose another --folder"):
+        opened(tmp_path / "studio")
+    desk.close()
+    opened(tmp_path / "studio").close()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot use the folder .*file"):
+        opened(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "",
+        lambda text: text[:-40],
+        lambda text: text.replace('"format":', '"form":'),
+        lambda text: text.replace("song.wav", "../../secret.wav"),
+        lambda text: text.replace('"state": "done"', '"state": "won"'),
+        lambda text: "[" * 100_000,
+    ],
+)
+def test_a_damaged_memory_counts_as_none(tmp_path: Path, change) -> None:  # type: ignore[no-untyped-def]
+    secret = song(tmp_path / "secret.wav", 0.1)
+    folder = tmp_path / "studio"
+    desk = opened(folder)
+    over(desk.ask(put(desk, song(tmp_path / "a.wav", 0.1)), "separate:sides"))
+    desk.close()
+    memory = folder / MEMORY_FILE
+    text = memory.read_text(encoding="utf-8")
+    changed = change(text)
+    assert changed != text
+    memory.write_text(changed, encoding="utf-8")
+    desk = opened(folder)
+    assert desk.songs(VISITOR) == []
+    assert not [path for path in folder.iterdir() if path.is_dir()]
+    desk.close()
+    assert secret.is_file()
+
+
+def test_results_whose_files_are_gone_and_jobs_not_offered_any_more_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "studio"
+    desk = opened(folder)
+    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
+    gone, kept = (over(desk.ask(song_id, choice)) for choice in ("separate:sides", "separate:halves"))
+    lost = put(desk, song(tmp_path / "b.wav", 0.1))
+    desk.close()
+    shutil.rmtree(gone.folder)
+    (folder / lost / "song.wav").unlink()
+    (folder / song_id / "left over").mkdir()
+    desk = opened(folder)
+    (found,) = desk.songs(VISITOR)
+    assert list(found.works) == [kept.id]
+    assert sorted(path.name for path in (folder / song_id).iterdir()) == sorted(["song.wav", kept.folder.name])
+    desk.close()
+
+    class Fewer(QuickEngine):
+        choices = ()  # type: ignore[assignment]
+
+    desk = opened(folder, Fewer())
+    assert desk.songs(VISITOR)[0].works == {}
+    desk.close()
+
+
+def test_songs_that_nobody_used_are_removed_at_the_next_start(tmp_path: Path) -> None:
+    folder = tmp_path / "studio"
+    desk = opened(folder)
+    put(desk, song(tmp_path / "a.wav", 0.1))
+    desk.close()
+    values = json.loads((folder / MEMORY_FILE).read_text(encoding="utf-8"))
+    values["songs"][0]["seen"] = time.time() - 7 * 3600
+    (folder / MEMORY_FILE).write_text(json.dumps(values), encoding="utf-8")
+    opened(folder, keep_hours=8).close()
+    assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
+    opened(folder, keep_hours=6).close()
+    assert [path for path in folder.iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no hard kill on this system")
+def test_a_killed_studio_loses_nothing_that_was_finished(tmp_path: Path) -> None:
+    folder, source = tmp_path / "studio", song(tmp_path / "a.wav", 0.1)
+    code = (
+        "import sys, time; from pathlib import Path; from tests.studio.test_memory import *\n"
+        "desk = opened(Path(sys.argv[1])); id = put(desk, Path(sys.argv[2]))\n"
+        "over(desk.ask(id, 'separate:sides')); desk.engine.go_on.clear(); desk.ask(id, 'separate:halves')\n"
+        "time.sleep(0.2); print('ready', flush=True); time.sleep(60)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder), str(source)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    desk = opened(folder)
+    (found,) = desk.songs(VISITOR)
+    assert [over(work).state for work in found.works.values()] == ["done", "done"]
+    desk.close()
