@@ -248,5 +248,5 @@ def _keep(rows: list[ScoreRow], sources: tuple[str, ...], out: Path, view: View,
     if parquet:
         write_parquet(rows, out / PARQUET_FILE)
     if view.as_json:
-        text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
     typer.echo(text, nl=False)

@@ -99,7 +99,7 @@ def new(
         "training_pages": len(study.training),
     }
     if as_json:
-        typer.echo(json.dumps(facts, ensure_ascii=False))
+        typer.echo(json.dumps(facts))
         return
     typer.echo(f"{folder}: {study.kind}, {len(study.pages)} pages of {len(study.conditions)} conditions")
     typer.echo(f"next: polyres listen serve {folder}")
@@ -193,7 +193,7 @@ def analyse(
     analysis = run(loaded, _ratings(study, ratings), rows, seed=seed, resamples=resamples)
     paths = write_report(analysis, out or study / REPORT_FOLDER, figures)
     if as_json:
-        typer.echo(json.dumps(analysis.to_dict(), ensure_ascii=False))
+        typer.echo(json.dumps(analysis.to_dict()))
         return
     _print_short(loaded, analysis)
     typer.echo(f"\n{paths[1]}")

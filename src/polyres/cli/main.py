@@ -33,6 +33,7 @@ from polyres.cli import (
     train,
 )
 from polyres.cli.examples import examples
+from polyres.cli.streams import prepare_streams
 from polyres.core.cpu import tune_cpu
 from polyres.core.errors import PolyresError
 from polyres.core.plugins import PLUGINS_VARIABLE, use_plugin
@@ -127,6 +128,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if "torch" not in sys.modules:
         tune_cpu()
+    lost = prepare_streams()
+    status = _run(arguments)
+    if (error := lost()) is not None:
+        return status or _report(f"a part of the output could not be printed ({error.strerror}); print it elsewhere", 2)
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run the command and return its status; errors are one line."""
     try:
         status = build_app()(arguments, prog_name="polyres", standalone_mode=False)
     except PolyresError as error:

@@ -60,7 +60,7 @@ def paper(
     if as_json:
         files = [path.relative_to(out).as_posix() for path in made.files]
         values = {"files": files, "notes": made.notes, "claims": [one.to_dict() for one in made.claims]}
-        typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(values, indent=2))
         return
     for note in made.notes:
         typer.echo(f"note: {note}", err=True)

@@ -47,7 +47,8 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
         OutputError: when it cannot be written.
     """
     target = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    # Names that are no UTF-8 are written as JSON would escape them.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     try:
         with replaced_atomically(target) as temporary:
             temporary.write_bytes(data)
