@@ -10,20 +10,29 @@ import pytest
 import soundfile
 import torch
 
-from polyres.cli.audio_jobs import DONE_FILE, FileJob, audio_files, file_job, file_mark, run_files, write_sound
+from polyres.cli.audio_jobs import (
+    DONE_FILE,
+    FileJob,
+    audio_files,
+    file_job,
+    file_mark,
+    find_files,
+    run_files,
+    write_sound,
+)
 from polyres.core.errors import InputError, OutputError, WeightsError
 from polyres.inference import work_folder as work_folder_module
-from polyres.inference.plan import AUDIO_ENDINGS
+from polyres.inference.search import AUDIO_ENDINGS
 
 
 def test_folders_hold_what_any_other_command_would_find_there(tmp_path: Path) -> None:
-    names = [f"x{ending}" for ending in sorted(AUDIO_ENDINGS)]
+    names = [f"x.{ending}" for ending in sorted(AUDIO_ENDINGS)]
     for name in (*names, "cover.jpg", ".hidden.wav", "out/done.wav", "deep/er/song.WAV"):
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
-    found = audio_files([tmp_path / "in", tmp_path / "in" / "x.wav"], tmp_path / "in" / "out")
-    assert sorted(path.relative_to(tmp_path / "in").as_posix() for path in found) == sorted(
+    found = find_files([tmp_path / "in", tmp_path / "in" / "x.wav"], tmp_path / "in" / "out")
+    assert sorted(path.relative_to(tmp_path / "in").as_posix() for path, _ in found) == sorted(
         [*names, "deep/er/song.WAV"]
     )
 
@@ -33,8 +42,8 @@ def test_what_is_missing_or_empty_is_told(tmp_path: Path) -> None:
         audio_files([tmp_path / "nowhere.wav"])
     with pytest.raises(InputError, match="no audio files in this folder"):
         audio_files([tmp_path])
-    with pytest.raises(InputError, match=r"gone\.wav cannot be read \(No such file"):
-        file_job(tmp_path / "gone.wav", None, [])
+    job = file_job((tmp_path / "gone.wav", None), None, [])
+    assert str(job.error).startswith(f"{tmp_path / 'gone.wav'} cannot be read (No such file")
     with pytest.raises(WeightsError, match=r"cannot read .*none\.safetensors \(No such file"):
         file_mark(tmp_path / "none.safetensors")
 
@@ -51,7 +60,7 @@ def make_two(job: FileJob, folder: Path | None, report: object) -> dict[str, obj
 def jobs_of(tmp_path: Path, *names: str, settings: object = 1) -> list[FileJob]:
     for name in names:
         (tmp_path / name).write_text(name)
-    return [file_job(tmp_path / name, tmp_path / "o" / Path(name).stem, settings) for name in names]
+    return [file_job((tmp_path / name, None), tmp_path / "o" / Path(name).stem, settings) for name in names]
 
 
 def test_a_bad_file_stops_no_other_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,6 +70,20 @@ def test_a_bad_file_stops_no_other_and_leaves_nothing(tmp_path: Path, capsys: py
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["good"]
     samples, _ = soundfile.read(tmp_path / "o" / "good" / "a.wav")
     np.testing.assert_array_equal(samples, 0.5)
+
+
+def test_a_file_that_is_missing_or_goes_away_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (good,) = jobs_of(tmp_path, "good.wav")
+    found = find_files([tmp_path / "gone.wav", tmp_path / "good.wav"])
+    missing = file_job(found[0], tmp_path / "o" / "1", 1)
+
+    def vanish(job: FileJob, folder: Path | None, report: object) -> dict[str, object]:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    assert run_files([missing, good], make_two, overwrite=False) == [(good, {"rows": [8]})]
+    assert capsys.readouterr().err == f"error: {tmp_path / 'gone.wav'} does not exist; check the path\n"
+    assert run_files([FileJob(good.input, None, "x")], vanish, overwrite=False) == []
+    assert "good.wav cannot be read (No such file or directory); check its name" in capsys.readouterr().err
 
 
 def test_finished_files_are_read_and_others_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,12 +84,19 @@ def test_a_tree_with_bad_files_among_good_ones(here: Path, weights: Path, capsys
     song(here / "music" / "B" / "two.flac", channels=1, rate_hz=8000)
     (here / "music" / "B" / "bad.mp3").write_text("words")
     (here / "music" / "cover.jpg").write_text("a picture")
+    (here / "music" / "self.wav").symlink_to("self.wav")
     assert separate(weights, "music", "gone.wav", "--out", "x", "--format", "flac", "--json") == 2
     out, err = capsys.readouterr()
     summary = json.loads(out)
     assert (summary["model"], summary["device"], summary["precision"]) == ("tiny", "cpu", "fp32")
     status = {Path(track["input"]).name: track["status"] for track in summary["tracks"]}
-    assert status == {"one.wav": "done", "bad.mp3": "failed", "two.flac": "done", "gone.wav": "failed"}
+    assert status == {
+        "one.wav": "done",
+        "bad.mp3": "failed",
+        "two.flac": "done",
+        "gone.wav": "failed",
+        "self.wav": "failed",
+    }
     for track in summary["tracks"]:
         assert set(track) == {
             *("model", "input", "status", "skipped", "folder", "stems", "seconds", "audio_seconds"),
@@ -98,9 +105,11 @@ def test_a_tree_with_bad_files_among_good_ones(here: Path, weights: Path, capsys
         assert (track["error"] is not None) == (track["status"] == "failed")
         assert all(Path(path).is_file() for path in track["stems"].values())
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 2
-    assert errors[0].startswith("error: music/B/bad.mp3")
-    assert errors[1] == "error: gone.wav does not exist; check the path"
+    assert len(errors) == 3
+    assert errors[0].startswith("error: music/self.wav cannot be read (Too many levels of symbolic links)")
+    assert errors[1].startswith("error: music/B/bad.mp3")
+    assert "note: music: left out 1 without sound (cover.jpg)\n" in err
+    assert errors[2] == "error: gone.wav does not exist; check the path"
     assert soundfile.info(here / "x/tiny/B/two/bass.flac").samplerate == 8000
     assert sorted(path.name for path in (here / "x" / "tiny").iterdir()) == ["B", "one"]
 

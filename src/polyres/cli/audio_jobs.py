@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from polyres.core.errors import InputError, OutputError, PolyresError, WeightsError
+from polyres.core.errors import OutputError, PolyresError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 DONE_FILE = "done.json"
+FoundFile = tuple[Path, PolyresError | None]
 
 Facts = dict[str, Any]
 Make = Callable[["FileJob", Path | None, Callable[[float], None]], Facts]
@@ -32,55 +34,76 @@ class FileJob:
         input: the file.
         folder: of its results; None where none are kept.
         key: changes with anything that the results depend on.
+        error: what is already known to be wrong with the file.
     """
 
     input: Path
     folder: Path | None
     key: str
+    error: PolyresError | None = None
 
 
-def audio_files(given: Sequence[Path], out_dir: Path | None = None) -> list[Path]:
-    """Find the files that are meant, each once.
+def find_files(given: Sequence[Path], out_dir: Path | None = None) -> list[FoundFile]:
+    """Find the files that are meant, each once; what folders hold besides is told on stderr.
 
     Args:
         given: files, or folders whose audio files count.
         out_dir: folder of results, which is left out where it lies in one of them.
 
     Returns:
-        Files, those of a folder by name.
+        Files, those of a folder by name, and what is wrong with them.
+    """
+    from polyres.inference.search import find_audio
+
+    found = find_audio(given, out_dir, tell_note)
+    return [(path, what if isinstance(what, PolyresError) else None) for path, what in found]
+
+
+def tell_note(line: str) -> None:
+    """Print a line that is good to know on stderr."""
+    typer.echo(f"note: {line}", err=True)
+
+
+def audio_files(given: Sequence[Path]) -> list[Path]:
+    """Find the files that are meant where all of them are needed.
+
+    Args:
+        given: files, or folders whose audio files count.
+
+    Returns:
+        Files, each once, those of a folder by name.
 
     Raises:
         InputError: if one is not there or a folder has none.
     """
-    from polyres.inference.plan import find_audio
-
-    found: dict[Path, Path] = {}
-    for path, parts in find_audio(given, out_dir):
-        if isinstance(parts, PolyresError):
-            raise parts
-        found.setdefault(path.resolve(), path)
-    return list(found.values())
+    found = find_files(given)
+    for _, error in found:
+        if error is not None:
+            raise error
+    return [path for path, _ in found]
 
 
-def file_job(path: Path, folder: Path | None, settings: object) -> FileJob:
+def file_job(file: FoundFile, folder: Path | None, settings: object) -> FileJob:
     """Put a job together.
 
     Args:
-        path: the file.
+        file: as `find_files` gives it.
         folder: of its results; None where none are kept.
         settings: what else they depend on, as plain values.
 
     Returns:
-        The job.
-
-    Raises:
-        InputError: if the file cannot be looked at.
+        The job; with an error if the file cannot be looked at.
     """
+    from polyres.inference.search import unreadable
+
+    path, error = file
+    if error is not None:
+        return FileJob(path, folder, "", error)
     try:
         about = path.stat()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
-    text = json.dumps([settings, str(path.resolve()), about.st_size, about.st_mtime_ns], sort_keys=True)
+    except OSError as problem:
+        return FileJob(path, folder, "", unreadable(path, problem))
+    text = json.dumps([settings, os.path.realpath(path), about.st_size, about.st_mtime_ns], sort_keys=True)
     return FileJob(path, folder, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
@@ -118,6 +141,7 @@ def run_files(jobs: Sequence[FileJob], make: Make, overwrite: bool) -> list[tupl
         What is finished, in order; errors of the others are on stderr.
     """
     from polyres.cli.progress import Bars
+    from polyres.inference.batch import one_file
     from polyres.inference.plan import Job
 
     done = []
@@ -125,7 +149,8 @@ def run_files(jobs: Sequence[FileJob], make: Make, overwrite: bool) -> list[tupl
         for job in jobs:
             with bars.track(Job(job.input, job.folder or Path())) as progress:
                 try:
-                    done.append((job, _run_once(job, make, overwrite, progress)))
+                    with one_file(job.input):
+                        done.append((job, _run_once(job, make, overwrite, progress)))
                 except PolyresError as error:
                     typer.echo(f"error: {' '.join(str(error).splitlines())}", err=True)
     return done
@@ -137,6 +162,8 @@ def _run_once(job: FileJob, make: Make, overwrite: bool, progress: Callable[[flo
     from polyres.data.names import shown
     from polyres.inference.work_folder import publish_folder, work_folder
 
+    if job.error is not None:
+        raise job.error
     if job.folder is None:
         return make(job, None, progress)
     if (kept := _kept(job, job.folder, overwrite)) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyres.cli.audio_jobs import Facts, FileJob, audio_files, file_job, file_mark, run_files, write_sound
+from polyres.cli.audio_jobs import (
+    Facts,
+    FileJob,
+    FoundFile,
+    audio_files,
+    file_job,
+    file_mark,
+    find_files,
+    run_files,
+    write_sound,
+)
 from polyres.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -103,7 +114,7 @@ def enhance(
         check_matplotlib()
     if tune and strength is not None and "," not in strength:
         raise ConfigError(f"--tune sweeps strengths, but --strength is {strength}; give several with commas, or none")
-    files, others = audio_files(audio, out), audio_files(typical or [])
+    files, others = find_files(audio, out), audio_files(typical or [])
     strengths = _strengths(strength) if strength is not None else DEFAULT_STRENGTHS if tune else (1.0,)
     span_s = math.inf if whole else seconds
     networks = dict(_network(entry) for entry in network or [])
@@ -124,7 +135,7 @@ def _chain(codec: str, device: str, networks: Sequence[str], typical: Sequence[P
 
     loaded = load_codec(codec, device)
     weights = [[entry, file_mark(entry.partition("=")[2])] for entry in networks]
-    others = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in typical]
+    others = [[os.path.realpath(path), path.stat().st_size, path.stat().st_mtime_ns] for path in typical]
     return Chain(loaded.model), [loaded.name, loaded.fingerprint, loaded.model.config.to_dict(), weights, others]
 
 
@@ -164,12 +175,14 @@ def _report(plain: Sequence[Mapping[str, Any]], tune: bool, out: Path | None, as
     _show(rows, tune, out, as_json)
 
 
-def _jobs(files: Sequence[Path], out: Path | None, settings: Sequence[object]) -> list[FileJob]:
+def _jobs(files: Sequence[FoundFile], out: Path | None, settings: Sequence[object]) -> list[FileJob]:
     """Give every file a folder and a key."""
     from polyres.inference.names import folder_name
 
-    folders = [None if out is None else out / folder_name(f"{n:02d}_{path.stem}") for n, path in enumerate(files, 1)]
-    return [file_job(path, folder, settings) for path, folder in zip(files, folders, strict=True)]
+    folders = [
+        None if out is None else out / folder_name(f"{n:02d}_{path.stem}") for n, (path, _) in enumerate(files, 1)
+    ]
+    return [file_job(file, folder, settings) for file, folder in zip(files, folders, strict=True)]
 
 
 def _strengths(text: str) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyres.cli.audio_jobs import Facts, FileJob, audio_files, file_job, file_mark, run_files, write_sound
+from polyres.cli.audio_jobs import Facts, FileJob, FoundFile, file_job, file_mark, find_files, run_files, write_sound
 from polyres.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def ladder(
     if not audio:
         raise ConfigError("no audio to climb the ladder; name files or folders with audio")
     check_matplotlib()
-    files = [(path, False) for path in audio_files(audio, out)]
-    files += [(path, True) for path in audio_files([golden])] if golden is not None else []
+    files = [(file, False) for file in find_files(audio, out)]
+    files += [(file, True) for file in find_files([golden])] if golden is not None else []
     names = list(dict.fromkeys(rung)) if rung else RUNGS.names()
     for name in names:
         RUNGS.get(name)
@@ -124,14 +124,14 @@ def _distributions(climbing: _Climbing, done: Sequence[tuple[bool, Facts]]) -> D
     return Distributions(*found, *expected_std(climbing.shop.codec))
 
 
-def _jobs(climbing: _Climbing, files: Sequence[tuple[Path, bool]], out: Path) -> list[FileJob]:
+def _jobs(climbing: _Climbing, files: Sequence[tuple[FoundFile, bool]], out: Path) -> list[FileJob]:
     """Give every file a folder and a key."""
     from polyres.inference.names import folder_name
 
     jobs = []
-    for number, (path, golden) in enumerate(files, 1):
-        name = folder_name(f"{number:02d}_{path.stem}{'_golden' if golden else ''}")
-        jobs.append(file_job(path, out / "files" / name, [climbing.settings, golden, FORMAT]))
+    for number, (file, golden) in enumerate(files, 1):
+        name = folder_name(f"{number:02d}_{file[0].stem}{'_golden' if golden else ''}")
+        jobs.append(file_job(file, out / "files" / name, [climbing.settings, golden, FORMAT]))
     return jobs
 
 

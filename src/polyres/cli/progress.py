@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from polyres.data.names import shown
+
 if TYPE_CHECKING:
     from polyres.inference.plan import Job
 
@@ -50,7 +52,7 @@ class Bars:
     @contextmanager
     def track(self, job: Job) -> Iterator[Callable[[float], None]]:
         """Show a bar for one file; what it gives is called with the finished share."""
-        name = job.input.name
+        name = shown(job.input.name)
         label = escape(name if len(name) <= MAX_LABEL else name[: MAX_LABEL - 1] + "…")
         task = self._bars.add_task(label, total=1.0)
         done = 0.0

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from polyres.cli.audio_jobs import tell_note
+
 if TYPE_CHECKING:
     from polyres.inference.codec_track import Reconstruction
 
@@ -100,7 +102,7 @@ def reconstruct(
     given = {"synthesis": phase, "vocoder": vocoder, "post_filter": post_filter, "bandwidth": bandwidth}
     loaded = load_codec(codec, device, {key: value for key, value in given.items() if value is not None})
     chain = chain_of(loaded, enhance, strength)
-    jobs = plan_jobs(inputs, out, codec_label(loaded.name))
+    jobs = plan_jobs(inputs, out, codec_label(loaded.name), tell_note)
     results = []
     try:
         with Bars(len(jobs)) as bars:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from polyres.cli.audio_jobs import tell_note
+
 if TYPE_CHECKING:
     from polyres.inference.files import TrackResult
     from polyres.inference.load import LoadedSeparator
@@ -24,6 +26,8 @@ EPILOG = "\n\n".join(
         "polyres separate album/ --format flac --out stems — all audio below album/, the same tree below stems/",
         "polyres separate song.wav --two-stems vocals --mixture-consistent — vocals, and mixture minus vocals",
         "polyres separate *.wav --bit-depth float --json > result.json — samples as computed, results for programs",
+        "In folders every file with sound counts, whatever its ending; linked folders are followed once. What is left "
+        "out (files without sound, hidden files, finished stems) is told in one line.",
         "Stems have the rate, channels, length and level of the input. Where one would clip, all are turned down by "
         "the same gain. Finished tracks are skipped. A file that cannot be used is reported and the others go on; "
         "the exit status is then 2.",
@@ -116,7 +120,7 @@ def _run(
     from polyres.inference.batch import separate_jobs
     from polyres.inference.plan import plan_jobs
 
-    jobs = plan_jobs(inputs, out, separator.name)
+    jobs = plan_jobs(inputs, out, separator.name, tell_note)
     results = []
     with Bars(len(jobs)) as bars:
         for result in separate_jobs(separator, jobs, *options, bars):

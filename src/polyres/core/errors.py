@@ -13,6 +13,10 @@ class InputError(PolyresError):
     """Audio or a tensor that cannot be used."""
 
 
+class NoSoundError(InputError):
+    """A file that can be read and holds no audio stream, such as a film without sound."""
+
+
 class OutputError(PolyresError):
     """A result that cannot be written."""
 

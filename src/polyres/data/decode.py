@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from polyres.core.errors import InputError
+from polyres.core.errors import InputError, NoSoundError
 from polyres.data import headers
 from polyres.data.blocks import skip_samples, trim_excess
 from polyres.data.names import shown
@@ -180,7 +180,7 @@ class LibavDecoder:
         """Return the wanted audio stream, with one thread so that equal files give equal bits."""
         streams = container.streams.audio
         if not streams:
-            raise InputError(f"{shown(self.path)} has no audio stream; give a file with sound")
+            raise NoSoundError(f"{shown(self.path)} has no audio stream; give a file with sound")
         if not 0 <= self.stream_index < len(streams):
             raise InputError(
                 f"{shown(self.path)} has no audio stream {self.stream_index}; it has 0 to {len(streams) - 1}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from polyres.core.errors import ConfigError, PolyresError
-from polyres.inference.batch import Watch
+from polyres.inference.batch import Watch, one_file
 from polyres.inference.codec import LoadedCodec
 from polyres.inference.codec_averages import mel_averages
 from polyres.inference.codec_stream import measure
@@ -73,9 +73,10 @@ def reconstruct_jobs(
     for job in jobs:
         with watch.track(job) as progress:
             try:
-                if chain.informed and job.error is None:
-                    _tell_target(chain, FileSource(job.input))
-                result = reconstruct_track(chain, job, output, plots, progress)
+                with one_file(job.input):
+                    if chain.informed and job.error is None:
+                        _tell_target(chain, FileSource(job.input))
+                    result = reconstruct_track(chain, job, output, plots, progress)
             except PolyresError as error:
                 result = Reconstruction(job.input, "failed", error=str(error))
         yield result

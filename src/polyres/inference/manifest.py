@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ class InputId:
     def of(cls, path: Path) -> InputId:
         """Look at a file that exists."""
         stat = path.stat()
-        return cls(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+        return cls(os.path.realpath(path), stat.st_size, stat.st_mtime_ns)
 
     def same_content(self, other: InputId) -> bool:
         """Whether both are most likely the same recording, moved or not."""
