@@ -16,7 +16,7 @@ from polyres.analysis.fusion_figures import check_matplotlib, correlation_figure
 from polyres.analysis.fusion_run import FusionSubject, load_fusion_subject
 from polyres.analysis.fusion_text import markdown, report_tables
 from polyres.core.errors import OutputError
-from polyres.models.separator import Separator
+from polyres.models.separator import Separator, SeparatorConfig
 from polyres.models.weights import save_separator
 from tests.analysis.runs import small, tables, write_run, write_tracks
 
@@ -133,6 +133,20 @@ def test_bands_average_to_the_weights(tmp_path: Path) -> None:
     output = report_of(small({"output.kind": "band_weights", "output.bands_hz": BANDS_HZ}), tmp_path).stages[1]
     assert output.bands_hz == BANDS_HZ
     torch.testing.assert_close(torch.tensor(output.bands).mean(dim=0), torch.tensor(output.tables["saved"].weights))
+
+
+def test_bands_of_the_bottleneck_are_those_of_the_body(tmp_path: Path) -> None:
+    body = {"body.kind": "band_split", "body.blocks": 1, "body.bands": [[2, 1000.0], [1, 1000.0], [1, 9000.0]]}
+    model = small({**body, "body.frame_hop": 256, "body.time_mixing": "conv", "bottleneck.kind": "band_weights"})
+    report = report_of(model, tmp_path)
+    stage = report.stages[0]
+    assert stage.bands_hz == (1000.0, 2000.0, 3000.0)
+    torch.testing.assert_close(torch.tensor(stage.bands).mean(dim=0), torch.tensor(stage.tables["saved"].weights))
+    table = next(table for table in report_tables(report) if table.title.startswith("bottleneck: weights per band"))
+    assert [row[:2] for row in table.rows] == [
+        ("all sources", band) for band in ("0–1000", "1000–2000", "2000–3000", "3000–…")
+    ]
+    assert SeparatorConfig(n_fft=(2048,)).plan().edges_hz() == (5512.5, 11025.0, 16537.5)
 
 
 def test_effects_stand_beside_every_weight(report: FusionReport) -> None:

@@ -26,7 +26,7 @@ TABLE = {
     "dnf": (FIVE, 4, None, 24, False, "weights", "none", "unet"),
     "mrx": ((1024, 2048, 8192), 4, 256, 24, False, "mean", "none", "sum"),
     "band_split": ((2048, 4096), 2, None, 64, False, "band_weights", "none", "source_weights"),
-    "tfc_tdf": ((2048, 4096), 2, None, 16, False, "weights", "none", "source_weights"),
+    "tfc_tdf": ((2048, 4096), 2, None, 18, False, "weights", "none", "source_weights"),
 }
 BODIES = {"band_split": ("band_split", "mask"), "tfc_tdf": ("tfc_tdf", "mask")}
 names = pytest.mark.parametrize("name", VARIANTS)

@@ -13,6 +13,7 @@ from torch import Tensor
 from polyres.analysis.fusion_data import DataReport
 from polyres.analysis.fusion_run import AVERAGE_PREFIX, BEST, ONLY, RAW, FusionSubject
 from polyres.analysis.fusion_weights import WeightSummary, summarise
+from polyres.nn.bottleneck_fusion import BottleneckBandWeights
 from polyres.nn.fusion import Fusion
 from polyres.nn.fusion_nets import BandWeights
 
@@ -175,7 +176,8 @@ def _stage(subject: FusionSubject, name: str, tables: dict[str, Tensor]) -> Stag
             change = (weights - raw).abs()
             differences.append(Difference(average, float(change.max()), float(change.mean())))
     with torch.no_grad():
-        bands = fusion.band_weights().tolist() if isinstance(fusion, BandWeights) else None
+        bands = fusion.band_weights().tolist() if isinstance(fusion, BandWeights | BottleneckBandWeights) else None
+    edges_hz = config.plan().edges_hz() if name == "bottleneck" else settings.bands_hz
     return Stage(
         name=name,
         kind=settings.kind,
@@ -184,7 +186,7 @@ def _stage(subject: FusionSubject, name: str, tables: dict[str, Tensor]) -> Stag
         tables={label: summarise(weights) for label, weights in tables.items()},
         differences=differences,
         bands=bands,
-        bands_hz=settings.bands_hz if bands is not None else (),
+        bands_hz=edges_hz if bands is not None else (),
     )
 
 

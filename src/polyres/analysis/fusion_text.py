@@ -128,7 +128,8 @@ def _bands_table(report: FusionReport, stage: Stage, bands: list[list[list[float
     edges = ["0", *(f"{edge:g}" for edge in stage.bands_hz), "…"]
     header = ("source", "band, Hz", *(f"{n_fft} %" for n_fft in report.n_fft))
     table = Table(f"{stage.name}: weights per band ({report.chosen})", header, text_columns=2)
-    for s, source in enumerate(report.sources):
+    whole = [[value for weights in bands for value in weights[s]] for s in range(len(report.sources))]
+    for source, s in source_rows(report, whole):
         for band, weights in enumerate(bands):
             cells = [_percent(value, 2) for value in weights[s]]
             table.rows.append((source, f"{edges[band]}–{edges[band + 1]}", *cells))

@@ -62,8 +62,8 @@ VARIANTS: dict[str, SeparatorConfig] = {
     "dn": _row(FIVE, True, "linear", "unet"),
     "dnf": _row(FIVE, False, "none", "unet"),
     "mrx": _row((1024, 2048, 8192), False, "none", "sum", "mean", hop_length=256),
-    "band_split": _masked(BodyConfig(kind="band_split"), 64, "band_weights"),
-    "tfc_tdf": _masked(BodyConfig(kind="tfc_tdf", blocks=1), 16, "weights"),
+    "band_split": _masked(BodyConfig(kind="band_split", blocks=5), 64, "band_weights"),
+    "tfc_tdf": _masked(BodyConfig(kind="tfc_tdf", blocks=1), 18, "weights"),
 }
 
 

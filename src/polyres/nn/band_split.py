@@ -233,6 +233,10 @@ class BandSplitBody(Body):
         """Number of bands K."""
         return len(band_edges_hz(self.config.bands, self.shape.sample_rate_hz))
 
+    def edges_hz(self) -> tuple[float, ...]:
+        """Edges between the bands."""
+        return tuple(band_edges_hz(self.config.bands, self.shape.sample_rate_hz)[1:])
+
     def frames(self, index: int, length_samples: int) -> int:
         """Frames of the common grid."""
         return frame_count(length_samples, self.config.frame_hop)

@@ -115,6 +115,11 @@ class Body(ABC):
     def bins(self, index: int) -> int:
         """Cells along frequency of the bottleneck features of a resolution."""
 
+    def edges_hz(self) -> tuple[float, ...]:
+        """Edges between the cells along frequency of the shared bottleneck."""
+        count = self.bins(self.reference)
+        return tuple(self.shape.sample_rate_hz / 2 * cell / count for cell in range(1, count))
+
     @abstractmethod
     def frames(self, index: int, length_samples: int) -> int:
         """Cells along time of the bottleneck features of a resolution."""
