@@ -28,5 +28,10 @@ def test_a_model_is_labelled_by_its_name_or_file(tmp_path: Path) -> None:
     assert model_label(str(run / "best.safetensors")) == "run7"
     (tmp_path / "linked").symlink_to(run)
     assert model_label(str(tmp_path / "linked" / "")) == "linked"
+    for arm in ("base", "nn"):
+        (tmp_path / arm / "seed42").mkdir(parents=True)
+        (tmp_path / arm / "seed42" / "best.safetensors").touch()
+        assert model_label(str(tmp_path / arm / "seed42")) == f"{arm}-seed42"
+        assert model_label(str(tmp_path / arm / "seed42" / "best.safetensors")) == f"{arm}-seed42"
     assert model_label("default") == "polyres-small"
     assert model_label("someone/model") == "someone_model"

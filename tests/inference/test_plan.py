@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from polyres.core.errors import InputError
-from polyres.inference.manifest import MANIFEST_NAME, InputId, Manifest, manifest_text
-from polyres.inference.plan import plan_jobs
+from polyres.inference.manifest import MANIFEST_NAME, InputId, Manifest, StemRecord, manifest_text
+from polyres.inference.plan import model_folder, plan_jobs
 
 
 def make(root: Path, *names: str) -> list[Path]:
@@ -86,6 +86,28 @@ def test_what_is_missing_is_reported_and_the_rest_goes_on(tmp_path: Path) -> Non
     assert str(jobs[0].error) == f"{tmp_path / 'gone.wav'} does not exist; check the path"
     assert "empty: no audio files in this folder; name a file or another folder" in str(jobs[1].error)
     assert jobs[2].folder == tmp_path / "out" / "m" / "a"
+
+
+def test_models_of_one_name_and_other_weights_keep_apart(tmp_path: Path) -> None:
+    (song,) = make(tmp_path, "a.wav")
+    notes: list[str] = []
+
+    def separated(weights_id: str, overwrite: bool = False) -> str:
+        label = model_folder(tmp_path / "out", "m", weights_id, overwrite, notes.append)
+        (job,) = plan_jobs([song], tmp_path / "out", label)
+        record = StemRecord("bass", {"weights": weights_id}, 1.0)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        (job.folder / MANIFEST_NAME).write_text(manifest_text(Manifest(InputId.of(song), {"bass.wav": record}), {}))
+        return job.folder.relative_to(tmp_path / "out").as_posix()
+
+    first, second = "1" * 16, "2" * 16
+    assert separated(first) == separated(first) == "m/a"
+    assert notes == []
+    assert separated(second) == "m-22222222/a"
+    assert notes == [f"{tmp_path / 'out' / 'm'} holds stems of other weights; these go to m-22222222 beside it"]
+    assert [separated(one) for one in (first, second)] == ["m/a", "m-22222222/a"]
+    assert separated("3" * 16, overwrite=True) == "m/a"
+    assert separated("3" * 16) == "m/a"
 
 
 def test_names_cannot_leave_the_output_folder(tmp_path: Path) -> None:

@@ -118,9 +118,10 @@ def _run(
 ) -> list[TrackResult]:
     from polyres.cli.progress import Bars
     from polyres.inference.batch import separate_jobs
-    from polyres.inference.plan import plan_jobs
+    from polyres.inference.plan import model_folder, plan_jobs
 
-    jobs = plan_jobs(inputs, out, separator.name, tell_note)
+    folder = model_folder(out, separator.name, separator.weights_id, options[1].overwrite, tell_note)
+    jobs = plan_jobs(inputs, out, folder, tell_note)
     results = []
     with Bars(len(jobs)) as bars:
         for result in separate_jobs(separator, jobs, *options, bars):

@@ -12,7 +12,7 @@ from polyres.inference.codec import LoadedCodec
 from polyres.inference.codec_averages import mel_averages
 from polyres.inference.codec_stream import measure
 from polyres.inference.codec_track import Chain, Reconstruction, reconstruct_track
-from polyres.inference.names import folder_name
+from polyres.inference.names import run_label
 from polyres.inference.options import OutputOptions
 from polyres.inference.plan import Job
 from polyres.inference.sources import BlockSource, FileSource
@@ -22,7 +22,7 @@ from polyres.nn.enhance import ENHANCERS
 
 def codec_label(name: str) -> str:
     """Folder name for the results of a codec: its name, or the last part of its path."""
-    return folder_name(Path(name).name)
+    return run_label(Path(name))
 
 
 def chain_of(codec: LoadedCodec, enhancer: str | None, strength: float = 1.0) -> Chain:

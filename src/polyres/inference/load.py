@@ -19,7 +19,7 @@ from polyres.inference.ensemble import Ensemble, Member
 from polyres.inference.files import TrackResult, separate_track
 from polyres.inference.names import model_label
 from polyres.inference.options import OutputOptions, SeparateOptions
-from polyres.inference.plan import Job, plan_jobs
+from polyres.inference.plan import Job, model_folder, plan_jobs
 from polyres.inference.sources import MemorySource, Wave
 from polyres.inference.stems import plan_stems
 from polyres.inference.subset import Subset
@@ -140,8 +140,10 @@ class LoadedSeparator:
             OutputError: when the result cannot be written.
             UnknownNameError: for a stem the model does not have.
         """
-        job = plan_jobs([Path(path)], Path(out_dir), self.name)[0]
-        return self.run(job, options or SeparateOptions(), output or OutputOptions(), progress)
+        chosen = output or OutputOptions()
+        folder = model_folder(Path(out_dir), self.name, self.weights_id, chosen.overwrite)
+        job = plan_jobs([Path(path)], Path(out_dir), folder)[0]
+        return self.run(job, options or SeparateOptions(), chosen, progress)
 
     def listening(self, n_fft: Collection[int]) -> LoadedSeparator:
         """Return this separator with only some of its resolutions switched on; the weights are shared.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from polyres.core.errors import PolyresError
-from polyres.inference.manifest import InputId, read_manifest
+from polyres.data.names import shown
+from polyres.inference.manifest import MANIFEST_NAME, InputId, read_manifest
 from polyres.inference.names import folder_name
 from polyres.inference.search import Note, find_audio, unreadable
 
@@ -26,6 +28,40 @@ class Job:
     input: Path
     folder: Path
     error: PolyresError | None = None
+
+
+def model_folder(out_dir: Path, label: str, weights_id: str, overwrite: bool = False, note: Note | None = None) -> str:
+    """Name the folder of a model's results so that those of other weights with the same name stay apart.
+
+    Args:
+        out_dir: folder of all results.
+        label: name of the model.
+        weights_id: changes with any weight.
+        overwrite: results of other weights may be replaced.
+        note: called with a line if the label is taken.
+
+    Returns:
+        The label; with the first digits of `weights_id` behind it where its folder holds results of other weights.
+    """
+    own = f"{label}-{weights_id[:8]}"
+    if (out_dir / folder_name(own)).is_dir():
+        return own
+    if overwrite or _weights_in(out_dir / folder_name(label)) in (None, weights_id):
+        return label
+    if note is not None:
+        note(f"{shown(out_dir / folder_name(label))} holds stems of other weights; these go to {own} beside it")
+    return own
+
+
+def _weights_in(folder: Path) -> str | None:
+    """Return whose results lie in the folder of a model, by the first that says so."""
+    for name, folders, files in os.walk(folder):
+        folders.sort()
+        manifest = read_manifest(Path(name)) if MANIFEST_NAME in files else None
+        found = [record.settings.get("weights") for record in (manifest.files.values() if manifest else ())]
+        if found:
+            return str(found[-1])
+    return None
 
 
 def plan_jobs(inputs: Sequence[Path], out_dir: Path, model_name: str, note: Note | None = None) -> list[Job]:
