@@ -53,10 +53,11 @@ def ensemble_of(
     weights: Sequence[Sequence[float]] | None = None,
     sample_rate_hz: int = 44100,
     audio_channels: int = 2,
+    sources: tuple[str, ...] = SOURCES,
 ) -> Ensemble:
-    used = weights if weights is not None else [[1.0] * len(SOURCES)] * len(models)
+    used = weights if weights is not None else [[1.0] * len(sources)] * len(models)
     members = tuple(Member(model, model.segment_samples, tuple(one)) for model, one in zip(models, used, strict=True))
-    return Ensemble(members, SOURCES, sample_rate_hz, audio_channels, torch.device("cpu"), "fp32")
+    return Ensemble(members, sources, sample_rate_hz, audio_channels, torch.device("cpu"), "fp32")
 
 
 def noise(channels: int, length: int, seed: int = 0) -> Tensor:

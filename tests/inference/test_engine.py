@@ -78,8 +78,44 @@ def test_the_level_is_taken_out_and_put_back(fakes: ModuleType) -> None:
     wave = fakes.noise(2, 3000)
     quiet, loud = separated(ensemble, 0.01 * wave, 44100), separated(ensemble, wave, 44100)
     torch.testing.assert_close(quiet, 0.01 * loud, rtol=1e-3, atol=1e-6)
-    shifted = separated(ensemble, wave + 0.5, 44100)
-    torch.testing.assert_close(shifted, loud + 0.5, rtol=1e-4, atol=1e-5)
+    shifted = separated(ensemble, wave + 0.5, 44100, offset="every")
+    once = separated(ensemble, wave + 0.5, 44100)
+    mean = wave.mean()
+    torch.testing.assert_close(shifted, separated(ensemble, wave, 44100, offset="every") + 0.5, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(once[[0, 1, 3]], shifted[[0, 1, 3]] - 0.5 - mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(once[2], shifted[2], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("sources", "carrier"),
+    [
+        (("drums", "bass", "other", "vocals"), "other"),
+        (("drums", "bass", "other", "vocals", "guitar", "piano"), "other"),
+        (("vocals", "accompaniment"), "accompaniment"),
+        (("residual", "vocals"), "residual"),
+    ],
+)
+@pytest.mark.parametrize("choice", ["all", "two", "two_consistent", "consistent", "shifts"])
+def test_an_offset_goes_into_the_stems_once(
+    fakes: ModuleType, sources: tuple[str, ...], carrier: str, choice: str
+) -> None:
+    gains = [1 / len(sources)] * len(sources)
+    ensemble = fakes.ensemble_of(fakes.GainModel(gains), sources=sources)
+    wave = fakes.noise(3, 4000) + torch.tensor([[0.05], [0.05], [-0.02]])
+    options: dict[str, Any] = {
+        "all": {},
+        "two": {"two_stems": "vocals"},
+        "two_consistent": {"two_stems": "vocals", "mixture_consistent": True},
+        "consistent": {"mixture_consistent": True},
+        "shifts": {"shifts": 2},
+    }[choice]
+    out = separated(ensemble, wave, 44100, **options)
+    torch.testing.assert_close(out.sum(0), wave, rtol=0, atol=1e-5)
+    vocals = out[0] if choice.startswith("two") else out[sources.index("vocals")]
+    assert float(vocals[:2].mean().abs()) < 1e-6
+    if choice == "all":
+        (alone,) = separated(ensemble, wave, 44100, stems=(carrier,))
+        torch.testing.assert_close(alone, out[sources.index(carrier)], rtol=0, atol=0)
 
 
 def test_channels_are_separated_in_pairs_and_the_last_alone(fakes: ModuleType) -> None:

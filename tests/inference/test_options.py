@@ -24,6 +24,7 @@ from polyres.inference.options import BIT_DEPTHS, OutputOptions, SeparateOptions
         ({"overlap": float("nan")}, "overlap nan is not possible"),
         ({"batch": 0}, "batch 0 is not possible; choose 1 or more segments"),
         ({"block_samples": 0}, "block_samples 0 is not possible; choose 1 or more"),
+        ({"offset": "twice"}, "offset 'twice' is unknown; choose 'once' or 'every'"),
     ],
 )
 def test_a_wrong_choice_is_refused(wrong: dict[str, Any], message: str) -> None:

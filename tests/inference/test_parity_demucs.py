@@ -13,6 +13,7 @@ from torch import Tensor
 
 import polyres
 from polyres.inference.load import LoadedSeparator
+from polyres.inference.options import SeparateOptions
 from polyres.models.bag import Bag
 from polyres.models.official import convert
 from tests.models.conftest import one_thread  # noqa: F401  (a fixture)
@@ -21,6 +22,7 @@ from tests.models.oracle import SMALL, demucs_model, noise, package_of, relative
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 WEIGHTS = [[1.0, 0.0, 0.5, 1.0], [0.0, 2.0, 0.5, 3.0]]
+AS_DEMUCS = SeparateOptions(offset="every")
 LENGTHS = [4_000, 22_050, 30_001, 71_234]
 
 
@@ -36,7 +38,8 @@ def normalised(wave: Tensor) -> Tensor:
 
 
 def separated(loaded: LoadedSeparator, wave: Tensor) -> Tensor:
-    return torch.stack([loaded.separate(wave, 44100)[name] for name in loaded.sources])
+    stems = loaded.separate(wave, 44100, AS_DEMUCS)
+    return torch.stack([stems[name] for name in loaded.sources])
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -47,6 +50,15 @@ def test_one_model_equals_apply_model(length: int) -> None:
     mono = wave.mean(0)
     wanted = apply_model(official, normalised(wave)[None], shifts=0)[0] * mono.std() + mono.mean()
     assert relative_error(separated(loaded, wave), wanted) <= 1e-5
+
+
+def test_the_offset_is_all_that_differs_from_the_official_stems() -> None:
+    loaded = LoadedSeparator(convert(package_of(demucs_model(SMALL))), "x", "cpu", "fp32")
+    wave = song(22_050)
+    ours, theirs = loaded.separate(wave, 44100), loaded.separate(wave, 44100, AS_DEMUCS)
+    for name in loaded.sources:
+        offset = 0.0 if name == "other" else float(wave.mean())
+        torch.testing.assert_close(ours[name], theirs[name] - offset, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("length", LENGTHS[::2])
@@ -66,7 +78,7 @@ def test_a_file_separates_as_in_the_official_interface(tmp_path: Path) -> None:
     official = OfficialSeparator(model="x", repo=tmp_path, shifts=0, device="cpu")
     for wave in (song(50_001), song(9_000), song(30_000, 1).expand(2, -1)):
         _, wanted = official.separate_tensor(wave.clone(), 44100)
-        found = loaded.separate(wave, 44100)
+        found = loaded.separate(wave, 44100, AS_DEMUCS)
         assert list(found) == list(wanted)
         for name, stem in wanted.items():
             assert float((found[name] - stem).abs().max()) <= 1e-4
@@ -83,7 +95,7 @@ def test_a_bag_of_files_separates_as_in_the_official_interface(tmp_path: Path) -
     wave = song(40_000)
     _, wanted = official.separate_tensor(wave.clone(), 44100)
     for name, stem in wanted.items():
-        assert relative_error(loaded.separate(wave, 44100)[name], stem) <= 1e-4
+        assert relative_error(loaded.separate(wave, 44100, AS_DEMUCS)[name], stem) <= 1e-4
 
 
 def test_mono_is_doubled_and_averaged_back(tmp_path: Path) -> None:
@@ -92,6 +104,6 @@ def test_mono_is_doubled_and_averaged_back(tmp_path: Path) -> None:
     official = OfficialSeparator(model="x", repo=tmp_path, shifts=0, device="cpu")
     mono = song(30_000, 1)
     _, wanted = official.separate_tensor(mono.expand(2, -1).clone(), 44100)
-    for name, stem in loaded.separate(mono, 44100).items():
+    for name, stem in loaded.separate(mono, 44100, AS_DEMUCS).items():
         assert stem.shape == mono.shape
         assert relative_error(stem, wanted[name].mean(0, keepdim=True)) <= 1e-4

@@ -12,7 +12,15 @@ from torch import Tensor
 from polyres.core.errors import InputError
 from polyres.data.resample import StreamResampler
 from polyres.inference.device import default_batch
-from polyres.inference.ensemble import Ensemble, GroupStream, Passes, channel_groups, shift_offsets, split_groups
+from polyres.inference.ensemble import (
+    Ensemble,
+    GroupStream,
+    Passes,
+    carriers,
+    channel_groups,
+    shift_offsets,
+    split_groups,
+)
 from polyres.inference.options import SeparateOptions
 from polyres.inference.sources import BlockSource
 from polyres.inference.stems import StemPlan, plan_stems
@@ -160,6 +168,7 @@ def separate_blocks(
         options.overlap,
         options.batch or default_batch(ensemble.device),
         calls.add,
+        carriers(ensemble.sources, options.offset),
     )
     track = _Track(source, ensemble, plan, found, passes)
     calls.total = track.segment_count

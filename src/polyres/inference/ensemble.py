@@ -62,6 +62,7 @@ class Passes:
         overlap: share of a segment that the next one covers again.
         batch: segments per model call.
         on_segments: called with the number of segments after every model call.
+        carriers: indices of the sources that get back the mean that is taken from the mixture.
     """
 
     computed: tuple[int, ...]
@@ -69,6 +70,23 @@ class Passes:
     overlap: float
     batch: int
     on_segments: Callable[[int], None] | None = None
+    carriers: tuple[int, ...] = ()
+
+
+def carriers(sources: Sequence[str], offset: str) -> tuple[int, ...]:
+    """Say which sources get back the mean that is taken from the mixture.
+
+    Args:
+        sources: of the model.
+        offset: "once" or "every", as `SeparateOptions` has it.
+
+    Returns:
+        Indices: all, or that of "other", else of "residual", else the last.
+    """
+    if offset == "every":
+        return tuple(range(len(sources)))
+    named = [index for name in ("other", "residual") for index, source in enumerate(sources) if source == name]
+    return (named[0] if named else len(sources) - 1,)
 
 
 def shift_offsets(shifts: int, seed: int, sample_rate_hz: int) -> tuple[int, ...]:
@@ -122,7 +140,10 @@ class _Pass:
 
 
 class GroupStream:
-    """Normalises one group of channels, runs all passes over it, averages and undoes the normalisation."""
+    """Normalises one group of channels, runs all passes over it, averages and undoes the normalisation.
+
+    Source: demucs 4.1.0 gives the mean back to every stem, so that their sum has it as often as there are stems.
+    """
 
     def __init__(self, ensemble: Ensemble, passes: Passes, end: int, level: tuple[float, float], channels: int) -> None:
         """Prepare a stream.
@@ -138,6 +159,7 @@ class GroupStream:
         self._mean, self._std = mean, std + STD_FLOOR
         self._copies = ensemble.audio_channels if channels == 1 else 1
         self._rows = len(passes.computed)
+        self._offsets = torch.tensor([mean if index in passes.carriers else 0.0 for index in passes.computed])
         self._passes = [
             _Pass(ensemble, member, passes, start, end)
             for member in ensemble.members
@@ -174,7 +196,7 @@ class GroupStream:
         total = parts[0].new_zeros((self._rows, *parts[0].shape[1:]))
         for one, part in zip(self._passes, parts, strict=True):
             total[one.rows] += part * one.weights
-        total = total / self._totals * self._std + self._mean
+        total = total / self._totals * self._std + self._offsets.view(-1, 1, 1)
         return total.mean(dim=1, keepdim=True) if self._copies > 1 else total
 
 

@@ -184,6 +184,7 @@ def _target(
         "bit_depth": None if output.is_lossy else str(output.bit_depth),
         "input_bytes": this.size_bytes,
         "input_changed_ns": this.mtime_ns,
+        **({"offset": options.offset} if options.offset != "once" else {}),
     }
     manifest = read_manifest(job.folder) or Manifest(this)
     manifest.input = this

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from polyres.core.catalogue import unknown_name_message
 from polyres.core.errors import ConfigError, UnknownNameError
@@ -29,6 +30,9 @@ class SeparateOptions:
         mixture_consistent: make the stems sum to the mixture exactly. With `two_stems` the second stem is then the
             mixture minus the first; otherwise every stem gets an equal part of the difference.
         block_samples: samples read at a time, at the rate of the input.
+        offset: where a constant part (DC offset) of the mixture goes: "once", into "other" (else "residual", else the
+            last source), so that stems sum to the mixture as far as the model's outputs do; or into "every" stem, as
+            demucs does.
 
     Raises:
         ConfigError: when a value is out of range.
@@ -42,6 +46,7 @@ class SeparateOptions:
     batch: int | None = None
     mixture_consistent: bool = False
     block_samples: int = DEFAULT_BLOCK_SAMPLES
+    offset: Literal["once", "every"] = "once"
 
     def __post_init__(self) -> None:
         if self.stems is not None and self.two_stems is not None:
@@ -60,6 +65,8 @@ class SeparateOptions:
             raise ConfigError(f"batch {self.batch} is not possible; choose 1 or more segments per model call")
         if self.block_samples < 1:
             raise ConfigError(f"block_samples {self.block_samples} is not possible; choose 1 or more")
+        if self.offset not in ("once", "every"):
+            raise ConfigError(f"offset {self.offset!r} is unknown; choose 'once' or 'every'")
 
 
 @dataclass(frozen=True)
