@@ -68,14 +68,12 @@ def test_results_have_a_folder_by_name_or_last_part_of_a_path() -> None:
     assert codec_label("some/where/mine.safetensors") == "mine.safetensors"
 
 
-def test_a_format_that_cannot_hold_the_file_is_refused_before_any_work(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "in.wav", noise(500).T.numpy(), 1000, subtype="FLOAT")
-    codec = ToyCodec()
+def test_what_a_format_cannot_hold_is_resampled_and_told(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "in.wav", noise(4000).T.numpy(), 7000, subtype="FLOAT")
     job = Job(tmp_path / "in.wav", tmp_path / "out" / "in")
-    with pytest.raises(OutputError, match=r"mp3 cannot hold 1000 Hz"):
-        reconstruct_track(Chain(LoadedCodec(codec, "cpu")), job, OutputOptions("mp3", "24"))
-    assert codec.longest == 0
-    assert not (tmp_path / "out").exists()
+    done = reconstruct_track(Chain(LoadedCodec(ToyCodec(), "cpu")), job, OutputOptions("mp3", "24"))
+    assert f"{job.input}: 7000 Hz resampled to 8000 Hz, which mp3 can hold; wav keeps all" in done.warnings
+    assert soundfile.info(done.files["codec"]).samplerate == 8000
 
 
 def test_figures_without_matplotlib_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -275,12 +275,20 @@ def test_a_file_cut_in_mid_stream_is_separated_up_to_the_cut(fakes: ModuleType, 
     assert samples.shape[1] == pytest.approx(10_000, abs=100)
 
 
-def test_a_format_that_cannot_hold_it_is_refused_before_the_work(fakes: ModuleType, tmp_path: Path) -> None:
+def test_what_a_format_cannot_hold_is_mixed_down_and_told(fakes: ModuleType, tmp_path: Path) -> None:
+    path = write(tmp_path / "song.wav", fakes.noise(6, 20_000), rate_hz=192_000)
+    result = run(fakes.ensemble_of(fakes.GainModel([1.0, 0.5, 0.25, 0.0])), path, OutputOptions("mp3"))
+    assert result.warnings == (
+        f"{path}: 192000 Hz resampled to 48000 Hz and 6 channels mixed down to 2, which mp3 can hold; wav keeps all",
+    )
+    read, rate_hz = read_audio(result.stems["drums"])
+    assert (rate_hz, read.shape) == (48_000, (2, 5000))
+
+
+def test_an_unknown_stem_is_refused_before_the_work(fakes: ModuleType, tmp_path: Path) -> None:
     model = fakes.ConvModel()
     model.forward = None  # type: ignore[assignment]
-    path = write(tmp_path / "song.wav", fakes.noise(6, 2000))
-    with pytest.raises(OutputError, match="mp3 cannot hold 6 channels"):
-        run(fakes.ensemble_of(model), path, OutputOptions("mp3"))
+    path = write(tmp_path / "song.wav", fakes.noise(2, 2000))
     with pytest.raises(UnknownNameError, match="unknown stem 'drum'; did you mean 'drums'"):
         run(fakes.ensemble_of(model), path, stems=("drum",))
     assert not (tmp_path / "out").exists()

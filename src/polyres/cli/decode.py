@@ -41,6 +41,7 @@ def decode(
 ) -> None:
     """Turn a latent file back into audio."""
     from polyres.cli.progress import Bars
+    from polyres.data.names import shown
     from polyres.inference.codec import codec_for, load_codec
     from polyres.inference.codec_files import check_free, write_blocks, write_spec
     from polyres.inference.plan import Job
@@ -48,11 +49,13 @@ def decode(
 
     check_free(out, overwrite)
     given = Latent.load(latent)
-    write_spec(out, given.input_rate_hz, given.channels)
+    note = write_spec(out, given.input_rate_hz, given.channels).note
     loaded = codec_for(given, device) if codec is None else load_codec(codec, device)
     with Bars(1) as bars, bars.track(Job(latent, out)) as progress:
         blocks = loaded.decode_blocks(given, progress)
         write_blocks(blocks, out, given.input_rate_hz, given.channels)
+    if note is not None:
+        typer.echo(f"warning: {shown(out)}: {note}", err=True)
     if as_json:
         facts = {"file": str(out), "codec": loaded.name, "sample_rate_hz": given.input_rate_hz}
         facts |= {"channels": given.channels, "length_samples": given.length_samples}

@@ -20,6 +20,7 @@ import soundfile
 from polyres.core.catalogue import nearest
 from polyres.core.errors import ConfigError, OutputError
 from polyres.data.encode import GuardedFile, LibavSink, PcmSink, Sink, SndfileSink
+from polyres.data.fit import MAX_CHANNELS, MAX_RATE_HZ, Fitter, fit_note, held_channels, held_rate_hz
 from polyres.data.names import shorten_name, shown
 from polyres.data.wavfile import MAX_RIFF_BYTES, BitDepth
 
@@ -28,12 +29,6 @@ Wave = npt.NDArray[np.float32]
 FORMATS = ("wav", "flac", "mp3", "m4a", "ogg", "opus")
 BIT_DEPTHS: tuple[BitDepth, ...] = (16, 24, "float")
 
-_MAX_CHANNELS = {"wav": 65535, "flac": 8, "mp3": 2, "m4a": 2, "ogg": 2, "opus": 2}
-_MAX_RATE_HZ = {"wav": 0xFFFFFFFF, "flac": 655_350, "ogg": 200_000, "opus": 0xFFFFFFFF}
-_RATES_HZ = {
-    "mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
-    "m4a": (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000),
-}
 _FIXES = {
     errno.ENOSPC: "free some space or choose another folder",
     errno.EDQUOT: "free some space or choose another folder",
@@ -51,11 +46,12 @@ _ENCODER_ERRORS = (av.FFmpegError, soundfile.SoundFileError, mutagen.MutagenErro
 
 @dataclass(frozen=True)
 class WriteSpec:
-    """How to write a file; a combination that the format cannot hold is refused at once.
+    """How to write a file.
 
     Attributes:
-        sample_rate_hz: Sample rate of the blocks in Hz. Opus files always hold 48 kHz and are resampled to it.
-        channels: Number of channels C.
+        sample_rate_hz: Sample rate of the blocks in Hz. A rate that the format does not have is resampled to the next
+            above, else to the highest; `note` says so. Opus files always hold 48 kHz.
+        channels: Number of channels C of the blocks. More than the format has are mixed down to two.
         format: One of `FORMATS`.
         bit_depth: 16 or 24 bits for wav and flac, or `float` (32-bit) for wav; lossy formats have none and take
             16 or 24 without a difference.
@@ -63,7 +59,7 @@ class WriteSpec:
 
     Raises:
         ConfigError: Unknown format or bit depth, or a bit depth that the format does not have.
-        OutputError: The format cannot hold this sample rate or channel count.
+        OutputError: No format holds this sample rate or channel count.
     """
 
     sample_rate_hz: int
@@ -82,21 +78,15 @@ class WriteSpec:
             raise ConfigError(f"bit depth {self.bit_depth!r} is unknown; choose 16, 24 or 'float'")
         if self.bit_depth == "float" and self.format != "wav":
             raise ConfigError(f"{self.format} has no float samples; choose bit depth 16 or 24, or the format wav")
-        most = _MAX_CHANNELS[self.format]
-        if not 1 <= self.channels <= most:
-            fix = "wav takes any number" if self.format == "flac" else "choose wav (any number) or flac (up to 8)"
-            raise OutputError(f"{self.format} cannot hold {self.channels} channels, it takes 1 to {most}; {fix}")
-        rates_hz = _RATES_HZ.get(self.format)
-        if rates_hz and self.sample_rate_hz not in rates_hz:
-            listed = ", ".join(str(rate_hz) for rate_hz in rates_hz)
-            raise OutputError(
-                f"{self.format} cannot hold {self.sample_rate_hz} Hz, only {listed}; choose wav, flac or opus"
-            )
-        if not rates_hz and not 1 <= self.sample_rate_hz <= _MAX_RATE_HZ[self.format]:
-            raise OutputError(
-                f"{self.format} cannot hold {self.sample_rate_hz} Hz, it takes 1 to {_MAX_RATE_HZ[self.format]} Hz; "
-                "choose wav"
-            )
+        if not 1 <= self.channels <= MAX_CHANNELS["wav"]:
+            raise OutputError(f"no format holds {self.channels} channels; give 1 to {MAX_CHANNELS['wav']}")
+        if not 1 <= self.sample_rate_hz <= MAX_RATE_HZ:
+            raise OutputError(f"no format holds {self.sample_rate_hz} Hz; give 1 to {MAX_RATE_HZ} Hz")
+
+    @property
+    def note(self) -> str | None:
+        """One line if the file holds another rate or fewer channels than the blocks; else None."""
+        return fit_note(self.format, self.sample_rate_hz, self.channels)
 
     @property
     def can_clip(self) -> bool:
@@ -132,6 +122,7 @@ class AudioWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._guard = GuardedFile(self.partial_path)
             self._sink = _make_sink(self._guard, spec, max_riff_bytes)
+            self._fitter = Fitter(spec.format, spec.sample_rate_hz, spec.channels)
 
     def write(self, block: Wave) -> None:
         """Append a block.
@@ -154,7 +145,7 @@ class AudioWriter:
             )
         with self._guarded():
             if block.shape[1]:
-                self._sink.write(block.astype(np.float32, copy=False))
+                _write(self._sink, self._fitter.push(block.astype(np.float32, copy=False)))
         self.written_samples += block.shape[1]
 
     def close(self) -> None:
@@ -169,6 +160,7 @@ class AudioWriter:
             self.abort()
             raise OutputError(f"{shown(self.path)} would hold no samples; write at least one")
         with self._guarded():
+            _write(self._sink, self._fitter.finish())
             self._sink.finish()
             os.replace(self.partial_path, self.path)
             self._sink = self._guard = None
@@ -216,13 +208,19 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f".{shorten_name(path.name, 254 - len(ending))}{ending}")
 
 
+def _write(sink: Sink, block: Wave) -> None:
+    if block.shape[1]:
+        sink.write(block)
+
+
 def _make_sink(guard: GuardedFile, spec: WriteSpec, max_riff_bytes: int) -> Sink:
     """Open the encoder for the format."""
+    rate_hz, channels = held_rate_hz(spec.format, spec.sample_rate_hz), held_channels(spec.format, spec.channels)
     if spec.format == "wav":
-        return PcmSink(guard, spec.sample_rate_hz, spec.channels, spec.bit_depth, spec.tags, max_riff_bytes)
+        return PcmSink(guard, rate_hz, channels, spec.bit_depth, spec.tags, max_riff_bytes)
     if spec.format in ("flac", "ogg", "mp3"):
-        return SndfileSink(guard, spec.format, spec.sample_rate_hz, spec.channels, spec.bit_depth, spec.tags)
-    return LibavSink(guard, spec.format, spec.sample_rate_hz, spec.channels, spec.tags)
+        return SndfileSink(guard, spec.format, rate_hz, channels, spec.bit_depth, spec.tags)
+    return LibavSink(guard, spec.format, rate_hz, channels, spec.tags)
 
 
 def _system_error(error: BaseException) -> OSError | None:

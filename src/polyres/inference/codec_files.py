@@ -47,7 +47,7 @@ def write_spec(path: Path, sample_rate_hz: int, channels: int) -> WriteSpec:
         The way.
 
     Raises:
-        OutputError: when the format cannot hold this rate or number of channels.
+        OutputError: when no format holds this rate or number of channels.
         ConfigError: for an ending that is no known format.
     """
     kind = path.suffix.lower().removeprefix(".") or "wav"

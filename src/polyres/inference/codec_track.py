@@ -179,7 +179,8 @@ def _make(
     for name, take in takes.items():
         take.encode(work / files[name], spec, gain)
         take.path.unlink()
-    warnings = (*source.warnings, *_gain_warning(gain))
+    fitted = () if spec.note is None else (f"{shown(source.path)}: {spec.note}",)
+    warnings = (*source.warnings, *fitted, *_gain_warning(gain))
     audio_s = latent.duration_s
     return {
         "files": files,

@@ -148,7 +148,8 @@ def separate_track(
         with work_folder(target.folder) as work:
             sink = _sink(spec, target, work, options, output)
             length = _fill(sink, source, ensemble, _only(options, target), progress)
-            warnings = (*source.warnings, *target.warnings, *_gain_warnings(sink.gain, target))
+            fitted = () if spec.note is None else (f"{shown(job.input)}: {spec.note}",)
+            warnings = (*source.warnings, *fitted, *target.warnings, *_gain_warnings(sink.gain, target))
             audio = {"sample_rate_hz": source.sample_rate_hz, "channels": source.channels, "length_samples": length}
             _publish(work, target, sink.gain, {"polyres": polyres.__version__, "audio": audio, "warnings": warnings})
     except OSError as error:
