@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from polyres.core.errors import InputError, OutputError
-from polyres.experiments.rows import RowFile, ScoreRow, finite_or_none, row_from, select
+from polyres.experiments.rows import RowFile, ScoreRow, number_or_none, row_from, select
 
 ROW = ScoreRow("small", "all", "song", "bass", "nSDR", "dB", 1.25, seed=3)
 
@@ -75,7 +75,22 @@ def test_an_unwritable_place_is_an_error_and_loses_nothing(tmp_path: Path, monke
 
 
 def test_numbers_that_json_lacks_become_none() -> None:
-    assert [finite_or_none(value) for value in (1.5, math.nan, math.inf, -math.inf)] == [1.5, None, None, None]
+    assert [number_or_none(value) for value in (1.5, math.nan, math.inf)] == [1.5, None, math.inf]
+
+
+def test_infinity_comes_back_from_a_file_that_any_reader_of_json_can_read(tmp_path: Path) -> None:
+    rows = [replace(ROW, value=math.inf, window_mean=-math.inf), replace(ROW, track='"value": Infinity', value=None)]
+    file = RowFile(tmp_path / "scores.jsonl")
+    file.append(rows)
+    assert RowFile(file.path).rows == rows
+
+    def refuse(word: str) -> float:
+        raise ValueError(word)
+
+    assert [json.loads(line, parse_constant=refuse)["value"] for line in file.path.read_text().splitlines()] == [
+        math.inf,
+        None,
+    ]
 
 
 def test_select_keeps_one_part() -> None:

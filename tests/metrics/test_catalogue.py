@@ -87,3 +87,31 @@ def test_unusable_input_is_refused() -> None:
         make_scene(wave, wave[..., :99], RATE)
     with pytest.raises(UnknownNameError, match="unknown metric 'nsd'; did you mean 'nsdr'"):
         measure(scene(1, 0.1), ["nsd"])
+
+
+EDGES = {
+    "perfect": lambda wave: (wave, wave.copy()),
+    "silent estimate": lambda wave: (wave, 0 * wave),
+    "silent reference": lambda wave: (0 * wave, wave),
+    "both silent": lambda wave: (0 * wave, 0 * wave),
+    "one sample": lambda wave: (wave[..., :1], 0.5 * wave[..., :1]),
+    "ten samples": lambda wave: (wave[..., :10], 0.5 * wave[..., :10]),
+    "a fifth of a second": lambda wave: (wave[..., :1600], 0.5 * wave[..., :1600]),
+    "very quiet": lambda wave: (1e-30 * wave, 1e-30 * wave[::-1]),
+    "very loud": lambda wave: (1e30 * wave, 1e30 * wave[::-1]),
+    "mono twice": lambda wave: (wave[:, :1].repeat(2, 1), 0.5 * wave[:, :1].repeat(2, 1)),
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_every_metric_has_a_value_or_none_at_the_edges(edge: str) -> None:
+    wave = 0.1 * np.random.default_rng(0).standard_normal((2, 2, RATE))
+    references, estimates = EDGES[edge](wave)
+    names = METRICS.names()
+    values = measure(make_scene(references, estimates, RATE), names)
+    assert list(values) == names
+    assert all(value.dtype == torch.float64 and value.shape[0] == 2 for value in values.values())
+    if edge == "perfect":
+        assert {name: values[name].max().item() for name in ("sdr", "snr", "si_sdr")} == dict.fromkeys(
+            ("sdr", "snr", "si_sdr"), np.inf
+        )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -187,3 +188,25 @@ def test_unusable_input_is_refused() -> None:
         score(wave, wave * math.nan, RATE)
     with pytest.raises(UnknownNameError, match="unknown reconstruction metric 'sdr'"):
         score(wave, wave, RATE, ["sdr"])
+
+
+EDGES = {
+    "silent estimate": lambda wave: (wave, 0 * wave),
+    "silent reference": lambda wave: (0 * wave, wave),
+    "both silent": lambda wave: (0 * wave, 0 * wave),
+    "perfect": lambda wave: (wave, wave.clone()),
+    "one sample": lambda wave: (wave[..., :1], 0.5 * wave[..., :1]),
+    "ten samples": lambda wave: (wave[..., :10], 0.5 * wave[..., :10]),
+    "a fifth of a second": lambda wave: (wave[..., :3200], 0.5 * wave[..., :3200]),
+    "very quiet": lambda wave: (1e-30 * wave, 1e-30 * wave.flip(-1)),
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("name", RECONSTRUCTION_METRICS.names())
+def test_every_metric_has_a_value_or_none_or_says_why_not_at_the_edges(name: str, edge: str) -> None:
+    if name == "pesq_wb":
+        pytest.importorskip("pesq")
+    reference, estimate = EDGES[edge](music())
+    with suppress(InputError):
+        assert isinstance(score(reference, estimate, RATE, (name,))[name], float)

@@ -62,6 +62,24 @@ def test_si_sdr_ignores_gain_where_nsdr_does_not(gain: float):
         assert nsdr(reference, gain * estimate) < nsdr(reference, estimate)
 
 
+@given(exponents=st.tuples(st.integers(-40, 40), st.integers(-40, 40)), double=st.booleans())
+def test_si_sdr_does_not_depend_on_any_level(exponents: tuple[int, int], double: bool):
+    reference, estimate = noise(2, 400).double(), noise(2, 400).double() + 0.3 * noise(2, 400, seed=1).double()
+    expected = si_sdr(reference, estimate).item()
+    dtype = torch.float64 if double else torch.float32
+    scaled = [(wave * 2.0**exponent).to(dtype) for wave, exponent in zip((reference, estimate), exponents, strict=True)]
+    assert si_sdr(*scaled).item() == pytest.approx(expected, abs=1e-9 if double else 1e-4)
+
+
+def test_si_sdr_at_its_ends():
+    reference = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    assert si_sdr(reference, 0.25 * reference).item() == math.inf
+    assert si_sdr(reference, reference.flip(-1)).item() == -math.inf
+    silence = torch.zeros_like(reference)
+    assert si_sdr(silence, reference).isnan()
+    assert si_sdr(reference, silence).isnan()
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @given(batch=st.integers(1, 3), sources=st.integers(1, 4), length=st.integers(2, 40))
 def test_batch_equals_one_by_one(metric, batch: int, sources: int, length: int):

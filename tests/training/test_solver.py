@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -14,10 +15,12 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from safetensors.torch import load_file
+from torch import Tensor
 
-from polyres.core.errors import OutputError, TrainingError
+from polyres.core.errors import InputError, OutputError, TrainingError
 from polyres.training.checkpoint import load_state
 from polyres.training.schedules import Place, rate_factor
+from tests.training.conftest import ToySource
 
 STEPS_PER_EPOCH = 3  # 10 items in batches of 4
 
@@ -320,6 +323,55 @@ def test_stopping_while_validating_repeats_the_validation(make_solver, toy_confi
     second.fit()
     assert_same_run(whole.run.path, second.run.path)
     assert without_times(whole.run.rows()) == without_times(second.run.rows())
+
+
+class FailingSource(ToySource):
+    """Cannot give one of its items, in whatever process."""
+
+    def __init__(self, fail: Callable[[], None]) -> None:
+        super().__init__()
+        self.fail = fail
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index == 3 and self.epoch == 1:
+            self.fail()
+        return super().__getitem__(index)
+
+
+def scaled(batch: Tensor, generator: torch.Generator) -> Tensor:
+    """Do as the toy task does, from a place that other processes find."""
+    return batch * torch.rand(len(batch), 1, 1, generator=generator)
+
+
+def kill_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lose_a_file() -> None:
+    raise InputError("'a.wav' is gone; restore it")
+
+
+@pytest.mark.parametrize(
+    ("fail", "num_workers", "text"),
+    [
+        (lose_a_file, 0, r"^'a.wav' is gone; restore it; step \d+ is saved, go on with --resume$"),
+        (lose_a_file, 1, r"^'a.wav' is gone; restore it; step \d+ is saved, go on with --resume$"),
+        (kill_this_process, 1, r"^a process that loads data was killed, .* step \d+ is saved, go on with --resume$"),
+    ],
+)
+def test_data_that_cannot_be_loaded_costs_nothing(make_solver, toy_config, toy_task, fail, num_workers, text):
+    make_solver(toy_config, "whole").fit()
+    task = toy_task()
+    task.build_source = lambda: FailingSource(fail)
+    task.build_prepare = lambda: scaled
+    failing = make_solver(toy_config.with_values({"num_workers": num_workers}), "parts", task)
+    with pytest.raises(TrainingError, match=text):
+        failing.fit()
+    assert 1 <= failing.state.step < 8
+    second = make_solver(toy_config, "parts", resume=True)
+    assert second.state.step == failing.state.step
+    second.fit()
+    assert_same_run(failing.run.path.parent / "whole", second.run.path)
 
 
 def test_a_second_ctrl_c_stops_at_once(make_solver, toy_config, toy_task):

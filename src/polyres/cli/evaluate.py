@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from polyres.cli.examples import examples
-from polyres.core.errors import ConfigError
+from polyres.core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from polyres.data.datasets import TracksDataset
@@ -141,15 +140,22 @@ def evaluate(
     if parquet:
         check_pyarrow()
     sources = _words(stems)
+    problems: list[str] = []
     options = EvaluateOptions(_metric_names(metrics), workers, own_mixture)
     tracks = open_songs(data, SongChoices(sources, layout, split, sample_rate, max_length_s))
     separate = SeparateOptions(overlap=overlap, shifts=shifts)
     wholes = _models(models or [], device, precision, separate)
     subjects = [part for one in wholes for part in _with_parts(one, parts, shapley)] + _folders(estimates or [])
     reference = None if against is None else _reference(against, subjects)
-    rows = _run(subjects, tracks, out, options)
+    rows = _run(subjects, tracks, out, options, problems)
     rows += _shapley(wholes, rows, out) if shapley else []
     _keep(rows, sources, out, View(average, reference, intervals, as_json), parquet)
+    if problems:
+        scored = len({(row.model, row.part, row.track) for row in rows})
+        raise InputError(
+            f"{len(problems)} of {len(problems) + scored} could not be scored, as told above; mend them and run this "
+            f"again; {scored} {'is' if scored == 1 else 'are'} in {out}"
+        )
 
 
 def _reference(against: str, subjects: list[Subject]) -> str:
@@ -173,7 +179,10 @@ def _metric_names(text: str) -> tuple[str, ...]:
     return tuple(METRICS.names()) if text.strip() == "all" else _words(text)
 
 
-def _run(subjects: list[Subject], tracks: TracksDataset, out: Path, options: EvaluateOptions) -> list[ScoreRow]:
+def _run(
+    subjects: list[Subject], tracks: TracksDataset, out: Path, options: EvaluateOptions, problems: list[str]
+) -> list[ScoreRow]:
+    """Score with a line per track on stderr; what cannot be scored is told there, and added to the problems."""
     from polyres.experiments.evaluate import count_jobs
     from polyres.experiments.evaluate import evaluate as run
 
@@ -187,7 +196,11 @@ def _run(subjects: list[Subject], tracks: TracksDataset, out: Path, options: Eva
         left = f"  about {left_s / 60:.0f} min left" if left_s >= 60 else ""
         typer.echo(f"{done}/{total}  {model}  {part}  {track}{left}", err=True)
 
-    rows = run(subjects, tracks, out, options, report)
+    def failed(line: str) -> None:
+        problems.append(line)
+        typer.echo(f"not scored: {line}", err=True)
+
+    rows = run(subjects, tracks, out, replace(options, failed=failed), report)
     for line in tracks.warnings:
         typer.echo(f"warning: {line}", err=True)
     return rows
@@ -238,6 +251,7 @@ def _keep(rows: list[ScoreRow], sources: tuple[str, ...], out: Path, view: View,
     from polyres.core.whole_files import write_whole
     from polyres.experiments.paired import paired, paired_markdown
     from polyres.experiments.parquet import write_parquet
+    from polyres.experiments.rows import row_text
     from polyres.experiments.summary import markdown, shown_lines, summarise
 
     lines = shown_lines(summarise(rows, sources, view.average))
@@ -248,5 +262,5 @@ def _keep(rows: list[ScoreRow], sources: tuple[str, ...], out: Path, view: View,
     if parquet:
         write_parquet(rows, out / PARQUET_FILE)
     if view.as_json:
-        text = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
+        text = "".join(f"{row_text(row)}\n" for row in rows)
     typer.echo(text, nl=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from polyres.core.errors import ConfigError, InputError
 from polyres.data.datasets import TracksDataset
 from polyres.data.names import shown
 from polyres.experiments.museval_json import track_scores, write_track
-from polyres.experiments.rows import RowFile, ScoreRow, finite_or_none
+from polyres.experiments.rows import RowFile, ScoreRow, number_or_none
 from polyres.experiments.scoring import TrackScores, check_metrics, score_track
 from polyres.experiments.subjects import Subject
 from polyres.metrics.catalogue import METRICS
@@ -33,11 +34,13 @@ class EvaluateOptions:
         metrics: names of the metrics.
         workers: tracks scored at the same time, beside the one that is being separated.
         own_mixture: separate the mixture file that a track brings along, where it has one, not the sum of its stems.
+        failed: told in a line of every track that cannot be scored, and the others go on; None ends with the first.
     """
 
     metrics: tuple[str, ...] = ("nsdr", "sdr")
     workers: int = 1
     own_mixture: bool = False
+    failed: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", check_metrics(self.metrics))
@@ -65,7 +68,7 @@ def evaluate(
 
     Raises:
         ConfigError: if two subjects have one name, or two tracks.
-        InputError: if a track or estimate cannot be used.
+        InputError: if a track or estimate cannot be used and `options.failed` is None.
         OutputError: if results cannot be written.
     """
     _refuse_twins([f"{subject.name} ({subject.part})" for subject in subjects], "models")
@@ -77,6 +80,12 @@ def evaluate(
         key = (subject.name, subject.part, track)
         return tuple(name for name in options.metrics if (*key, name, subject.origin.weights_id) not in done)
 
+    def refuse(subject: Subject, track: str, error: InputError) -> None:
+        line = f"{subject.name} ({subject.part}) on {shown(Path(track))!r}: {error}"
+        if options.failed is None:
+            raise InputError(line) from error
+        options.failed(line)
+
     pending: deque[tuple[Subject, str, Future[TrackScores]]] = deque()
 
     def finish() -> None:
@@ -84,13 +93,18 @@ def evaluate(
         try:
             scores = future.result()
         except InputError as error:
-            raise InputError(f"{subject.name} ({subject.part}) on {shown(Path(track))!r}: {error}") from error
+            refuse(subject, track, error)
+            return
         _write(out, file, subject, track, scores)
         report(subject.name, subject.part, track)
 
     with ThreadPoolExecutor(max_workers=options.workers) as pool:
         for subject, index, metrics in _jobs(subjects, tracks, missing):
-            stems, estimates = _estimates(subject, tracks, index, options.own_mixture)
+            try:
+                stems, estimates = _estimates(subject, tracks, index, options.own_mixture)
+            except InputError as error:
+                refuse(subject, tracks.names[index], error)
+                continue
             rate_hz = tracks.config.sample_rate_hz
             future = pool.submit(score_track, stems, estimates, tracks.config.sources, metrics, rate_hz)
             pending.append((subject, tracks.names[index], future))
@@ -161,17 +175,23 @@ def _rows(subject: Subject, track: str, scores: TrackScores) -> list[ScoreRow]:
                     source,
                     metric,
                     METRICS.build(metric).unit,
-                    finite_or_none(value),
+                    number_or_none(value),
                     valid,
                     None if frames is None or valid is None else len(frames) - valid,
                     subject.origin.weights_id,
                     subject.origin.fingerprint,
                     subject.origin.commit,
                     subject.origin.seed,
-                    None if frames is None else finite_or_none(float(frames[frames.isfinite()].mean())),
+                    None if frames is None else number_or_none(_window_mean(frames)),
                 )
             )
     return rows
+
+
+def _window_mean(frames: Tensor) -> float:
+    """Return the mean over the finite windows; +inf where every window with a score is perfect."""
+    finite = frames[frames.isfinite()]
+    return math.inf if not len(finite) and bool((frames == math.inf).any()) else float(finite.mean())
 
 
 def _chosen(

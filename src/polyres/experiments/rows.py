@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 from polyres.core.errors import InputError, OutputError
+
+_INFINITE = re.compile(r'("(?:value|window_mean)": -?)Infinity')  # quotes within texts are escaped, so no text fits
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class RowFile:
         Raises:
             OutputError: if the file cannot be written; what it held is still there.
         """
-        text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(f"{row_text(row)}\n" for row in rows)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "r+b" if self.path.exists() else "xb") as file:
@@ -117,9 +120,21 @@ def row_from(values: object) -> ScoreRow:
     return ScoreRow(**values)
 
 
-def finite_or_none(value: float) -> float | None:
-    """Return a number that JSON can hold: None for NaN and infinity."""
-    return value if math.isfinite(value) else None
+def number_or_none(value: float) -> float | None:
+    """Return a number as rows keep it: None for NaN."""
+    return None if math.isnan(value) else value
+
+
+def row_text(row: ScoreRow) -> str:
+    """Write a row as a line of JSON.
+
+    JSON has no word for infinity, but a number too large for any float reads as it.
+
+    Args:
+        row: the row.
+    """
+    text = json.dumps(asdict(row), ensure_ascii=False)
+    return _INFINITE.sub(r"\g<1>1e999", text)
 
 
 def select(rows: Iterable[ScoreRow], part: str = "all") -> list[ScoreRow]:

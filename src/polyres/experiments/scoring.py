@@ -84,6 +84,13 @@ def score_track(
     for name, (stems, scores) in found.items():
         if scores.dim() == 2:
             frames[name] = scores
-            scores = torch.where(scores.isfinite(), scores, torch.nan).nanmedian(dim=-1).values
+            scores = _median_of_windows(scores)
         values[name] = dict(zip(stems, scores.tolist(), strict=True))
     return TrackScores(names, values, frames)
+
+
+def _median_of_windows(scores: Tensor) -> Tensor:
+    """Take the median over the finite windows, as museval does; +inf where every window with a score is perfect."""
+    finite = torch.where(scores.isfinite(), scores, torch.nan).nanmedian(dim=-1).values
+    perfect = (scores == torch.inf).any(dim=-1) & finite.isnan()
+    return finite.masked_fill(perfect, torch.inf)

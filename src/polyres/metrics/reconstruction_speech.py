@@ -85,7 +85,7 @@ def _stoi(reference: Tensor, estimate: Tensor, sample_rate_hz: int, extended: bo
             warnings.simplefilter("error", RuntimeWarning)  # too little speech, for which it then returns 1e-5
             try:
                 scores.append(float(library.stoi(true, given, sample_rate_hz, extended=extended)))
-            except RuntimeWarning:
+            except (RuntimeWarning, ValueError):  # shorter than a frame of the library
                 return math.nan
     return float(np.mean(scores))
 

@@ -83,17 +83,15 @@ def si_sdr(reference: Tensor, estimate: Tensor) -> Tensor:
         estimate: separated waveforms of the same shape.
 
     Returns:
-        The ratio of the estimate's part along the reference to the rest, in dB, float64 `[...]`.
+        The ratio of the estimate's part along the reference to the rest, in dB, float64 `[...]`, whatever the levels of
+        both; +inf for a multiple of the reference, -inf for what is orthogonal to it, NaN where either is silent.
 
     Raises:
         InputError: if the shapes differ or lack the axes C and T.
 
     Source: Le Roux et al. 2019, SDR – half-baked or well done?, equation 4.
     """
-    reference, estimate = checked(reference, estimate)
+    reference, estimate = (wave / wave.abs().amax(dim=(-2, -1), keepdim=True) for wave in checked(reference, estimate))
     gain = (reference * estimate).sum(dim=(-2, -1), keepdim=True)
-    gain = gain / (reference.square().sum(dim=(-2, -1), keepdim=True) + ENERGY_FLOOR)
-    target = gain * reference
-    signal = target.square().sum(dim=(-2, -1))
-    distortion = (target - estimate).square().sum(dim=(-2, -1))
-    return 10 * torch.log10((signal + ENERGY_FLOOR) / (distortion + ENERGY_FLOOR))
+    target = gain / reference.square().sum(dim=(-2, -1), keepdim=True) * reference
+    return 10 * torch.log10(target.square().sum(dim=(-2, -1)) / (target - estimate).square().sum(dim=(-2, -1)))

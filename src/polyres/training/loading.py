@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from polyres.core.errors import TrainingError
+from polyres.core.errors import PolyresError, TrainingError
 
 Key = tuple[int, int, int]
 """Number of the batch, pass through the data set, index inside it."""
@@ -123,6 +123,33 @@ def quiet_worker(worker_id: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class NoBatchError(TrainingError):
+    """The next batch could not be loaded."""
+
+
+def next_batch(batches: Iterator[Tensor]) -> Tensor:
+    """Return the next batch.
+
+    Args:
+        batches: from `endless_batches`.
+
+    Raises:
+        NoBatchError: if a file cannot be read, or a process that loads was killed.
+    """
+    try:
+        return next(batches)
+    except PolyresError as error:
+        # torch puts the trace of the loading process before the words of the error.
+        line = str(error).strip().splitlines()[-1]
+        raise NoBatchError(line.partition("Error: ")[2] if line.startswith("polyres.") else line) from error
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        raise NoBatchError(
+            "a process that loads data was killed, perhaps for want of memory; take a smaller num_workers"
+        ) from error
 
 
 def whole(batch: Any) -> Any:

@@ -19,7 +19,7 @@ from polyres.training.config import SolverConfig
 from polyres.training.devices import build_fabric, check_compiler
 from polyres.training.ema import Ema
 from polyres.training.epochs import add, epoch_figures, timed
-from polyres.training.loading import StepBatches, StepSampler, endless_batches, seed_of
+from polyres.training.loading import NoBatchError, StepBatches, StepSampler, endless_batches, next_batch, seed_of
 from polyres.training.optim import build_optimiser, rates, set_rates
 from polyres.training.progress import RunDisplay
 from polyres.training.ranks import Ranks
@@ -151,6 +151,11 @@ class Solver(Generic[Model]):
             except _Stopped as stop:
                 stopped_by = stop.number
                 self._save()
+            except NoBatchError as error:
+                if self._ranks.size > 1:  # the other processes cannot save with this one
+                    raise
+                self._save()
+                raise NoBatchError(f"{error}; step {self.state.step} is saved, go on with --resume") from error
             finally:
                 self._batches = iter(())  # ends the worker processes
         state = self.state
@@ -204,9 +209,14 @@ class Solver(Generic[Model]):
         factor = rate_factor(self._place(), config.schedule)
         self.state.lr = config.optimiser.lr * factor
         set_rates(self.optimiser, factor)
+        sums = dict(self.state.sums)
         for part in range(config.accumulate):
-            with timed(self.state.sums, "data"):
-                batch = self.fabric.to_device(next(self._batches))
+            try:
+                with timed(self.state.sums, "data"):
+                    batch = self.fabric.to_device(next_batch(self._batches))
+            except NoBatchError:
+                self.state.sums = sums
+                raise
             with self.fabric.no_backward_sync(self._forward, enabled=part + 1 < config.accumulate):
                 self._backward(batch)
         with timed(self.state.sums, "optimiser"):
