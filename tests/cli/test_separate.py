@@ -211,9 +211,10 @@ def test_a_cut_file_is_separated_with_a_warning(here: Path, weights: Path, capsy
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_leaves_nothing(here: Path, weights: Path, number: int) -> None:
-    path = song(here / "a.wav", seconds=120)
-    command = [sys.executable, "-m", "polyres", "separate", str(path), "--model", str(weights), "--device", "cpu"]
+def test_an_interruption_leaves_what_was_finished_and_whole_json(here: Path, weights: Path, number: int) -> None:
+    song(here / "a.wav")
+    song(here / "b.wav", seconds=120)
+    command = [sys.executable, "-m", "polyres", "separate", "a.wav", "b.wav", "--json", "--model", str(weights)]
     root = Path(__file__).parents[2] / "src"
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     # A child of a background job would ignore Ctrl-C; a handler in the parent sets that right.
@@ -221,19 +222,25 @@ def test_an_interruption_leaves_nothing(here: Path, weights: Path, number: int) 
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     signal.signal(signal.SIGINT, before)
     try:
+        assert process.stdout is not None
+        first = [process.stdout.readline() for _ in range(3)]
+        track = json.loads(first[2])  # while the second is under way
         for _ in range(2400):
             if list((here / "separated").rglob("*.f32")) or process.poll() is not None:
                 break
             time.sleep(0.05)
         assert process.poll() is None
         process.send_signal(number)
-        out, err = process.communicate(timeout=120)
+        rest, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130
-    assert (out, err) == ("", "error: interrupted; finished tracks are kept\n")
-    assert files(here) == ["a.wav"]
-    assert not (here / "separated").exists()
+    summary = json.loads("".join(first) + rest)
+    assert (summary["tracks"], summary["interrupted"]) == ([track], True)
+    assert (track["input"], track["status"]) == ("a.wav", "done")
+    assert err.splitlines()[-1] == "error: interrupted; finished tracks are kept"
+    assert files(here) == sorted(["a.wav", "b.wav", *(f"separated/tiny/a/{n}" for n in [*STEMS, "separation.json"])])
+    assert os.listdir(here / "separated" / "tiny") == ["a"]
 
 
 def test_the_handler_of_signals_is_put_back(here: Path, weights: Path) -> None:

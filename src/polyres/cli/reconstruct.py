@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from polyres.cli.audio_jobs import tell_note
+from polyres.cli.json_tracks import JsonTracks, terminated_like_interrupted
 
 if TYPE_CHECKING:
-    from polyres.inference.codec_track import Reconstruction
+    from polyres.inference.codec_track import Chain, Reconstruction
 
 EPILOG = "\n\n".join(
     (
@@ -67,7 +67,7 @@ Format = Annotated[str, typer.Option("--format", help="wav, flac, mp3, m4a, ogg 
 BitDepth = Annotated[str, typer.Option(help="16, 24 or float (wav only; keeps levels above full scale).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print results as JSON on stdout; everything else goes to stderr.")
+    bool, typer.Option("--json", help="Print results as one JSON document on stdout, a line per file as it finishes.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results again that are already there.")]
 List = Annotated[bool, typer.Option("--list", help="List the codecs and exit.", callback=_list_codecs, is_eager=True)]
@@ -100,25 +100,35 @@ def reconstruct(
 
     output = OutputOptions(file_format, bit_depth, overwrite)
     given = {"synthesis": phase, "vocoder": vocoder, "post_filter": post_filter, "bandwidth": bandwidth}
-    loaded = load_codec(codec, device, {key: value for key, value in given.items() if value is not None})
-    chain = chain_of(loaded, enhance, strength)
-    jobs = plan_jobs(inputs, out, codec_label(loaded.name), tell_note)
-    results = []
+    failed = False
     try:
-        with Bars(len(jobs)) as bars:
-            for result in reconstruct_jobs(chain, jobs, output, plots, bars):
-                results.append(result)
-                _tell(result, chain.codec.phase_sensitive, to_stderr=as_json)
+        with terminated_like_interrupted(), JsonTracks({"codec": codec}, as_json) as document:
+            loaded = load_codec(codec, device, {key: value for key, value in given.items() if value is not None})
+            chain = chain_of(loaded, enhance, strength)
+            document.describe(_head(chain, enhance))
+            jobs = plan_jobs(inputs, out, codec_label(loaded.name), tell_note)
+            with Bars(len(jobs)) as bars:
+                for result in reconstruct_jobs(chain, jobs, output, plots, bars):
+                    document.add(result.to_dict())
+                    _tell(result, chain.codec.phase_sensitive, to_stderr=as_json)
+                    failed |= result.status == "failed"
     except KeyboardInterrupt:
         typer.echo("error: interrupted; finished files are kept", err=True)
         raise typer.Exit(130) from None
-    if as_json:
-        summary: dict[str, Any] = {"codec": loaded.name, "fingerprint": loaded.fingerprint, "enhancer": enhance}
-        summary |= {"device": str(loaded.device), "phase_sensitive": loaded.phase_sensitive}
-        summary |= {"informed": chain.informed, "tracks": [result.to_dict() for result in results]}
-        typer.echo(json.dumps(summary, indent=2))
-    if any(result.status == "failed" for result in results):
+    if failed:
         raise typer.Exit(2)
+
+
+def _head(chain: Chain, enhancer: str | None) -> dict[str, Any]:
+    codec = chain.codec
+    return {
+        "codec": codec.name,
+        "fingerprint": codec.fingerprint,
+        "enhancer": enhancer,
+        "device": str(codec.device),
+        "phase_sensitive": codec.phase_sensitive,
+        "informed": chain.informed,
+    }
 
 
 def _tell(result: Reconstruction, phase_sensitive: bool, to_stderr: bool) -> None:

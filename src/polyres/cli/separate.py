@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from polyres.cli.audio_jobs import tell_note
+from polyres.cli.json_tracks import JsonTracks, terminated_like_interrupted
 
 if TYPE_CHECKING:
     from polyres.inference.files import TrackResult
@@ -60,7 +56,7 @@ Batch = Annotated[
 Consistent = Annotated[bool, typer.Option("--mixture-consistent", help="Make the stems sum to the mixture exactly.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make stems again that are already there.")]
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print results as JSON on stdout; everything else goes to stderr.")
+    bool, typer.Option("--json", help="Print results as one JSON document on stdout, a line per track as it finishes.")
 ]
 
 
@@ -97,15 +93,14 @@ def separate(
     )
     output = OutputOptions(file_format, bit_depth, overwrite)
     try:
-        with _terminated_like_interrupted():
+        with terminated_like_interrupted(), JsonTracks({"model": model}, as_json) as document:
             separator = load_separator(model, device, precision)
-            results = _run(separator, inputs, out, (options, output), as_json)
+            document.describe(_head(separator))
+            failed = _run(separator, inputs, out, (options, output), document)
     except KeyboardInterrupt:
         typer.echo("error: interrupted; finished tracks are kept", err=True)
         raise typer.Exit(130) from None
-    if as_json:
-        typer.echo(json.dumps(_summary(separator, results), indent=2))
-    if any(result.status == "failed" for result in results):
+    if failed:
         raise typer.Exit(2)
 
 
@@ -114,20 +109,22 @@ def _run(
     inputs: list[Path],
     out: Path,
     options: tuple[SeparateOptions, OutputOptions],
-    as_json: bool,
-) -> list[TrackResult]:
+    document: JsonTracks,
+) -> bool:
+    """Separate all files; tell whether one of them failed."""
     from polyres.cli.progress import Bars
     from polyres.inference.batch import separate_jobs
     from polyres.inference.plan import model_folder, plan_jobs
 
     folder = model_folder(out, separator.name, separator.weights_id, options[1].overwrite, tell_note)
     jobs = plan_jobs(inputs, out, folder, tell_note)
-    results = []
+    failed = False
     with Bars(len(jobs)) as bars:
         for result in separate_jobs(separator, jobs, *options, bars):
-            results.append(result)
-            _tell(result, to_stderr=as_json)
-    return results
+            document.add({"model": separator.name, **result.to_dict()})
+            _tell(result, to_stderr=document.wanted)
+            failed |= result.status == "failed"
+    return failed
 
 
 def _tell(result: TrackResult, to_stderr: bool) -> None:
@@ -143,29 +140,10 @@ def _tell(result: TrackResult, to_stderr: bool) -> None:
         typer.echo(f"{result.folder}: {names} ({took})", err=to_stderr)
 
 
-def _summary(separator: LoadedSeparator, results: list[TrackResult]) -> dict[str, object]:
+def _head(separator: LoadedSeparator) -> dict[str, object]:
     return {
         "model": separator.name,
         "sources": list(separator.sources),
         "device": str(separator.device),
         "precision": separator.precision,
-        "tracks": [{"model": separator.name, **result.to_dict()} for result in results],
     }
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let a polite request to end (SIGTERM) clean up just as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # only the main thread may set handlers
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
