@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -34,3 +35,25 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(separators[0]) == {"kind", "name", "sources", "parameters", "licence", "source", "present"}
     assert [row["name"] for row in codecs] == [codec.name for codec in known_codecs()]
     assert set(codecs[0]) == {"kind", "name", "summary", "parameters", "licence", "source", "present"}
+
+
+def test_fetching_tells_where_the_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cache" / "htdemucs" / "955717e8-8726e21a.th"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(bytes(3 << 20))
+    monkeypatch.setenv("POLYRES_CACHE", str(tmp_path / "cache"))
+    assert main(["models", "fetch", "htdemucs", "default"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"htdemucs: 3 MiB in {file.parent}", "default: part of polyres"]
+    assert main(["models", "fetch", "htdemucs", "polyres_wave", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"htdemucs": [str(file)], "polyres_wave": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("htdemux", "unknown model 'htdemux'; did you mean 'htdemucs'"), ("mdx", "only the transformer models can be")],
+)
+def test_what_cannot_be_fetched_is_one_line(capsys: pytest.CaptureFixture[str], name: str, text: str) -> None:
+    assert main(["models", "fetch", name]) == 2
+    assert text in capsys.readouterr().err

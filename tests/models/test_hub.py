@@ -3,8 +3,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,11 +25,13 @@ from polyres.models.hub import (
     download,
     fetch,
     find_file,
+    kept_file,
     model_folder,
     present_files,
     remark_licence,
     signature_of,
 )
+from polyres.models.network import answering
 
 CONTENT = bytes(range(256)) * 5000
 SUM = hashlib.sha256(CONTENT).hexdigest()[:8]
@@ -52,6 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(CONTENT[:1000] if self.server.cut else CONTENT)
 
+    def do_HEAD(self) -> None:
+        self.send_error(404)  # an answer all the same
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
@@ -60,7 +67,9 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as running:
         running.asked = []
-        monkeypatch.setattr(hub, "LEGACY_URL", f"http://127.0.0.1:{running.server_port}/")
+        address = f"http://127.0.0.1:{running.server_port}"
+        monkeypatch.setattr(hub, "LEGACY_URL", f"{address}/")
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
@@ -73,7 +82,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reaches the network or the real cache."""
     monkeypatch.setenv("POLYRES_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(hub, "LEGACY_URL", "http://127.0.0.1:9/")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
 
     def offline(repository: str, name: str, local_dir: Path) -> str:
         raise ConnectionError(f"no way to {repository}")
@@ -236,7 +248,7 @@ def test_files_put_by_hand_are_used(cache: Path) -> None:
 
 def test_offline_mode_asks_no_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(OfflineError, match=r"cannot download htdemucs \(no way to adefossez/HTDemucs\)"):
+    with pytest.raises(OfflineError, match=r"cannot download htdemucs \(downloads are switched off by HF_HUB_OFFLINE\)"):
         fetch(MODEL)
     assert server.asked == []
 
@@ -281,3 +293,36 @@ def test_the_remark_reaches_stderr_without_any_set_up() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert done.stdout == ""
     assert done.stderr.count("scientific purposes only") == 1
+
+
+# -- what others have kept, and no network ----------------------------------------------------------------------------
+
+
+def test_what_torch_and_the_hubs_client_have_kept_is_found(tmp_path: Path) -> None:
+    assert kept_file(MODEL, MODEL.files[0]) is None
+    by_torch = put(tmp_path / "torch" / "hub" / "checkpoints" / f"{MODEL.files[0]}.th")
+    assert fetch(MODEL) == [by_torch]
+    commit = "0" * 40
+    repository = tmp_path / "hf" / "models--adefossez--HTDemucs"
+    by_hub = put(repository / "snapshots" / commit / "955717e8.safetensors")
+    put(repository / "refs" / "main", commit.encode())
+    assert kept_file(MODEL, MODEL.files[0]) == by_hub
+    own = put(model_folder(MODEL) / f"{MODEL.files[0]}.th")
+    assert fetch(MODEL) == [own]
+
+
+def test_a_server_that_says_nothing_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, as the queue has room, and is silent
+        address = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        monkeypatch.setattr(hub, "LEGACY_URL", f"{address}/")
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr(hub, "answering", lambda urls: answering(urls, 0.3))
+        start = time.monotonic()
+        with pytest.raises(OfflineError, match=r"cannot download htdemucs \(no server answers\); put http://127"):
+            fetch(MODEL)
+        assert time.monotonic() - start < 5
+
+
+def test_servers_are_asked_at_the_same_time(server: Server) -> None:
+    there = f"http://127.0.0.1:{server.server_port}/x"
+    assert answering([there, "http://127.0.0.1:9/", "no address", "ftp://127.0.0.1:9/"], 2.0) == {there}

@@ -10,16 +10,33 @@ from typing import Annotated
 
 import typer
 
+from polyres.cli.examples import examples
+
 PIPE_WIDTH = 240
+EPILOG = examples(
+    "polyres models — what is known, and whether it is here",
+    "polyres models fetch htdemucs audioldm2 — download ahead, for a machine or a time without a network",
+    "What the Hugging Face Hub's client or torch have kept already is found and not downloaded again.",
+)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("models")(models)
+    """Add the group to the app."""
+    group = typer.Typer(
+        help="List the models and codecs that are known by name, and whether they are here; download them ahead.",
+        epilog=EPILOG,
+    )
+    group.callback(invoke_without_command=True)(models)
+    group.command("fetch")(fetch)
+    app.add_typer(group, name="models")
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+def models(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False
+) -> None:
     """List the models and codecs that are known by name: what they give, size, licence, and whether they are here."""
+    if context.invoked_subcommand is not None:
+        return
     from polyres.models.codec_list import known_codecs
     from polyres.models.registry import known_models
 
@@ -44,6 +61,23 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
             for one in codecs
         ],
     )
+
+
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models or codecs that polyres models lists.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print names and files as JSON.")] = False,
+) -> None:
+    """Download weights ahead; what is here already stays as it is."""
+    from polyres.models.registry import weight_files
+
+    found = {name: weight_files(name) for name in names}
+    if as_json:
+        typer.echo(json.dumps({name: [str(path) for path in paths] for name, paths in found.items()}, indent=2))
+        return
+    for name, paths in found.items():
+        size = sum(path.stat().st_size for path in paths) / 2**20
+        where = f"{size:.0f} MiB in {paths[0].parent}" if paths else "part of polyres"
+        typer.echo(f"{name}: {where}")
 
 
 def _number(value: int) -> str:

@@ -17,8 +17,9 @@ from torch import nn
 
 from polyres.core.errors import OfflineError, WeightsError
 from polyres.core.scratch import make_scratch_folder
-from polyres.models.hub import cache_folder
+from polyres.models.hub import cache_folder, hub_url
 from polyres.models.mel_chain import FRAMES_PER_STEP
+from polyres.models.network import answering
 from polyres.models.weights import one_line
 from polyres.ops.mel import MelConfig, require_front_end
 
@@ -59,8 +60,10 @@ def hub_folder(name: str) -> Path:
             return folder
     except (OSError, ValueError) as error:
         logger.debug("%s is not in the cache: %s", repository, one_line(error))
-    logger.warning("%s: downloading from the Hugging Face Hub; licence %s", name, LICENCE)
     try:
+        if not answering([hub_url(repository)]):
+            raise ConnectionError("the Hugging Face Hub does not answer")
+        logger.warning("%s: downloading from the Hugging Face Hub; licence %s", name, LICENCE)
         return Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(_FILES)))
     except Exception as error:  # of whichever network library the hub's client uses
         raise OfflineError(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from polyres.core.errors import OfflineError, OutputError, WeightsError
 from polyres.core.whole_files import replaced_atomically
+from polyres.models.network import answering, from_hub_cache, torch_checkpoints
 from polyres.models.separator import MUSIC_SOURCES
 from polyres.models.weights import one_line
 
@@ -128,7 +129,7 @@ def present_files(model: OfficialModel, folder: Path) -> list[Path] | None:
 
 
 def fetch(model: OfficialModel) -> list[Path]:
-    """Return the files of an official model, downloading what is not there yet.
+    """Return the files of an official model, downloading what neither polyres nor another program has kept.
 
     Args:
         model: one of `OFFICIAL`.
@@ -141,8 +142,32 @@ def fetch(model: OfficialModel) -> list[Path]:
         WeightsError: when a download is not the file it should be.
         OutputError: when the cache folder cannot be written.
     """
-    folder = model_folder(model)
-    return [find_file(folder, name) or _fetch_file(model, name, folder) for name in model.files]
+    return [kept_file(model, name) or _fetch_file(model, name, model_folder(model)) for name in model.files]
+
+
+def kept_file(model: OfficialModel, name: str) -> Path | None:
+    """Find a file of a model where polyres, the Hugging Face Hub's client or torch keep what they downloaded.
+
+    Args:
+        model: one of `OFFICIAL`.
+        name: one of its files.
+
+    Returns:
+        The file, or None.
+    """
+    own = find_file(model_folder(model), name)
+    return own or from_hub_cache(model.repository, _hub_name(name)) or find_file(torch_checkpoints(), name)
+
+
+def _hub_name(name: str) -> str:
+    return f"{name.partition('-')[0]}.safetensors"
+
+
+def hub_url(repository: str) -> str:
+    """Address of a repository on the Hugging Face Hub, or on the mirror that the environment names."""
+    import huggingface_hub.constants
+
+    return f"{huggingface_hub.constants.ENDPOINT}/{repository}"
 
 
 def _fetch_file(model: OfficialModel, name: str, folder: Path) -> Path:
@@ -150,14 +175,16 @@ def _fetch_file(model: OfficialModel, name: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}; set POLYRES_CACHE to another") from error
-    reason = ""
-    try:
-        return _from_hub(model.repository, name.partition("-")[0], folder)
-    except Exception as error:  # of whichever network library the hub's client uses; the other source is still left
-        reason = one_line(error) or type(error).__name__
-        logger.debug("no %s from the Hugging Face Hub: %s", name, reason)
-    url = f"{LEGACY_URL}{name}.th"
-    if not _offline_wanted():
+    hub, url = hub_url(model.repository), f"{LEGACY_URL}{name}.th"
+    reason = "downloads are switched off by HF_HUB_OFFLINE" if _offline_wanted() else "no server answers"
+    there = set() if _offline_wanted() else answering([hub, url])
+    if hub in there:
+        try:
+            return _from_hub(model.repository, _hub_name(name), folder)
+        except Exception as error:  # of whichever network library the hub's client uses; the other source is still left
+            reason = one_line(error) or type(error).__name__
+            logger.debug("no %s from the Hugging Face Hub: %s", name, reason)
+    if url in there:
         try:
             return download(url, folder / f"{name}.th")
         except (OSError, http.client.HTTPException) as error:
@@ -165,10 +192,10 @@ def _fetch_file(model: OfficialModel, name: str, folder: Path) -> Path:
     raise OfflineError(f"cannot download {model.name} ({reason}); put {url} into the folder {folder} by hand")
 
 
-def _from_hub(repository: str, signature: str, folder: Path) -> Path:
+def _from_hub(repository: str, file: str, folder: Path) -> Path:
     import huggingface_hub
 
-    return Path(huggingface_hub.hf_hub_download(repository, f"{signature}.safetensors", local_dir=folder))
+    return Path(huggingface_hub.hf_hub_download(repository, file, local_dir=folder))
 
 
 def _offline_wanted() -> bool:

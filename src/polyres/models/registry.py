@@ -25,7 +25,7 @@ from polyres.models.hub import (
     check_name,
     fetch,
     find_file,
-    model_folder,
+    kept_file,
     present_files,
     remark_licence,
     signature_of,
@@ -67,7 +67,7 @@ def known_models() -> list[ModelInfo]:
     infos = [_embedded_info()]
     for model in OFFICIAL.values():
         source = f"https://huggingface.co/{model.repository}"
-        present = present_files(model, model_folder(model)) is not None
+        present = all(kept_file(model, name) is not None for name in model.files)
         infos.append(ModelInfo(model.name, model.sources, model.parameters, LICENCE, source, present))
     return infos
 
@@ -100,6 +100,36 @@ def load_model(name_or_path: str | Path = DEFAULT, device: str | torch.device = 
     else:
         raise UnknownNameError(unknown_name_message("model", name, [DEFAULT, EMBEDDED, *OFFICIAL]))
     return model.to(device).eval()
+
+
+def weight_files(name: str) -> list[Path]:
+    """Return the files of a model or codec known by name, downloading them where they are not here.
+
+    Args:
+        name: a name of `known_models()` or of a codec.
+
+    Returns:
+        The files; none for what is part of the package.
+
+    Raises:
+        UnknownNameError: for a name that is not known; suggests the nearest.
+        WeightsError: when a model cannot be read by polyres, or a download is not the file it should be.
+        OfflineError: when a file can be had from nowhere.
+        OutputError: when the cache folder cannot be written.
+    """
+    from polyres.models.audioldm2_parts import REPOSITORIES, hub_folder
+    from polyres.models.codec_list import known_codecs
+
+    if name in OFFICIAL:
+        return fetch(OFFICIAL[name])
+    if name in REFUSED:
+        raise WeightsError(f"{name} is {REFUSED[name]}; only the transformer models can be read: {', '.join(OFFICIAL)}")
+    if name in REPOSITORIES:
+        return sorted(path for path in hub_folder(name).rglob("*") if path.is_file())
+    known = [DEFAULT, *(model.name for model in known_models()), *(codec.name for codec in known_codecs())]
+    if name not in known:
+        raise UnknownNameError(unknown_name_message("model", name, known))
+    return []
 
 
 def load_path(path: str | Path) -> Separator | Bag:
