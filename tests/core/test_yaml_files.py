@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyres.core.errors import ConfigError
-from polyres.core.yaml_files import assign, merge, parse_override, read_yaml
+from polyres.core.yaml_files import assign, merge, parse_override, read_yaml, yaml_value
 
 keys = st.text("abc", min_size=1, max_size=2)
 scalars = st.integers() | st.text(max_size=3) | st.none() | st.lists(st.integers(), max_size=2)
@@ -165,3 +165,53 @@ def test_assigning_makes_the_way() -> None:
 def test_assigning_through_something_else_than_a_mapping_is_refused(below: object) -> None:
     with pytest.raises(ConfigError, match=r"cannot set 'a\.0': 'a' is .*; give a=… as a whole"):
         assign({"a": below}, ["a", "0"], 1)
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+REFUSED = {
+    "billion laughs": (BOMB, "more than 20000 values"),
+    "merge keys": (
+        BOMB.replace("[x, x, x, x, x, x, x, x, x]", "{x: 1}").replace("[*", "{<<: [*").replace("]\n", "]}\n"),
+        "more than",
+    ),
+    "chain of aliases": (
+        "".join(f"a{n}: &a{n} [*a{n - 1}]\n" if n else "a0: &a0 []\n" for n in range(99)),
+        "64 levels",
+    ),
+    "holds itself": ("a: &a {b: *a}", "a value holds itself, line 1"),
+    "merges itself": ("&a {<<: *a}", "a value holds itself"),
+    "deep": ("[" * 100_000, "nested deeper than 64"),
+    "deep block": ("\n".join(" " * n + "a:" for n in range(99)), "nested deeper than 64"),
+    "many": ("[1" + ", 1" * 50_000 + "]", "more than 20000 values"),
+    "long": ("a: " + "x" * 2**20, "longer than 1048576"),
+    "tag of another type": ("a: !!bool x", "a tag that does not fit its value"),
+    "empty number": ('a: !!int ""', "a tag that does not fit its value"),
+    "mapping as key": ("? {a: b}\n: c", "unhashable key"),
+    "digits": ("a: " + "1" * 301, "a number of 301 digits"),
+    "base 60": ("a: " + "1:" * 2000 + "1", "a number of 4001 digits"),
+    "control character": ("a: \0", "control characters are not allowed"),
+    "half a character": (r'a: "\ud800"', "invalid Unicode character"),
+    "Python object": ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), REFUSED.values(), ids=REFUSED)
+def test_hostile_documents_are_refused_in_one_line(text: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=reason) as found:
+        read_yaml(write(tmp_path, "a.yaml", text))
+    assert "\n" not in str(found.value)
+
+
+def test_aliases_and_merge_keys_serve_as_ever() -> None:
+    assert yaml_value("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: *a") == {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": {"x": 1}}
+
+
+def test_long_chains_of_bases_and_names_that_are_none_are_refused(tmp_path: Path) -> None:
+    for number in range(40):
+        write(tmp_path, f"{number}.yaml", f"base: {number + 1}.yaml")
+    with pytest.raises(ConfigError, match="more than 32 'base:' files one above the other"):
+        read_yaml(tmp_path / "0.yaml")
+    with pytest.raises(ConfigError, match="'base' is '\\\\x00'; write the name of one YAML file"):
+        read_yaml(write(tmp_path, "nul.yaml", 'base: "\\0"'))

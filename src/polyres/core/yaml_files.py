@@ -9,21 +9,105 @@ from typing import Any
 import yaml
 
 from polyres.core.errors import ConfigError
+from polyres.core.json_text import MOST_DEPTH, MOST_DIGITS, bounded_bytes
 
 BASE_KEY = "base"
+MOST_BYTES, MOST_VALUES = 2**20, 20_000
+"""Largest documents that are read; a recipe has some thousand bytes, the metadata of a track some ten thousand."""
+MOST_BASES = 32
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
+_SafeLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C it is ten times as fast
+
+
+class _UniqueKeyLoader(_SafeLoader):  # type: ignore[misc, valid-type]
     """Safe loader that refuses a key written twice, where YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen and isinstance(key_node, yaml.ScalarNode):
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue
+            if key_node.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key_node.value!r} twice", problem_mark=key_node.start_mark)
-            if isinstance(key_node, yaml.ScalarNode):
-                seen.add(key_node.value)
+            seen.add(key_node.value)
         return super().construct_mapping(node, deep)
+
+
+def yaml_value(text: str) -> Any:
+    """Read one YAML document within limits of length, depth and, aliases written out, number of values.
+
+    Args:
+        text: the document.
+
+    Returns:
+        Plain values.
+
+    Raises:
+        ValueError: in one line, when it is no YAML, breaks a limit, names a key twice, or a value holds itself.
+    """
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"longer than {MOST_BYTES} bytes")
+    _check_events(text)
+    try:
+        loader = _UniqueKeyLoader(text)
+    except yaml.YAMLError as error:
+        raise ValueError(_first_problem(error)) from error
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node)
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ValueError(_first_problem(error)) from error
+    except RecursionError:
+        raise ValueError(f"nested deeper than {MOST_DEPTH}") from None
+    except (LookupError, AttributeError, TypeError) as error:  # of tags on text that does not fit: !!bool x, !!int ""
+        raise ValueError(f"a tag that does not fit its value ({' '.join(str(error).split())[:80]})") from error
+    finally:
+        loader.dispose()
+
+
+def _check_events(text: str) -> None:
+    """Refuse text that is nested too deep before anything is composed of it, which ends the process in C."""
+    depth = count = 0
+    try:
+        for event in yaml.parse(text, _SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            count += 1
+            if depth > MOST_DEPTH:
+                raise ValueError(f"nested deeper than {MOST_DEPTH}, line {event.start_mark.line + 1}")
+            if count > 2 * MOST_VALUES:
+                raise ValueError(f"more than {MOST_VALUES} values")
+    except yaml.YAMLError:
+        return  # the loader finds and words it
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Refuse documents that aliases blow up or close to a circle."""
+    known: dict[int, tuple[int, int]] = {}
+    open_nodes: set[int] = set()
+
+    def measure(node: yaml.Node) -> tuple[int, int]:
+        """Return number of values and depth."""
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag.endswith((":int", ":float")) and len(node.value) > MOST_DIGITS:
+                raise ValueError(f"a number of {len(node.value)} digits, line {node.start_mark.line + 1}")
+            return 1, 0
+        if id(node) in open_nodes:
+            raise ValueError(f"a value holds itself, line {node.start_mark.line + 1}")
+        if id(node) not in known:
+            open_nodes.add(id(node))
+            inner = (one for item in node.value for one in (item if isinstance(item, tuple) else (item,)))
+            found = [measure(one) for one in inner]
+            open_nodes.remove(id(node))
+            known[id(node)] = 1 + sum(n for n, _ in found), 1 + max((depth for _, depth in found), default=0)
+        return known[id(node)]
+
+    count, depth = measure(root)
+    if count > MOST_VALUES or depth > MOST_DEPTH:
+        raise ValueError(f"more than {MOST_VALUES} values, or {MOST_DEPTH} levels, once its aliases are written out")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -46,11 +130,13 @@ def _read_chain(path: Path, children: list[Path]) -> dict[str, Any]:
     if resolved in children:
         chain = " -> ".join(child.name for child in [*children[children.index(resolved) :], resolved])
         raise ConfigError(f"{path}: '{BASE_KEY}:' files form a cycle ({chain}); remove one of them")
+    if len(children) > MOST_BASES:
+        raise ConfigError(f"{path}: more than {MOST_BASES} '{BASE_KEY}:' files one above the other; join some of them")
     values = _read_one(path, children[-1] if children else None)
     if BASE_KEY not in values:
         return values
     base = values.pop(BASE_KEY)
-    if not isinstance(base, str) or not base:
+    if not isinstance(base, str) or not base or "\0" in base:
         raise ConfigError(f"{path}: '{BASE_KEY}' is {base!r}; write the name of one YAML file")
     return merge(_read_chain(path.parent / base, [*children, resolved]), values)
 
@@ -58,17 +144,19 @@ def _read_chain(path: Path, children: list[Path]) -> dict[str, Any]:
 def _read_one(path: Path, child: Path | None) -> dict[str, Any]:
     asked = f" (named as '{BASE_KEY}' in {child})" if child is not None else ""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = bounded_bytes(path).decode()
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such config file{asked}; check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text{asked}; give a YAML file") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}){asked}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}{asked}; give a YAML file") from error
     try:
-        values = yaml.load(text, _UniqueKeyLoader)  # a subclass of SafeLoader
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({_first_problem(error)})") from error
+        values = yaml_value(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML ({error})") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -76,7 +164,7 @@ def _read_one(path: Path, child: Path | None) -> dict[str, Any]:
     return values
 
 
-def _first_problem(error: yaml.YAMLError | ValueError) -> str:
+def _first_problem(error: yaml.YAMLError) -> str:
     problem = getattr(error, "problem", None) or str(error)
     mark = getattr(error, "problem_mark", None)
     where = f", line {mark.line + 1}" if mark is not None else ""
@@ -109,9 +197,9 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     if not equals or not all(keys):
         raise ConfigError(f"override {text!r} cannot be read; write KEY=VALUE, like optimiser.lr=3e-4")
     try:
-        return keys, yaml.load(value, _UniqueKeyLoader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"override {text!r}: the value is not valid YAML ({_first_problem(error)})") from error
+        return keys, yaml_value(value)
+    except ValueError as error:
+        raise ConfigError(f"override {text!r}: the value is not valid YAML ({error})") from error
 
 
 def assign(values: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
