@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from polyres.core.json_text import MOST_DEPTH, bounded_bytes, json_file, json_lines, json_value
+from polyres.core.json_text import MOST_DEPTH, bounded_bytes, json_file, json_value
 
 REFUSED: dict[str, str | bytes] = {
     "deep list": "[" * 100_000,
@@ -65,11 +65,3 @@ def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(ValueError, match="not a file"):
             bounded_bytes(path)
-
-
-def test_lines_are_numbered_and_a_bad_one_stops_nothing() -> None:
-    found = list(json_lines('{"a": "\u2028"}\n\n{"a": \n[2]\r\n'))
-    assert [number for number, _ in found] == [1, 3, 4]
-    assert found[0][1] == {"a": "\u2028"}
-    assert isinstance(found[1][1], ValueError)
-    assert found[2][1] == [2]

@@ -101,7 +101,7 @@ def test_other_names_are_no_runs(name: str) -> None:
         (None, "holds no study"),
         ("{", "cannot be read"),
         ('{"format": 2}', "another format"),
-        ('{"format": 1}', "'arms'"),
+        ('{"format": 1}', "'name' is missing"),
         ("[]", "cannot be read"),
         ('{"format": 1, "arms": [], "metrics": [], "seeds": [], "colour": 1}', "cannot be read"),
     ],

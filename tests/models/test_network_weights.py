@@ -51,9 +51,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         save_network("mel_refiner", module, tmp_path / "file" / "n.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "bad.safetensors", {"polyres": "{"})
-    with pytest.raises(WeightsError, match="its header is damaged"):
+    with pytest.raises(WeightsError, match="its metadata is damaged"):
         load_network(tmp_path / "bad.safetensors")
-    about = json.dumps({"kind": "mel_refiner", "config": {"wdth": 3}})
+    about = json.dumps({"format": 1, "kind": "mel_refiner", "config": {"wdth": 3}, "card": {}})
     save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", {"polyres": about})
     with pytest.raises(WeightsError, match="its config cannot be built"):
         load_network(tmp_path / "odd.safetensors")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import builtins
+import json
 import logging
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from polyres.core.errors import ConfigError, UnknownNameError, WeightsError
+from polyres.core.errors import ConfigError, InputError, UnknownNameError, WeightsError
 from polyres.inference.codec import LoadedCodec, codec_for, load_codec
 from polyres.models.codec_latent import Latent
 from polyres.models.codec_registry import build_codec
@@ -77,10 +79,9 @@ def test_stages_are_done_in_the_order_of_the_notes(tmp_path: Path) -> None:
 
 
 def test_another_process_decodes_by_what_the_latent_holds(tmp_path: Path) -> None:
-    weights = band(tmp_path / "band.safetensors")
     path = write(
         tmp_path,
-        f"codec: {WAVE}\nenhancer: {{name: gain_match}}\npost_filters: [{{name: median}}]\nbandwidth: {weights.name}\n",
+        f"codec: {WAVE}\nenhancer: {{name: gain_match}}\npost_filters: [{{name: median}}]\nbandwidth: default\n",
     )
     codec = load_codec(path, "cpu")
     latent = codec.encode(music(2), 44100)
@@ -93,7 +94,7 @@ def test_another_process_decodes_by_what_the_latent_holds(tmp_path: Path) -> Non
     assert np.abs(soundfile.read(out, dtype="float32")[0].T - wanted.numpy()).max() < 1e-5
 
 
-def test_stages_travel_in_the_latent_and_the_coarse_codec_reads_it_too(tmp_path: Path) -> None:
+def test_a_latent_opens_no_files_and_the_coarse_codec_reads_it_too(tmp_path: Path) -> None:
     refiner(tmp_path / "detail.safetensors")
     path = write(
         tmp_path, f"codec: {TINY}\ndetail: {{weights: detail.safetensors}}\npost_filters: [{{name: wiener}}]\n"
@@ -101,24 +102,63 @@ def test_stages_travel_in_the_latent_and_the_coarse_codec_reads_it_too(tmp_path:
     codec = load_codec(path, "cpu")
     latent = codec.encode(music(), RATE_HZ)
     again = Latent.load(latent.save(tmp_path / "z.safetensors"))
-    path.unlink()
+    with pytest.raises(WeightsError, match=r"z.safetensors was coded with '.*detail.safetensors', .* opens no files"):
+        codec_of_latent(again)
     wanted = codec.decode(latent)
-    assert torch.equal(codec_for(again, "cpu").decode(again), wanted)
+    assert torch.equal(load_codec(path, "cpu").decode(again), wanted)
     coarse = load_codec(TINY, "cpu").decode(again)
     assert float((coarse - wanted).abs().max()) > 1e-4
 
 
-def test_other_weights_than_when_the_latent_was_coded_are_refused(tmp_path: Path) -> None:
-    weights = refiner(tmp_path / "detail.safetensors")
-    latent = load_codec(write(tmp_path, f"codec: {TINY}\ndetail: {{weights: {weights}}}\n"), "cpu").encode(
-        music(), RATE_HZ
-    )
-    refiner(weights, codec="other")
-    with pytest.raises(WeightsError, match=r"detail.safetensors holds other weights \(.*\) than when the latent was"):
+def stages(**values: object) -> dict[str, object]:
+    return {"stages": {"codec": WAVE, **values}}
+
+
+OPENED: dict[str, tuple[str, dict[str, object]]] = {
+    "codec": ("FILE", {}),
+    "folder": ("FOLDER", {}),
+    "codec of stages": (WAVE, {"stages": {"codec": "FILE"}}),
+    "address": ("https://example.org/codec.safetensors", {}),
+    "repository of the Hub": ("someone/codec", {}),
+    "plugin": ("own_codec.py", {}),
+    "bandwidth": (WAVE, stages(bandwidth="FILE")),
+    "detail": (WAVE, stages(detail={"weights": "FILE"})),
+    "enhancer": (WAVE, stages(enhancer={"name": "refine_latent", "network": "FILE"})),
+    "bandwidth in settings": (WAVE, stages(settings={"bandwidth": "FILE"})),
+    "vocoder in settings": (TINY, stages(settings={"vocoder": "FOLDER"})),
+    "vocoder": (TINY, {"vocoder": "FOLDER"}),
+}
+
+
+@pytest.mark.parametrize(("codec", "config"), OPENED.values(), ids=OPENED)
+def test_nothing_is_opened_because_a_latent_says_so(
+    codec: str, config: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = json.dumps([codec, config]).replace("FILE", str(tmp_path / "secret")).replace("FOLDER", str(tmp_path))
+    (tmp_path / "secret").write_text("secret")
+    codec, config = json.loads(text)
+    latent = Latent({"z": torch.zeros(1, 1, 1).half()}, codec, "0" * 16, 8000, 1, 8, 8000, config=config)
+
+    def refused(self: Path, *args: object, **more: object) -> None:
+        raise AssertionError(f"{self} was opened")
+
+    def opened(path: object, *args: object, **more: object) -> object:
+        assert not str(path).startswith(str(tmp_path)), f"{path} was opened"
+        return real_open(path, *args, **more)  # type: ignore[call-overload]
+
+    real_open = builtins.open
+    monkeypatch.setattr(builtins, "open", opened)
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises((WeightsError, InputError), match=r"^the latent (was coded with|is damaged)"):
         codec_of_latent(latent)
-    weights.unlink()
-    with pytest.raises(WeightsError, match=r"there are no weights at .*detail.safetensors \(No such file"):
-        codec_of_latent(latent)
+
+
+def test_a_latent_brings_the_settings_that_it_was_coded_with() -> None:
+    for name, settings in ((WAVE, {"scalars_per_step": 800, "fill": 0.1}), (TINY, {"autoencoder": "none"})):
+        codec = load_codec(name, "cpu", settings)
+        latent = codec.encode(music(), RATE_HZ)
+        assert torch.equal(codec_for(latent, "cpu").decode(latent), codec.decode(latent))
 
 
 def test_averages_are_sent_counted_and_used(tmp_path: Path) -> None:

@@ -104,9 +104,13 @@ def test_runs_are_found_at_any_depth_and_named_by_their_place(tmp_path):
     [
         ("config.yaml", None, r"config.yaml: no such config file"),
         ("config.yaml", "epochs: 1\nspeed: 3\ndata: {roots: []}", r"unknown key 'speed'"),
-        ("metrics.jsonl", '{"step": 3}\n', r"has rows without step, elapsed_s or valid"),
-        ("metrics.jsonl", '{"step": 3, "elapsed_s": 1, "valid": {"raw": {}}}\n', r"'score' is missing"),
-        ("metrics.jsonl", '{"step": 3, "elapsed_s": 1, "valid": {}, "best": {"score": 1}}\n', r"'valid' is missing"),
+        ("metrics.jsonl", '{"step": 3}\n', r"has a row that is none of a run \(_Row: key 'elapsed_s' is missing"),
+        ("metrics.jsonl", '{"step": 3, "elapsed_s": 1, "valid": {"raw": {}}}\n', r"'valid.raw.score' is missing"),
+        (
+            "metrics.jsonl",
+            '{"step": 3, "elapsed_s": 1, "valid": {}, "best": {"score": 1}}\n',
+            "'best.valid' is",
+        ),
         ("checkpoint.safetensors", "nothing", r"is not a safetensors file"),
         ("best.safetensors", "", r"is empty"),
     ],

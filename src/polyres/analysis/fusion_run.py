@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +12,11 @@ from torch import Tensor
 
 from polyres.analysis.errors import AnalysisError
 from polyres.analysis.subjects import check_subject, config_from_yaml
+from polyres.core.json_text import json_value
 from polyres.models.bag import Bag
 from polyres.models.registry import load_model
 from polyres.models.separator import Separator, SeparatorConfig
-from polyres.models.weights import METADATA_KEY, fill, load_separator_weights, read_metadata
+from polyres.models.weights import fill, load_separator_weights, read_about
 from polyres.training.checkpoint import load_state, under_prefix
 from polyres.training.run_folder import BEST_FILE, CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE
 
@@ -129,11 +129,7 @@ def check_resolutions(name: str, config: SeparatorConfig) -> None:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    try:
-        about = json.loads(read_metadata(path).get(METADATA_KEY, "{}"))
-    except ValueError:
-        return False
-    return isinstance(about, dict) and about.get("kind") == "run"
+    return read_about(path).get("kind") == "run"
 
 
 def _from_run(given: str, folder: Path) -> FusionSubject:
@@ -192,7 +188,7 @@ def read_epochs(path: Path, config: SeparatorConfig) -> tuple[list[Epoch], list[
     epochs, notes = [], []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = json_value(line, special=True)
         except ValueError as error:
             if number == len(lines):
                 notes.append(f"The last line of {METRICS_FILE} is cut; it was left out.")

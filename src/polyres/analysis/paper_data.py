@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from polyres.analysis.errors import AnalysisError
 from polyres.analysis.subjects import config_from_yaml
+from polyres.core.json_text import json_value
 from polyres.core.yaml_files import read_yaml
 from polyres.experiments.rows import ScoreRow
 from polyres.experiments.study_files import Cost, Study, model_name, read_costs, read_rows, read_study, run_folder
@@ -223,7 +223,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     found = []
     for number, line in enumerate(lines, start=1):
         try:
-            found.append(json.loads(line))
+            found.append(json_value(line, special=True))
         except ValueError as error:
             if number < len(lines):
                 raise AnalysisError(f"{path}, line {number}: no JSON ({error}); restore the file") from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from polyres.core.errors import OutputError, PolyresError, WeightsError
+from polyres.core.json_text import json_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -188,7 +189,7 @@ def _kept(job: FileJob, folder: Path, overwrite: bool) -> Facts | None:
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
     try:
-        done = json.loads((folder / DONE_FILE).read_text(encoding="utf-8"))
+        done = json_file(folder / DONE_FILE, special=True)
         key, sounds = done["key"], [folder / name for name in done.get("sounds", [])]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{shown(folder)} is there and holds something else; choose another --out") from error

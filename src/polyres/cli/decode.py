@@ -51,6 +51,7 @@ def decode(
     given = Latent.load(latent)
     note = write_spec(out, given.input_rate_hz, given.channels).note
     loaded = codec_for(given, device) if codec is None else load_codec(codec, device)
+    loaded.check(given)
     with Bars(1) as bars, bars.track(Job(latent, out)) as progress:
         blocks = loaded.decode_blocks(given, progress)
         write_blocks(blocks, out, given.input_rate_hz, given.channels)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from polyres.core.catalogue import nearest
@@ -23,6 +24,7 @@ else:
 
 _PREFIXES = ("Input should be ", "Value error, ", "Assertion failed, ")
 _ABSENT = object()
+T = TypeVar("T")
 
 
 class _ConfigMeta(ModelMetaclass):
@@ -146,6 +148,34 @@ class Config(BaseModel, metaclass=_ConfigMeta):
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that equal configs share, whatever the order of their keys."""
         return hashlib.sha256(_canonical(self.to_dict()).encode()).hexdigest()[:16]
+
+
+@cache
+def _schema(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def read_as(kind: type[T], values: Any) -> T:
+    """Build a dataclass from plain values as JSON holds them, every field checked by its type.
+
+    Args:
+        kind: the dataclass; those inside it are built too.
+        values: a mapping.
+
+    Returns:
+        The dataclass.
+
+    Raises:
+        ValueError: in one line, for the first value that does not fit.
+    """
+    try:
+        found: T = _schema(kind).validate_python(values)
+        return found
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        problem = "is missing" if first["type"] in ("missing", "missing_argument") else _strip_prefix(first["msg"])
+        raise ValueError(f"{key!r} {problem}"[:200]) from error
 
 
 def _canonical(value: Any) -> str:

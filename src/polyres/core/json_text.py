@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,26 +65,6 @@ def json_file(path: Path, special: bool = False, most_bytes: int = MOST_BYTES) -
         ValueError: when it is no JSON or breaks a limit.
     """
     return json_value(bounded_bytes(path, most_bytes), special, most_bytes)
-
-
-def json_lines(text: str | bytes, special: bool = False) -> Iterator[tuple[int, Any]]:
-    """Read JSON lines one by one; empty lines are left out.
-
-    Args:
-        text: of the file.
-        special: whether NaN and Infinity may stand in it.
-
-    Yields:
-        Number of the line, from 1, and its value; a ValueError in place of a value where the line is no JSON.
-    """
-    lines = text.split(b"\n") if isinstance(text, bytes) else text.split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, json_value(line, special)
-        except ValueError as error:
-            yield number, error
 
 
 def bounded_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:

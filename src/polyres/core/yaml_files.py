@@ -31,7 +31,8 @@ class _UniqueKeyLoader(_SafeLoader):  # type: ignore[misc, valid-type]
             if key_node.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key_node.value!r} twice", problem_mark=key_node.start_mark)
             seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
+        values: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return values
 
 
 def yaml_value(text: str) -> Any:
@@ -77,7 +78,7 @@ def _check_events(text: str) -> None:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             count += 1
             if depth > MOST_DEPTH:
-                raise ValueError(f"nested deeper than {MOST_DEPTH}, line {event.start_mark.line + 1}")
+                raise ValueError(f"nested deeper than {MOST_DEPTH}")
             if count > 2 * MOST_VALUES:
                 raise ValueError(f"more than {MOST_VALUES} values")
     except yaml.YAMLError:

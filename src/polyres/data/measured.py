@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from polyres.core.errors import InputError, OutputError
+from polyres.core.json_text import json_file
 from polyres.core.whole_files import write_whole
 from polyres.data.names import shown
 
@@ -55,7 +56,7 @@ def load_measured(root: Path, name: str, version: int) -> Entries:
     """
     for place in _places(root, name):
         try:
-            content = json.loads(place.read_text())
+            content = json_file(place)
         except (OSError, ValueError):
             continue
         if isinstance(content, dict) and content.get("format") == version:

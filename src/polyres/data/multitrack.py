@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
-
 from polyres.core.errors import InputError
+from polyres.core.json_text import bounded_bytes
+from polyres.core.yaml_files import yaml_value
 from polyres.data.names import shown
 from polyres.data.track_files import (
     Layout,
@@ -22,7 +22,6 @@ from polyres.data.track_files import (
 )
 
 REST = "other"
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
 _SLAKH_FOLDERS = {"train": "train", "valid": "validation", "test": "test"}
 
 
@@ -76,8 +75,8 @@ def _slakh_track(folder: Path, sources: Sequence[str]) -> TrackFiles:
 def _slakh_stems(path: Path) -> dict[str, Mapping[str, Any]]:
     """Read the stems of a metadata file."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = yaml_value(bounded_bytes(path).decode())
+    except (OSError, ValueError) as error:
         raise InputError(f"'{shown(path)}' cannot be read as YAML; copy it again") from error
     stems = content.get("stems") if isinstance(content, Mapping) else None
     if not isinstance(stems, Mapping) or not all(isinstance(facts, Mapping) for facts in stems.values()):

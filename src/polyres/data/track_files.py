@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from polyres.core.errors import InputError
+from polyres.core.json_text import json_file
 from polyres.data.names import shown
 
 SOURCES = ("drums", "bass", "other", "vocals")
@@ -154,7 +154,7 @@ def read_json(path: Path) -> Any:
         InputError: if it cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_file(path)
     except (OSError, ValueError) as error:
         raise InputError(f"'{path}' cannot be read as JSON ({_short(error)}); copy it again") from error
 

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
+from polyres.core.config import read_as
 from polyres.core.errors import InputError, OutputError
+from polyres.core.json_text import json_value
 
 _INFINITE = re.compile(r'("(?:value|window_mean)": -?)Infinity')  # quotes within texts are escaped, so no text fits
 
@@ -75,7 +77,7 @@ class RowFile:
         lines = self.path.read_bytes().splitlines(keepends=True)
         for number, line in enumerate(lines, start=1):
             try:
-                row = row_from(json.loads(line))
+                row = row_from(json_value(line, special=True))
             except (ValueError, TypeError) as error:
                 if number == len(lines):
                     return
@@ -117,7 +119,7 @@ def row_from(values: object) -> ScoreRow:
     needed = {field.name for field in fields(ScoreRow) if field.default is MISSING}
     if not isinstance(values, dict) or not needed <= set(values) <= known:
         raise ValueError("not a row of scores")
-    return ScoreRow(**values)
+    return read_as(ScoreRow, values)
 
 
 def number_or_none(value: float) -> float | None:

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from polyres.core.config import read_as
 from polyres.core.errors import InputError
+from polyres.core.json_text import json_file, json_value
 from polyres.core.whole_files import write_whole
 from polyres.experiments.rows import RowFile, ScoreRow
 
@@ -168,12 +170,10 @@ def read_study(folder: Path) -> Study:
     if not path.is_file():
         raise InputError(f"'{folder}' holds no study ({STUDY_FILE} is missing); give the --out of a polyres study")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json_file(path)
         if values.pop("format") != FORMAT:
             raise InputError(f"'{path}' is of another format; use the version of polyres that wrote it")
-        values["arms"] = tuple(Arm(arm["name"], arm["settings"]) for arm in values["arms"])
-        values["metrics"], values["seeds"] = tuple(values["metrics"]), tuple(values["seeds"])
-        return Study(**values)
+        return read_as(Study, values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"'{path}' cannot be read ({error}); run the study again to write it anew") from error
 
@@ -215,8 +215,8 @@ def read_costs(folder: Path) -> list[Cost]:
     costs = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            values = json.loads(line)
-            costs.append(Cost(**{name: values[name] for name in wanted}))
+            values = json_value(line, special=True)
+            costs.append(read_as(Cost, {name: values[name] for name in wanted}))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"line {number} of '{path}' is no cost of a run; run the study again") from error
     return costs

@@ -20,6 +20,7 @@ import torch
 
 from polyres.core.config import Config
 from polyres.core.errors import InputError, PolyresError
+from polyres.core.json_text import json_file
 from polyres.core.whole_files import write_whole
 from polyres.data.datasets import TracksConfig, TracksDataset
 from polyres.experiments.evaluate import ROWS_FILE as SCORES_FILE
@@ -119,7 +120,7 @@ def read_outcome(folder: Path) -> Outcome | None:
         None where it has not been scored to the end, or that cannot be read.
     """
     try:
-        values = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
+        values = json_file(folder / OUTCOME_FILE, special=True)
         return Outcome(**{**values, "metrics": tuple(values["metrics"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -154,7 +155,7 @@ class Effort:
 
 def _read_effort(folder: Path) -> Effort:
     try:
-        values = json.loads((folder / EFFORT_FILE).read_text(encoding="utf-8"))
+        values = json_file(folder / EFFORT_FILE, special=True)
         return Effort(**{one.name: float(values[one.name]) for one in fields(Effort)})
     except (OSError, ValueError, TypeError, KeyError):
         return Effort()

@@ -14,6 +14,7 @@ from torch import Tensor
 from polyres.core.errors import WeightsError
 from polyres.data.resample import resampled_length
 from polyres.inference.codec_averages import measured
+from polyres.inference.codec_layout import check_layout
 from polyres.inference.codec_stream import Measured, decode_blocks, encode_blocks, run_encoder, step_count
 from polyres.inference.codec_windows import Tensors
 from polyres.inference.device import resolve_device
@@ -115,6 +116,9 @@ class LoadedCodec:
     def decode_blocks(self, latent: Latent, progress: Progress | None = None) -> Iterator[Tensor]:
         """Decode a latent block by block: `[C, n]` each; see `decode`."""
         self.check(latent)
+        return self._decode_blocks(latent, progress)
+
+    def _decode_blocks(self, latent: Latent, progress: Progress | None) -> Iterator[Tensor]:
         found = Measured(
             latent.input_rate_hz,
             latent.channels,
@@ -132,6 +136,7 @@ class LoadedCodec:
 
         Raises:
             WeightsError: when it is of another codec or other weights.
+            InputError: when a count, a tensor or a number does not fit the codec and the length: it is damaged.
         """
         if latent.codec.partition(":")[0] != self.name.partition(":")[0] and latent.fingerprint != self.fingerprint:
             raise WeightsError(f"the latent is of codec {latent.codec}, not of {self.name}; load that one")
@@ -140,6 +145,7 @@ class LoadedCodec:
                 f"the latent was made with other weights of {latent.codec} ({latent.fingerprint}, here are "
                 f"{self.fingerprint}); use those, or encode the audio again"
             )
+        check_layout(latent, self.model)
 
     def reconstruct(self, wave: Wave, sample_rate_hz: int, progress: Progress | None = None) -> Tensor:
         """Encode and decode a waveform: the same samples as decode(encode(wave)).

@@ -24,7 +24,10 @@ from polyres.ops.input_level import PEAK, InputLevel, InputLevelMeter
 MEAN, LOG2_PEAK = "mean", "log2_peak"
 """Side information of codecs that take the level away: per channel its mean, in two parts, and its peak."""
 
-_SILENCE_LOG2 = -40.0  # peak that stands for silence
+SILENCE_LOG2 = -40.0
+"""Peak that stands for silence."""
+LOUDEST_LOG2, LOUDEST_MEAN = 24.0, 32_768.0
+"""Most that a peak and a mean may be where full scale is 1: those of whole numbers of 24 and of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,15 @@ def measure(source: BlockSource, codec: Codec) -> Measured:
         meter.push(wave)
     if length == 0:
         raise InputError(f"{source.name}: holds no samples; nothing to code")
-    side = _stored_level(meter.level()) if codec.level == "peak" else {}
+    side = _stored_level(meter.level(), source.name) if codec.level == "peak" else {}
     return Measured(source.sample_rate_hz, source.channels, length, codec_length, side)
 
 
-def _stored_level(level: InputLevel) -> dict[str, Tensor]:
+def _stored_level(level: InputLevel, name: str) -> dict[str, Tensor]:
     """Round a level to what is stored of it."""
-    peak = (PEAK / level.gain).clamp_min(2**_SILENCE_LOG2)
+    peak = (PEAK / level.gain).clamp_min(2**SILENCE_LOG2)
+    if bool((peak > 2**LOUDEST_LOG2).any()) or bool((level.mean.abs() > LOUDEST_MEAN).any()):
+        raise InputError(f"{name}: samples reach {float(peak.max()):g}; full scale is 1: divide them")
     mean = to_half(level.mean, MEAN)
     # A mean far above the signal itself needs more digits than one half has.
     rest = to_half(level.mean - mean.double(), MEAN)
@@ -296,6 +301,8 @@ class _Waves:
 
     def _out(self, samples: object) -> Iterator[Tensor]:
         done = torch.as_tensor(samples)[:, : self._left_out]
+        if not bool(torch.isfinite(done).all()):
+            raise InputError("the latent is damaged: it decodes to NaN or infinite samples; encode the audio again")
         self._left_out -= done.shape[-1]
         if done.shape[-1]:
             yield done

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import polyres
 from polyres.core.errors import OutputError
+from polyres.core.json_text import json_file
 from polyres.data.names import shown
 from polyres.data.writer import WriteSpec
 from polyres.inference.codec import LoadedCodec
@@ -219,7 +220,7 @@ def _kept(job: Job, settings: Mapping[str, Any]) -> Reconstruction | None:
 
 def _read_report(folder: Path) -> dict[str, Any] | None:
     try:
-        report = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+        report = json_file(folder / REPORT_NAME, special=True)
         return report if isinstance(report, dict) and isinstance(report.get("settings"), dict) else None
     except (OSError, ValueError):
         return None

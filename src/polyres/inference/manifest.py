@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from polyres.core.json_text import json_file
+
 MANIFEST_NAME = "separation.json"
 MANIFEST_FORMAT = 1
 
@@ -81,7 +83,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         The manifest; None when there is none or it cannot be understood.
     """
     try:
-        data = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+        data = json_file(folder / MANIFEST_NAME)
         files = {
             name: StemRecord(entry["stem"], dict(entry["settings"]), float(entry["gain"]))
             for name, entry in data["files"].items()

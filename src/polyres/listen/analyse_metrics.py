@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from polyres.core.errors import InputError
+from polyres.core.json_text import json_value
 from polyres.listen.statistics import Array, Scores
 from polyres.listen.study_files import ListenStudy
 
@@ -64,7 +64,7 @@ def read_metric_rows(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json_value(line, special=True)
             missing = {"model", "track", "source", "metric", "value"} - set(row)
         except (ValueError, TypeError) as error:
             raise InputError(f"{path}, line {number}: no JSON; give scores.jsonl of polyres evaluate") from error

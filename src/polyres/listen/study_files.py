@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from polyres.core.config import Config
 from polyres.core.errors import ConfigError, InputError
+from polyres.core.json_text import json_file
 from polyres.core.whole_files import write_whole
 
 STUDY_NAME = "study.json"
@@ -285,7 +286,7 @@ def load_study(folder: str | Path) -> ListenStudy:
     """
     path = Path(folder) / STUDY_NAME
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json_file(path)
     except FileNotFoundError as error:
         raise InputError(f"{folder} holds no study ({STUDY_NAME}); make one with polyres listen new") from error
     except (OSError, ValueError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from polyres.core.errors import ConfigError, InputError
+from polyres.core.json_text import json_file, json_value
 from polyres.listen.study_files import Kind
 
 _SQLITE_HEAD = b"SQLite format 3\0"
@@ -165,7 +165,7 @@ def _stored(folder: Path, url: str | None) -> list[Rating]:
 def _json_lines(path: Path) -> Iterator[Any]:
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.strip():
-            yield json.loads(line)
+            yield json_value(line)
 
 
 def _csv_rows(path: Path) -> Iterator[Any]:
@@ -174,7 +174,7 @@ def _csv_rows(path: Path) -> Iterator[Any]:
 
 
 def _json_rows(path: Path) -> Iterator[Any]:
-    rows = json.loads(path.read_text(encoding="utf-8"))
+    rows = json_file(path)
     yield from rows if isinstance(rows, list) else rows["ratings"]
 
 

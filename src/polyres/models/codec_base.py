@@ -103,6 +103,9 @@ class Codec(nn.Module, ABC):
     free_settings: ClassVar[tuple[str, ...]] = ("enhancer", "post_filter")
     """Fields of the config that `configure` may change."""
 
+    code_settings: ClassVar[tuple[str, ...]] = ()
+    """Fields of the config on which shapes of latents depend and which the decoder reads off them."""
+
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Settings under a name: `NAME:VARIANT` is a codec, too."""
 
@@ -139,6 +142,12 @@ class Codec(nn.Module, ABC):
         Returns:
             Name to tensor, in the order they arise, such as `mel`, `latent`, `mel_decoded`; `wave` is the last.
         """
+
+    def step_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes `[D, 1, ...]` of what `encode` makes of a single step, by name, found by encoding one of silence."""
+        silence = torch.zeros(1, self.audio_channels, self.hop_samples, device=self.device)
+        with torch.no_grad():
+            return {name: tuple(value.shape[1:]) for name, value in self.encode(silence).items()}
 
     def to_features(self, latents: Latents) -> Latents:
         """Decode latents to the picture in which windows are joined; the latents themselves by default.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from polyres.models.audioldm2_parts import LICENCE, REPOSITORIES
 from polyres.models.codec_registry import codec_names, codec_summary
-from polyres.models.weights import METADATA_KEY, count_parameters, read_metadata
+from polyres.models.weights import checked_facts, count_parameters, read_about
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 
@@ -47,7 +46,7 @@ def _info(name: str) -> CodecInfo:
         return CodecInfo(name, summary, 0, LICENCE, f"https://huggingface.co/{repository}", _downloaded(repository))
     path = EMBEDDED_FOLDER / f"{name.replace('_', '-')}.safetensors"
     if path.is_file():
-        card = json.loads(read_metadata(path).get(METADATA_KEY, "{}")).get("card", {})
+        card = checked_facts(read_about(path), path)[1]
         return CodecInfo(name, summary, count_parameters(path), str(card.get("licence", "MIT")), "polyres", True)
     made = name.endswith("_tiny")
     return CodecInfo(name, summary, 0, "MIT", "made on the fly" if made else "missing in this installation", made)

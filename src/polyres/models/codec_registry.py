@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from importlib import import_module
@@ -15,7 +14,7 @@ import torch
 from polyres.core.catalogue import unknown_name_message
 from polyres.core.errors import UnknownNameError, WeightsError
 from polyres.models.codec_base import CODEC_FILES, CODECS, Codec
-from polyres.models.weights import METADATA_KEY, read_metadata, weights_file
+from polyres.models.weights import read_about, weights_file
 
 DEFAULT = "default"
 EMBEDDED = "polyres_wave"
@@ -100,8 +99,18 @@ def _set(codec: Codec, settings: Mapping[str, Any]) -> Codec:
     return staged(codec, after, inner_settings=own) if after else codec
 
 
+def is_known(name: str) -> bool:
+    """Say whether a codec, or NAME:VARIANT, is one of the catalogue, whatever files there are."""
+    plain = name.partition(":")[0]
+    _register(plain)
+    return name == DEFAULT or plain in CODECS
+
+
 def _split(given: str) -> tuple[str, str]:
     """Part NAME:VARIANT or PATH:VARIANT; a path may hold colons of its own."""
+    if is_known(given):
+        name, _, variant = given.partition(":")
+        return name, variant
     name, colon, variant = given.rpartition(":")
     is_both = colon and not os.path.exists(os.path.expanduser(given)) and len(name) > 1 and os.sep not in variant
     return (name, variant) if is_both else (given, "")
@@ -130,13 +139,10 @@ def _from_path(given: str) -> Codec:
         return CODEC_FILES.build("audioldm2", path)
     if not path.exists():
         raise WeightsError(f"there is no codec at {path}; check the path")
-    try:
-        about = json.loads(read_metadata(weights_file(path)).get(METADATA_KEY, "{}"))
-    except ValueError:
-        about = {}
-    kind = about.get("codec") if isinstance(about, dict) and about.get("kind") == "codec" else None
-    if kind not in CODEC_FILES:
+    about = read_about(weights_file(path))
+    kind = about.get("codec") if about.get("kind") == "codec" else None
+    if not isinstance(kind, str) or kind not in CODEC_FILES:
         raise WeightsError(
             f"{path} holds no codec; give a codec file of polyres, or a folder with 'vae' and 'vocoder' of AudioLDM2"
         )
-    return CODEC_FILES.build(str(kind), path)
+    return CODEC_FILES.build(kind, path)

@@ -41,9 +41,9 @@ class MelChainConfig(CodecConfig):
     autoencoder: str = "mode"
     synthesis: str = VOCODER
     strength: float = Field(default=1.0, ge=0)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     mel_inverse: str = "nnls"
-    phase_iterations: int = Field(default=32, ge=0)
+    phase_iterations: int = Field(default=32, ge=0, le=10_000)
     mel: MelConfig
 
     own_syntheses: ClassVar[tuple[str, ...]] = (VOCODER,)

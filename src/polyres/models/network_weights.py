@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,16 @@ from torch import nn
 from polyres.core.config import Config
 from polyres.core.errors import ConfigError, WeightsError
 from polyres.models.weights import (
-    METADATA_KEY,
+    FORMAT,
+    checked_facts,
     fill,
-    one_line,
-    read_metadata,
+    read_about,
     read_tensors,
     weights_file,
     write_weights,
 )
 from polyres.nn.bandwidth import BandwidthConfig, BandwidthExtender
 from polyres.nn.refine import ResidualConfig, ResidualNetwork
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -118,16 +115,16 @@ def load_network(path: str | Path, kinds: tuple[str, ...] = tuple(KINDS)) -> Net
         WeightsError: when the file is missing, damaged, of another kind, or its tensors do not fit its config.
     """
     source = weights_file(path)
-    try:
-        about = json.loads(read_metadata(source).get(METADATA_KEY, "{}"))
-    except ValueError as error:
-        raise WeightsError(f"{source}: its header is damaged: {one_line(error)}") from error
-    kind = about.get("kind") if isinstance(about, dict) else None
+    about = read_about(source)
+    kind = about.get("kind")
     if kind not in kinds:
-        raise WeightsError(f"{source} holds {kind or 'something else'}, not a network of kind {' or '.join(kinds)}")
+        raise WeightsError(
+            f"{source} holds {kind or 'something else'!s:.80}, not a network of kind {' or '.join(kinds)}"
+        )
+    config, card = checked_facts(about, source)
     try:
-        module = build_network(str(kind), about.get("config", {}))
+        module = build_network(str(kind), config)
     except ConfigError as error:
         raise WeightsError(f"{source}: its config cannot be built: {error}") from error
     fill(module, read_tensors(source), str(source))
-    return Network(str(kind), module.eval(), dict(about.get("card", {})))
+    return Network(str(kind), module.eval(), card)

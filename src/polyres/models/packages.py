@@ -7,7 +7,6 @@ training. Since Demucs 4.1 there is also a safetensors file whose metadata holds
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import re
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from polyres.core.errors import WeightsError
+from polyres.core.json_text import json_value
 from polyres.models.weights import one_line, read_metadata, read_tensors
 
 # Names a package may hold beside tensors and plain values. They become `Inert`; the real things are never imported.
@@ -103,8 +103,8 @@ def _read_safetensors(path: Path) -> OfficialPackage:
     if "structure" in metadata:
         raise WeightsError(f"{path} is quantised, which is not supported; give the weights that are not quantised")
     try:
-        args, kwargs = (_revive(json.loads(metadata[key])) for key in ("args", "kwargs"))
-    except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+        args, kwargs = (_revive(json_value(metadata[key])) for key in ("args", "kwargs"))
+    except (ValueError, TypeError, KeyError, ZeroDivisionError, OverflowError) as error:
         raise WeightsError(f"{path}: its metadata is damaged ({one_line(error)}); get the file again") from error
     return _checked(metadata["klass"], args, kwargs, read_tensors(path), path)
 

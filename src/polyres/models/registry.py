@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from polyres.core.catalogue import unknown_name_message
 from polyres.core.errors import UnknownNameError, WeightsError
+from polyres.core.json_text import bounded_bytes
+from polyres.core.yaml_files import yaml_value
 from polyres.models.bag import Bag
 from polyres.models.hub import (
     LICENCE,
@@ -189,10 +190,10 @@ def _load_folder(folder: Path) -> Separator | Bag:
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml_value(bounded_bytes(path).decode())
     except FileNotFoundError as error:
         raise WeightsError(f"there is no weight file {path}; check the path") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise WeightsError(f"cannot read {path}: {one_line(error)}") from error
     return content if isinstance(content, Mapping) else {}
 

@@ -71,6 +71,7 @@ class StagedCodec(Codec):
             setattr(self, field, getattr(inner, field))
         self.level = inner.level  # type: ignore[misc]
         self.joins_features = inner.joins_features  # type: ignore[misc]
+        self.code_settings = inner.code_settings  # type: ignore[misc]
         self.target: MelStatistics | None = None
         self._take(stages)
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from polyres.core.errors import ConfigError, WeightsError
 from polyres.models.codec_base import Codec
 from polyres.models.codec_latent import Latent
-from polyres.models.codec_registry import build_codec
+from polyres.models.codec_registry import build_codec, is_known
 from polyres.models.staged import StagedCodec
-from polyres.models.staged_config import Stages, is_stages, read_stages, with_stages
+from polyres.models.staged_config import EMBEDDED_BAND, FILE_SETTINGS, Stages, is_stages, read_stages, with_stages
 
 
 def staged(
@@ -73,7 +74,9 @@ def build_staged(stages: Stages, name: str) -> StagedCodec:
 
 
 def codec_of_latent(latent: Latent) -> Codec:
-    """Load the codec that a latent names; one of stages is built from what the latent holds of it.
+    """Load the codec that a latent names, with the settings that the latent holds of it.
+
+    A latent may name entries of the catalogue and nothing else: whoever sent it does not choose files to be opened.
 
     Args:
         latent: any.
@@ -82,10 +85,30 @@ def codec_of_latent(latent: Latent) -> Codec:
         The codec.
 
     Raises:
-        UnknownNameError: for a codec that is not known.
-        ConfigError: if something in the stages is not possible.
-        WeightsError: if weights are not here, or not those that the latent was coded with.
+        InputError: if its settings or stages are not possible.
+        WeightsError: if it names a file, or weights are not those that it was coded with.
     """
-    if is_stages(latent.config):
-        return build_staged(Stages.from_dict(latent.config["stages"]), latent.codec)
-    return build_codec(latent.codec)
+    try:
+        if is_stages(latent.config):
+            stages = Stages.from_dict(latent.config["stages"])
+            _refuse_files(latent, stages)
+            return build_staged(stages, latent.codec)
+        _refuse_files(latent, Stages(codec=latent.codec))
+        codec = build_codec(latent.codec)
+        given, own = latent.config, codec.config.to_dict()
+        settings = {key: given[key] for key in codec.free_settings if key in given and given[key] != own.get(key)}
+        _refuse_files(latent, Stages(codec=latent.codec, settings=settings))
+        return build_codec(latent.codec, settings=settings)
+    except ConfigError as error:
+        raise latent.damaged(f"its config: {error}") from error
+
+
+def _refuse_files(latent: Latent, stages: Stages) -> None:
+    named = [] if is_known(stages.codec) else [stages.codec]
+    named += [*stages.weight_files, *(str(stages.settings[key]) for key in FILE_SETTINGS if stages.settings.get(key))]
+    outside = [name for name in named if name != EMBEDDED_BAND]
+    if outside:
+        raise WeightsError(
+            f"{latent.where} was coded with {outside[0]!r:.200}, which is no codec of the catalogue, and a latent "
+            "opens no files; name the codec's file, folder or YAML with --codec"
+        )

@@ -22,6 +22,9 @@ EMBEDDED_BAND = "default"
 STAGE_SETTINGS = ("enhancer", "strength", "post_filter", "bandwidth")
 """Settings of a stage that any codec can be given."""
 
+FILE_SETTINGS = ("vocoder", "bandwidth")
+"""Settings that name files; see also `Stages.weight_files`."""
+
 EMBEDDED_BAND_FILE = Path(__file__).parent / "embedded" / "polyres-bandwidth.safetensors"
 
 
@@ -98,9 +101,9 @@ class Stages(Config):
     settings: dict[str, Any] = Field(default_factory=dict)
     enhancer: EnhancerStage | None = None
     detail: DetailStage | None = None
-    post_filters: tuple[PostStage, ...] = ()
+    post_filters: tuple[PostStage, ...] = Field(default=(), max_length=16)
     bandwidth: str | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     digests: dict[str, str] = Field(default_factory=dict)
 
     @property

@@ -136,6 +136,8 @@ class WaveCodec(Codec):
         "scalars_per_step",
         "synthesis",
     )
+    code_settings = ("scalars_per_step",)
+
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "half": {},
         "third": {},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +9,8 @@ from typing import Any, Literal
 from torch import nn
 
 from polyres.core.errors import WeightsError
-from polyres.models.weights import METADATA_KEY, one_line, read_metadata, weights_file, write_weights
+from polyres.models.weights import FORMAT, checked_facts, read_about, weights_file, write_weights
 
-FORMAT = 1
 KIND = "codec"
 
 
@@ -57,15 +55,9 @@ def read_codec_facts(path: str | Path, codec: str) -> dict[str, Any]:
         WeightsError: when the file is missing, cut, of another kind or format.
     """
     source = weights_file(path)
-    try:
-        about = json.loads(read_metadata(source).get(METADATA_KEY, "{}"))
-        found, kind, name = (about.get(key) for key in ("format", "kind", "codec"))
-    except (ValueError, AttributeError) as error:
-        raise WeightsError(f"{source}: its metadata is damaged ({one_line(error)}); get the file again") from error
+    about = read_about(source)
+    kind, name = about.get("kind"), about.get("codec")
     if kind != KIND or name != codec:
-        raise WeightsError(f"{source} holds {kind!r} {name!r}; a codec {codec!r} is needed")
-    if found != FORMAT:
-        raise WeightsError(f"{source} has format {found!r}; this version reads format {FORMAT}; update polyres")
-    if not isinstance(about.get("config"), dict) or not isinstance(about.get("card"), dict):
-        raise WeightsError(f"{source}: its metadata lacks the config or the card; get the file again")
-    return {"config": about["config"], "card": about["card"]}
+        raise WeightsError(f"{source} holds {kind!r:.80} {name!r:.80}; a codec {codec!r} is needed")
+    config, card = checked_facts(about, source)
+    return {"config": config, "card": card}

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from polyres.core.errors import ConfigError, OutputError, WeightsError
+from polyres.core.json_text import json_value
 from polyres.core.whole_files import replaced_atomically
 from polyres.models.separator import Separator, SeparatorConfig
 
@@ -25,7 +26,7 @@ METADATA_KEY = "polyres"
 KIND = "separator"
 RUN_FILE = "best.safetensors"
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
-HEADER_LIMIT_BYTES = 100_000_000
+HEADER_LIMIT_BYTES = 2**24
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -136,20 +137,12 @@ def read_info(path: str | Path) -> WeightsInfo:
         WeightsError: when the file is missing, not readable, or not a separator of this format.
     """
     source = weights_file(path)
-    metadata = read_metadata(source)
-    if METADATA_KEY not in metadata:
+    about = read_about(source)
+    if not about:
         raise WeightsError(f"{source} has no {METADATA_KEY!r} metadata; give a file written by polyres")
-    try:
-        about = json.loads(metadata[METADATA_KEY])
-        found, kind, values, card = (about.get(key) for key in ("format", "kind", "config", "card"))
-    except (ValueError, AttributeError) as error:
-        raise WeightsError(f"{source}: its metadata is damaged ({one_line(error)}); get the file again") from error
-    if found != FORMAT:
-        raise WeightsError(f"{source} has format {found!r}; this version reads format {FORMAT}; update polyres")
-    if kind != KIND:
-        raise WeightsError(f"{source} holds a model of kind {kind!r}; a {KIND!r} is needed")
-    if not isinstance(values, dict) or not isinstance(card, dict):
-        raise WeightsError(f"{source}: its metadata lacks the config or the card; get the file again")
+    if about.get("kind") != KIND:
+        raise WeightsError(f"{source} holds a model of kind {about.get('kind')!r:.80}; a {KIND!r} is needed")
+    values, card = checked_facts(about, source)
     try:
         return WeightsInfo(SeparatorConfig.from_dict(values), card)
     except ConfigError as error:
@@ -197,9 +190,43 @@ def count_parameters(path: str | Path) -> int:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """Read what a file of ours says of itself under `METADATA_KEY`; empty where it says nothing.
+
+    Raises:
+        WeightsError: when it is missing, cut, no safetensors file, or what it says is no JSON mapping.
+    """
+    try:
+        about = json_value(read_metadata(path).get(METADATA_KEY, "{}"), special=True)
+    except ValueError as error:
+        raise WeightsError(f"{path}: its metadata is damaged ({one_line(error)}); get the file again") from error
+    if not isinstance(about, dict):
+        raise WeightsError(f"{path}: its metadata is damaged (a mapping is needed); get the file again")
+    return about
+
+
+def checked_facts(about: Mapping[str, Any], source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return config and card of what `read_about` found.
+
+    Raises:
+        WeightsError: when the format is another one, or either is missing or no mapping.
+    """
+    found, config, card = (about.get(key) for key in ("format", "config", "card"))
+    if type(found) is not int or found != FORMAT:
+        raise WeightsError(f"{source} has format {found!r}; this version reads format {FORMAT}; update polyres")
+    if not isinstance(config, dict) or not isinstance(card, dict):
+        raise WeightsError(f"{source}: its metadata lacks the config or the card; get the file again")
+    return config, card
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            sort = "folder" if path.is_dir() else "pipe or a device"
+            raise WeightsError(f"{path} is a {sort}, not a weight file; name the file")
+        if os.path.isfile(path) and int.from_bytes(_start(path)[:8], "little") >= HEADER_LIMIT_BYTES:
+            raise SafetensorError("header too large")
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
     except FileNotFoundError as error:
@@ -208,13 +235,15 @@ def _opened(path: Path) -> Iterator[Any]:
         raise WeightsError(_why_unreadable(path, error)) from error
 
 
+def _start(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(9)
+
+
 def _why_unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot read {path}: {error.strerror}"
-    if path.is_dir():
-        return f"{path} is a folder, not a weight file; name the file"
-    with open(path, "rb") as file:
-        start = file.read(9)
+    start = _start(path)
     if not start:
         return f"{path} is empty; get the file again"
     plausible = start[8:] == b"{" and int.from_bytes(start[:8], "little") < HEADER_LIMIT_BYTES

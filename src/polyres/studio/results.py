@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from polyres.core.errors import InputError
+from polyres.core.json_text import json_file
 from polyres.data.audio import probe, read_audio
 from polyres.data.names import shown
 from polyres.inference.codec_track import REPORT_NAME
@@ -151,6 +151,6 @@ def _checked(folder: Path, result: Result) -> Result:
 def _report_gain(folder: Path) -> float:
     """Read the factor that reconstruct put on all versions; 1 where it cannot be read."""
     try:
-        return float(json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))["gain"])
+        return float(json_file(folder / REPORT_NAME, special=True)["gain"])
     except (OSError, ValueError, KeyError, TypeError):
         return 1.0

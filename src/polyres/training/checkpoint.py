@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from polyres.core.errors import OutputError, TrainingError
+from polyres.core.errors import OutputError, TrainingError, WeightsError
+from polyres.models.weights import METADATA_KEY as HEADER_KEY
+from polyres.models.weights import read_about, read_tensors
 
 FORMAT = 1
-HEADER_KEY = "polyres"
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -60,14 +61,11 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         TrainingError: if the file is missing, damaged or something else.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(HEADER_KEY, "{}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
+        facts, tensors = read_about(path), read_tensors(path)
+    except WeightsError as error:
         raise TrainingError(
             f"cannot read the checkpoint {path}: {error}; resume from a run folder that has one"
         ) from error
-    facts = json.loads(header)
     if facts.get("kind") != "run" or facts.get("format") != FORMAT:
         raise TrainingError(f"{path} is not a training checkpoint of format {FORMAT}; give the folder of a run")
     return tensors, facts

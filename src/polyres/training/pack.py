@@ -12,6 +12,7 @@ import torch
 
 import polyres
 from polyres.core.errors import OutputError, TrainingError
+from polyres.core.json_text import json_file
 from polyres.data.synth.made import FOLDERS, MadeConfig, is_made
 from polyres.models.weights import save_separator
 from polyres.training.ingredients import Ingredient, choose, collect, encode, folder_names, train_keys, valid_keys
@@ -184,7 +185,7 @@ def open_bundle(folder: Path) -> tuple[Path, dict[str, str]]:
         TrainingError: if the folder is no bundle, or one of another format.
     """
     try:
-        facts = json.loads((folder / BUNDLE_FILE).read_text())
+        facts = json_file(folder / BUNDLE_FILE)
     except (OSError, ValueError) as error:
         raise TrainingError(f"'{folder}' is no bundle; make one with: polyres pack RECIPE --out {folder}") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:

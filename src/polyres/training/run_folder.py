@@ -12,6 +12,7 @@ from typing import Any
 
 from polyres.core.config import Config, diff
 from polyres.core.errors import OutputError, TrainingError
+from polyres.core.json_text import json_value
 from polyres.core.whole_files import write_whole
 
 CONFIG_FILE = "config.yaml"
@@ -184,8 +185,8 @@ class RunFolder:
         rows = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                rows.append(json_value(line, special=True))
+            except ValueError:
                 continue
         return rows
 

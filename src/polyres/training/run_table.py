@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from polyres.core.config import diff
-from polyres.core.errors import PolyresError, TrainingError
-from polyres.models.weights import count_parameters, read_metadata
-from polyres.training.checkpoint import HEADER_KEY
+from pydantic import ConfigDict, StrictInt
+
+from polyres.core.config import Config, diff
+from polyres.core.errors import ConfigError, PolyresError, TrainingError
+from polyres.core.json_text import json_file
+from polyres.models.weights import count_parameters, read_about
 from polyres.training.run_folder import BEST_FILE, CHECKPOINT_FILE, CONFIG_FILE, FACTS_FILE, METRICS_FILE, RunFolder
 from polyres.training.run_lock import is_held
 from polyres.training.separation import TrainConfig
@@ -158,11 +159,41 @@ def summarise(path: Path, name: str) -> RunSummary:
     return RunSummary(name, path, state, problem, step, elapsed_s, parameters, best, tuple(points), config)
 
 
+class _Scores(Config):
+    """Scores of one set of weights; more may stand beside."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
+
+    score: float
+
+
+class _Best(_Scores):
+    """Scores of the best weights so far."""
+
+    valid: dict[str, Any]
+
+
+class _Row(Config):
+    """What is read of an epoch's row; more may stand beside."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
+
+    step: StrictInt
+    elapsed_s: float
+    valid: dict[str, _Scores] | None
+    progress: float = 0.0
+    epoch: StrictInt = 0
+    best: _Best | None = None
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows of the metrics."""
     rows = RunFolder(path, "", 0, None).rows()
-    if not all(isinstance(row, dict) and {"step", "elapsed_s", "valid"} <= set(row) for row in rows):
-        raise ValueError(f"{path / METRICS_FILE} has rows without step, elapsed_s or valid")
+    try:
+        for row in rows:
+            _Row.from_dict(row)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise ValueError(f"{path / METRICS_FILE} has a row that is none of a run ({error})") from error
     return rows
 
 
@@ -177,18 +208,14 @@ def _points(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
 
 def _best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Return what the last row says of the best weights."""
-    best = rows[-1].get("best") if rows else None
-    if best is not None:
-        float(best["score"])
-        dict(best["valid"])
-    return best
+    return rows[-1].get("best") if rows else None
 
 
 def _progress(path: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
     """Return steps and seconds: those of the last row or, where that came later, of the checkpoint."""
     stand = (rows[-1]["step"], rows[-1]["elapsed_s"]) if rows else (0, 0.0)
     if (path / CHECKPOINT_FILE).exists():
-        state = json.loads(read_metadata(path / CHECKPOINT_FILE)[HEADER_KEY])["state"]
+        state = read_about(path / CHECKPOINT_FILE)["state"]
         stand = max(stand, (state["step"], state["elapsed_s"]))
     return int(stand[0]), float(stand[1])
 
@@ -202,7 +229,7 @@ def _is_over(path: Path, config: TrainConfig, rows: Sequence[Mapping[str, Any]])
         return True
     if config.time_budget_s is not None and last["elapsed_s"] >= config.time_budget_s:
         return True
-    facts = json.loads((path / FACTS_FILE).read_text(encoding="utf-8")) if (path / FACTS_FILE).exists() else {}
+    facts = json_file(path / FACTS_FILE) if (path / FACTS_FILE).exists() else {}
     return facts.get("fingerprint") == last.get("fingerprint")
 
 

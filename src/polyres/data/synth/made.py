@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from polyres.core.config import Config
 from polyres.core.cpu import usable_processors
 from polyres.core.errors import ConfigError, InputError, OutputError
+from polyres.core.yaml_files import yaml_value
 from polyres.data.synth.composed import FORMAT
 from polyres.data.synth.making import Made, run_jobs
 from polyres.data.synth.miniature import make_miniature
@@ -78,8 +79,8 @@ class MadeConfig(Config):
             ConfigError: if it is no mapping, or one with unknown or unusable values.
         """
         try:
-            values = yaml.safe_load(root.removeprefix(PREFIX))
-        except yaml.YAMLError:
+            values = yaml_value(root.removeprefix(PREFIX))
+        except ValueError:
             values = None
         if not isinstance(values, Mapping):
             raise ConfigError(f"root {root!r} says not what to make; write it as make: {{kind: miniature}}")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from polyres.core.errors import InputError, OutputError
+from polyres.core.json_text import json_file
 from polyres.core.scratch import scratch_folder
 from polyres.data.audio import read_audio
 from polyres.data.synth.midi import Score, write_score
@@ -163,7 +164,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / _MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json_file(path)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read '{path}' ({error}); remove the folder to make the track again") from error
     if not isinstance(manifest, dict):
