@@ -169,7 +169,8 @@ def read_as(kind: type[T], values: Any) -> T:
         ValueError: in one line, for the first value that does not fit.
     """
     try:
-        found: T = _schema(kind).validate_python(values)
+        schema: Any = kind
+        found: T = _schema(schema).validate_python(values)
         return found
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
