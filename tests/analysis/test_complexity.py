@@ -201,11 +201,12 @@ def test_counts_from_shapes_are_those_of_a_pass(kind: str) -> None:
 
 
 def test_counting_takes_no_pass() -> None:
-    model = model_of(SMALL)
     seen: list[type] = []
-    model.output.register_forward_hook(lambda module, inputs, output: seen.append(type(output)))
-    cost_of(model, torch.zeros(1, 2, 5000))
-    assert seen == [FakeTensor]
+    for changes in ({}, {"body.kind": "band_split", "body.blocks": 1}, {"body.kind": "tfc_tdf", "body.blocks": 1}):
+        model = model_of(SMALL.with_values({**changes, "wave_branch": False}))
+        model.output.register_forward_hook(lambda module, inputs, output: seen.append(type(output)))
+        cost_of(model, torch.zeros(1, 2, 5000))
+    assert seen == [FakeTensor] * 3
     gated = model_of(SMALL.with_values({"output.kind": "gated"}))
     seen.clear()
     gated.output.register_forward_hook(lambda module, inputs, output: seen.append(type(output)))

@@ -90,6 +90,6 @@ def test_names_are_checked_before_any_work() -> None:
 def test_all_stands_for_every_architecture() -> None:
     named = subjects_named(["all", "nn"])
     assert named == [*ARCHITECTURES, "nn"]
-    assert len(named) == 14
+    assert len(named) == 16
     with pytest.raises(UnknownNameError, match="unknown model 'w55'; did you mean 'w5'"):
         subjects_named(["nn", "w55"])

@@ -199,7 +199,8 @@ class Separator(nn.Module):
             self._build()
 
     def _build(self) -> None:
-        config, body = self.config, self.config.plan()
+        config, self.body = self.config, self.config.plan()
+        body = self.body
         channels, masking = config.audio_channels, config.head == "mask"
         self.branches = nn.ModuleList(body.branch(index) for index in range(len(config.n_fft)))
         self.wave: WaveBranch | None = None
@@ -322,10 +323,9 @@ class Separator(nn.Module):
         self, features: dict[int, Tensor], wave: Tensor | None, mix: Tensor
     ) -> tuple[dict[int, Tensor], Tensor | None]:
         """Fuse the bottlenecks on the reference grid, transform them once, and hand the result back to each branch."""
-        body = self.config.plan()
-        size = body.grid(mix.shape[-1])
+        size = self.body.grid(mix.shape[-1])
         on_grid = {index: resample_grid(h, size) for index, h in features.items()}
-        stacked = self._stack(on_grid, mix.new_zeros(mix.shape[0], body.width, *size))
+        stacked = self._stack(on_grid, mix.new_zeros(mix.shape[0], self.body.width, *size))
         x = self.bottleneck(stacked, self._active(list(features), mix))
         if self.mixer is not None:
             x = self.mixer(x)
