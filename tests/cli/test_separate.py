@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -122,6 +123,19 @@ def test_skipped_tracks_in_json(here: Path, weights: Path, capsys: pytest.Captur
     (track,) = told(capsys)["tracks"]
     assert (track["status"], track["skipped"], track["real_time_factor"]) == ("skipped", True, None)
     assert len(track["stems"]) == 4
+
+
+def test_a_song_from_stdin(
+    here: Path, weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = song(here / "a.wav").read_bytes()
+    for status in ("done", "skipped"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert separate(weights, "-", "--name", "mine", "--json") == 0
+        (track,) = told(capsys)["tracks"]
+        assert (track["input"], track["status"], track["folder"]) == ("-", status, "separated/tiny/mine")
+    separate(weights, "a.wav")
+    assert (here / "separated/tiny/a/bass.wav").read_bytes() == (here / "separated/tiny/mine/bass.wav").read_bytes()
 
 
 def test_stems_and_levels(here: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

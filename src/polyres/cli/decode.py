@@ -8,11 +8,15 @@ from typing import Annotated
 
 import typer
 
+from polyres.cli.json_tracks import terminated_like_interrupted
+from polyres.cli.pipes import PIPE, MaxStdin, from_stdin, to_stdout
+
 EPILOG = "\n\n".join(
     (
         "Examples:",
         "polyres decode song.safetensors -o again.wav — rate, channels and length of what was encoded, float samples",
         "polyres decode song.safetensors -o again.flac --codec my/codec — weights that lie elsewhere than they did",
+        "cat song.wav | polyres encode - -o - | polyres decode - -o - | play - — from pipe to pipe",
         "The file names its codec; weights other than those it was encoded with are refused.",
     )
 )
@@ -23,8 +27,11 @@ def register(app: typer.Typer) -> None:
     app.command("decode", epilog=EPILOG)(decode)
 
 
-Input = Annotated[Path, typer.Argument(metavar="LATENT", help="File written by 'polyres encode'.")]
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Audio file: .wav, .flac, .mp3, .m4a, …")]
+Input = Annotated[Path, typer.Argument(metavar="LATENT", help="File written by 'polyres encode'; - is stdin.")]
+Out = Annotated[
+    Path,
+    typer.Option("--out", "-o", metavar="FILE", help="Audio file: .wav, .flac, .mp3, .m4a, …; - is stdout, as wav."),
+]
 Codec = Annotated[str | None, typer.Option(help="Codec to use.", show_default="the one the file names")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")]
@@ -38,6 +45,7 @@ def decode(
     device: Device = "auto",
     as_json: AsJson = False,
     overwrite: Overwrite = False,
+    max_stdin_gb: MaxStdin = 4.0,
 ) -> None:
     """Turn a latent file back into audio."""
     from polyres.cli.progress import Bars
@@ -47,19 +55,27 @@ def decode(
     from polyres.inference.plan import Job
     from polyres.models.codec_latent import Latent
 
-    check_free(out, overwrite)
-    given = Latent.load(latent)
-    note = write_spec(out, given.input_rate_hz, given.channels).note
-    loaded = codec_for(given, device) if codec is None else load_codec(codec, device)
-    loaded.check(given)
-    with Bars(1) as bars, bars.track(Job(latent, out)) as progress:
-        blocks = loaded.decode_blocks(given, progress)
-        write_blocks(blocks, out, given.input_rate_hz, given.channels)
+    if out != PIPE:
+        check_free(out, overwrite)
+    with (
+        terminated_like_interrupted(),
+        from_stdin([latent], max_stdin_gb) as piped,
+        to_stdout(out, ".wav") as target,
+        Bars(1) as bars,
+    ):
+        given = Latent.load(*piped.paths)
+        note = write_spec(target, given.input_rate_hz, given.channels).note
+        loaded = codec_for(given, device) if codec is None else load_codec(codec, device)
+        loaded.check(given)
+        with bars.track(Job(latent, out)) as progress:
+            blocks = loaded.decode_blocks(given, progress)
+            write_blocks(blocks, target, given.input_rate_hz, given.channels)
     if note is not None:
         typer.echo(f"warning: {shown(out)}: {note}", err=True)
     if as_json:
         facts = {"file": str(out), "codec": loaded.name, "sample_rate_hz": given.input_rate_hz}
         facts |= {"channels": given.channels, "length_samples": given.length_samples}
-        typer.echo(json.dumps(facts, indent=2))
+        typer.echo(json.dumps(facts, indent=2), err=out == PIPE)
     else:
-        typer.echo(f"{out}: {given.duration_s:.1f} s, {given.channels} channels at {given.input_rate_hz} Hz")
+        text = f"{out}: {given.duration_s:.1f} s, {given.channels} channels at {given.input_rate_hz} Hz"
+        typer.echo(text, err=out == PIPE)

@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from polyres.cli.json_tracks import terminated_like_interrupted
+from polyres.cli.pipes import PIPE, MaxStdin, from_stdin, to_stdout
+
 EPILOG = "\n\n".join(
     (
         "Examples:",
@@ -24,8 +27,10 @@ def register(app: typer.Typer) -> None:
     app.command("encode", epilog=EPILOG)(encode)
 
 
-Input = Annotated[Path, typer.Argument(metavar="AUDIO", help="Audio or video file.")]
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Latent file to write (.safetensors).")]
+Input = Annotated[Path, typer.Argument(metavar="AUDIO", help="Audio or video file; - is stdin.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", metavar="FILE", help="Latent file to write (.safetensors); - is stdout.")
+]
 Codec = Annotated[str, typer.Option(help="Name ('polyres reconstruct --list'), a weights file or a folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")]
@@ -39,6 +44,7 @@ def encode(
     device: Device = "auto",
     as_json: AsJson = False,
     overwrite: Overwrite = False,
+    max_stdin_gb: MaxStdin = 4.0,
 ) -> None:
     """Code an audio file as latents that 'polyres decode' turns back into audio."""
     from polyres.cli.progress import Bars
@@ -47,18 +53,27 @@ def encode(
     from polyres.inference.plan import Job
     from polyres.inference.sources import FileSource
 
-    check_free(out, overwrite)
-    loaded = load_codec(codec, device)
-    with Bars(1) as bars, bars.track(Job(audio, out)) as progress:
-        source = FileSource(audio)
-        latent = loaded.encode_source(source, progress)
-        latent.save(out)
-    for warning in source.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    rate = latent.scalars_per_second
+    if out != PIPE:
+        check_free(out, overwrite)
+    with (
+        terminated_like_interrupted(),
+        from_stdin([audio], max_stdin_gb) as piped,
+        to_stdout(out, ".safetensors") as target,
+        Bars(1) as bars,
+    ):
+        loaded = load_codec(codec, device)
+        (path,) = piped.paths
+        with bars.track(Job(path, target)) as progress:
+            source = FileSource(path)
+            latent = loaded.encode_source(source, progress)
+            latent.save(target)
+        for warning in source.warnings:
+            typer.echo(f"warning: {piped.words(warning)}", err=True)
+        rate, size = latent.scalars_per_second, target.stat().st_size
     if as_json:
         facts = {"file": str(out), "codec": latent.codec, "num_scalars": latent.num_scalars}
-        facts |= {"duration_s": latent.duration_s, "scalars_per_second": rate, "bytes": out.stat().st_size}
-        typer.echo(json.dumps(facts, indent=2))
+        facts |= {"duration_s": latent.duration_s, "scalars_per_second": rate, "bytes": size}
+        typer.echo(json.dumps(facts, indent=2), err=out == PIPE)
     else:
-        typer.echo(f"{out}: {latent.duration_s:.1f} s in {latent.num_scalars} numbers, {rate:.0f} per second")
+        text = f"{out}: {latent.duration_s:.1f} s in {latent.num_scalars} numbers, {rate:.0f} per second"
+        typer.echo(text, err=out == PIPE)

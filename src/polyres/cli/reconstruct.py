@@ -9,6 +9,7 @@ import typer
 
 from polyres.cli.audio_jobs import tell_note
 from polyres.cli.json_tracks import JsonTracks, terminated_like_interrupted
+from polyres.cli.pipes import MaxStdin, Name, from_stdin
 
 if TYPE_CHECKING:
     from polyres.inference.codec_track import Chain, Reconstruction
@@ -45,7 +46,7 @@ def _list_codecs(wanted: bool) -> None:
         raise typer.Exit
 
 
-Inputs = Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio or video files, and folders.")]
+Inputs = Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio or video files, and folders; - is stdin.")]
 Codec = Annotated[
     str,
     typer.Option(help="Name (--list), NAME:VARIANT, weights, a folder with vae and vocoder, or a YAML file of stages."),
@@ -89,6 +90,8 @@ def reconstruct(
     device: Device = "auto",
     as_json: AsJson = False,
     overwrite: Overwrite = False,
+    name: Name = "stdin",
+    max_stdin_gb: MaxStdin = 4.0,
     list_codecs: List = False,
 ) -> None:
     """Send audio through a codec and compare what comes back: audio, scores and a figure per file."""
@@ -100,15 +103,20 @@ def reconstruct(
 
     output = OutputOptions(file_format, bit_depth, overwrite)
     given = {"synthesis": phase, "vocoder": vocoder, "post_filter": post_filter, "bandwidth": bandwidth}
-    failed = False
     try:
-        with terminated_like_interrupted(), JsonTracks({"codec": codec}, as_json) as document:
+        with (
+            terminated_like_interrupted(),
+            from_stdin(inputs, max_stdin_gb, name) as piped,
+            JsonTracks({"codec": codec}, as_json) as document,
+        ):
             loaded = load_codec(codec, device, {key: value for key, value in given.items() if value is not None})
             chain = chain_of(loaded, enhance, strength)
             document.describe(_head(chain, enhance))
-            jobs = plan_jobs(inputs, out, codec_label(loaded.name), tell_note)
+            failed = piped.failed
+            jobs = plan_jobs(piped.paths, out, codec_label(loaded.name), tell_note)
             with Bars(len(jobs)) as bars:
-                for result in reconstruct_jobs(chain, jobs, output, plots, bars):
+                for one in reconstruct_jobs(chain, jobs, output, plots, bars):
+                    result = piped.told(one)
                     document.add(result.to_dict())
                     _tell(result, chain.codec.phase_sensitive, to_stderr=as_json)
                     failed |= result.status == "failed"

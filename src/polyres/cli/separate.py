@@ -9,6 +9,7 @@ import typer
 
 from polyres.cli.audio_jobs import tell_note
 from polyres.cli.json_tracks import JsonTracks, terminated_like_interrupted
+from polyres.cli.pipes import MaxStdin, Name, Piped, from_stdin
 
 if TYPE_CHECKING:
     from polyres.inference.files import TrackResult
@@ -22,6 +23,7 @@ EPILOG = "\n\n".join(
         "polyres separate album/ --format flac --out stems — all audio below album/, the same tree below stems/",
         "polyres separate song.wav --two-stems vocals --mixture-consistent — vocals, and mixture minus vocals",
         "polyres separate *.wav --bit-depth float --json > result.json — samples as computed, results for programs",
+        "curl -s ADDRESS | polyres separate - --name song — from a pipe; kept on disk while it is needed",
         "In folders every file with sound counts, whatever its ending; linked folders are followed once. What is left "
         "out (files without sound, hidden files, finished stems) is told in one line.",
         "Stems have the rate, channels, length and level of the input. Where one would clip, all are turned down by "
@@ -36,7 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command("separate", epilog=EPILOG)(separate)
 
 
-Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT", help="Audio or video files, and folders.")]
+Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT", help="Audio or video files, and folders; - is stdin.")]
 Model = Annotated[str, typer.Option(help="Name (see 'polyres models'), or a weights file or folder.")]
 Out = Annotated[Path, typer.Option(help="Stems go to OUT/MODEL/TRACK/STEM.EXT.")]
 Stems = Annotated[str | None, typer.Option(metavar="A,B", help="Only these stems; only what they need is computed.")]
@@ -77,6 +79,8 @@ def separate(
     mixture_consistent: Consistent = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    name: Name = "stdin",
+    max_stdin_gb: MaxStdin = 4.0,
 ) -> None:
     """Split songs into stems, file to file, in memory that does not grow with their length."""
     from polyres.inference.load import load_separator
@@ -93,10 +97,14 @@ def separate(
     )
     output = OutputOptions(file_format, bit_depth, overwrite)
     try:
-        with terminated_like_interrupted(), JsonTracks({"model": model}, as_json) as document:
+        with (
+            terminated_like_interrupted(),
+            from_stdin(inputs, max_stdin_gb, name) as piped,
+            JsonTracks({"model": model}, as_json) as document,
+        ):
             separator = load_separator(model, device, precision)
             document.describe(_head(separator))
-            failed = _run(separator, inputs, out, (options, output), document)
+            failed = _run(separator, piped, out, (options, output), document)
     except KeyboardInterrupt:
         typer.echo("error: interrupted; finished tracks are kept", err=True)
         raise typer.Exit(130) from None
@@ -106,7 +114,7 @@ def separate(
 
 def _run(
     separator: LoadedSeparator,
-    inputs: list[Path],
+    piped: Piped,
     out: Path,
     options: tuple[SeparateOptions, OutputOptions],
     document: JsonTracks,
@@ -117,10 +125,11 @@ def _run(
     from polyres.inference.plan import model_folder, plan_jobs
 
     folder = model_folder(out, separator.name, separator.weights_id, options[1].overwrite, tell_note)
-    jobs = plan_jobs(inputs, out, folder, tell_note)
-    failed = False
+    jobs = plan_jobs(piped.paths, out, folder, tell_note)
+    failed = piped.failed
     with Bars(len(jobs)) as bars:
-        for result in separate_jobs(separator, jobs, *options, bars):
+        for one in separate_jobs(separator, jobs, *options, bars):
+            result = piped.told(one)
             document.add({"model": separator.name, **result.to_dict()})
             _tell(result, to_stderr=document.wanted)
             failed |= result.status == "failed"
