@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 from pathlib import Path
 
 import av
@@ -107,26 +104,6 @@ def test_raw_streams_promise_no_length(tmp_path: Path):
         decoder = LibavDecoder(cut(path, 0.5))
         assert decoder.facts.stated_samples is None
         assert 20_000 < whole(decoder).shape[1] < 40_000
-
-
-def test_a_playlist_fetches_nothing_from_the_network(tmp_path: Path):
-    calls = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(1)
-
-        def answer() -> None:
-            with contextlib.suppress(OSError):
-                calls.append(server.accept()[0].close())
-
-        listener = threading.Thread(target=answer)
-        listener.start()
-        path = tmp_path / "list.m3u8"
-        song = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
-        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{song}\n#EXT-X-ENDLIST\n")
-        with pytest.raises(InputError, match=r"list\.m3u8 (cannot be read as audio|has no audio stream)"):
-            LibavDecoder(path)
-        listener.join()
-    assert calls == []
 
 
 @pytest.mark.parametrize("channels", [7, 8, 10])

@@ -16,7 +16,7 @@ from polyres.core.errors import InputError
 from polyres.data.blocks import rechunk
 from polyres.data.decode import Decoder, open_decoder
 from polyres.data.names import shown
-from polyres.data.opening import check_file
+from polyres.data.opening import check_facts, check_file
 from polyres.data.tags import read_tags
 
 Wave = npt.NDArray[np.float32]
@@ -183,6 +183,7 @@ def read_audio(
 def _open(path: Path, stream_index: int) -> Decoder:
     """Check the file itself, then open the decoder for it."""
     decoder = open_decoder(path, check_file(path), stream_index)
+    check_facts(path, decoder.facts.sample_rate_hz, decoder.facts.channels)
     if decoder.facts.length_samples == 0:
         raise _no_samples(path)
     return decoder

@@ -16,7 +16,7 @@ from polyres.core.errors import InputError
 from polyres.data.blocks import rechunk, skip_samples
 from polyres.data.decode import frame_to_wave
 from polyres.data.names import shown
-from polyres.data.opening import open_container
+from polyres.data.opening import check_facts, open_container
 from polyres.data.track_files import Layout, Part, TrackFiles, missing_file, mixture_of, stem_paths
 
 Wave = npt.NDArray[np.float32]
@@ -81,6 +81,7 @@ class StemStreamReader:
                     raise InputError(f"{shown(path)} holds no samples in stream {stream}; copy it again")
                 self.sample_rate_hz = int(first.sample_rate)
                 self.channels = int(first.layout.nb_channels)
+                check_facts(path, self.sample_rate_hz, self.channels)
                 stated_s = float(opened.duration * opened.time_base) if opened.duration and opened.time_base else 0.0
                 self.length_samples = round(stated_s * self.sample_rate_hz)
         except _LIBAV_ERRORS as error:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import av
 import soundfile
@@ -28,7 +28,38 @@ FORMATS = (
 """FFmpeg's demuxers that are used, for music and film, for speech, and from games: each holds its sound itself. Left
 out are playlists, scripts, devices, network sessions, subtitles, pictures, and raw data."""
 
-_NO_PROTOCOL = "none"
+RATES_HZ = (1_000, 6_000_000)
+"""Sample rates that are believed: from below the telephone's up to DSD1024 as PCM."""
+MAX_CHANNELS = 256
+
+_OPTIONS = {
+    "format_whitelist": FORMATS,
+    # FFmpeg reads through Python, so it needs no protocol, and has none for what a file names besides itself.
+    "protocol_whitelist": "none",
+    "enable_drefs": "0",
+    # It decodes a cover or the first picture of a film to learn its format; a small file can hold a huge one.
+    "max_pixels": str(1 << 24),
+}
+_LOOK_BYTES = 4096
+_ELSEWHERE = {
+    b"#extm3u": "an M3U or HLS playlist",
+    b"ffconcat": "a concat script",
+    b"[playlist]": "a PLS playlist",
+    b"[reference]": "an ASX playlist",
+    b"v=0": "an SDP session",
+    b"rtsptext": "an RTSP address",
+    b"rtsp:": "an address",
+    b"http:": "an address",
+    b"https:": "an address",
+    b"file:": "an address",
+    b"<mpd": "a DASH manifest",
+    b"<smoothstreamingmedia": "a Smooth Streaming manifest",
+    b"<smil": "a SMIL playlist",
+    b"<asx": "an ASX playlist",
+    b"<playlist": "an XSPF playlist",
+    b"<assetmap": "an IMF asset map",
+    b"<compositionplaylist": "an IMF playlist",
+}
 
 
 @contextmanager
@@ -46,25 +77,41 @@ def open_container(path: Path) -> Iterator[av.container.InputContainer]:
         av.FFmpegError: It is damaged.
     """
     check_file(path)
-    with io.FileIO(path) as file:
-        # FFmpeg reads through Python, so it needs no protocol and gets none. Of the name it sees the ending, which
-        # helps where the tags before the sound are longer than what it looks at.
-        file.name = f"sound{path.suffix}"
+    try:
+        with _Source(path) as file, _opened(file, path) as container:
+            yield container
+    except OSError as error:
+        if isinstance(error, av.FFmpegError):
+            raise
+        raise InputError(f"{shown(path)} cannot be read on ({error.strerror}); copy it again") from error
+
+
+def _opened(file: _Source, path: Path) -> av.container.InputContainer:
+    # A short MP3 file looks like other things to FFmpeg, so what surely is one is opened as such.
+    kind = "mp3" if headers.mp3_states_length(path) else None
+    try:
+        return av.open(file, "r", format=kind, metadata_errors="replace", options=_OPTIONS)
+    except av.ArgumentError as error:
+        raise InputError(
+            f"{shown(path)} cannot be read as audio (not of a kind that is opened, or broken in its header); "
+            "convert it to wav or flac"
+        ) from error
+
+
+class _Source(io.FileIO):
+    """A file as FFmpeg sees it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        # The ending helps where the tags before the sound are longer than what FFmpeg looks at.
+        self.name = f"sound{path.suffix}"
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to where a header may have sent FFmpeg; where that is no place, answer as C does."""
         try:
-            container = av.open(
-                file,
-                # A short MP3 file looks like other things to FFmpeg, so what surely is one is opened as such.
-                format="mp3" if headers.mp3_states_length(path) else None,
-                metadata_errors="replace",
-                options={"protocol_whitelist": _NO_PROTOCOL, "format_whitelist": FORMATS},
-            )
-        except av.ArgumentError as error:
-            raise InputError(
-                f"{shown(path)} cannot be read as audio (not of a kind that is opened, or broken in its header); "
-                "convert it to wav or flac"
-            ) from error
-        with container:
-            yield cast(av.container.InputContainer, container)
+            return super().seek(offset, whence)
+        except (OSError, OverflowError):
+            return -1
 
 
 def new_container(file: BinaryIO, container: str, options: Mapping[str, str]) -> av.container.OutputContainer:
@@ -108,7 +155,7 @@ def check_file(path: Path) -> bytes:
         Its first `headers.HEAD_BYTES` bytes.
 
     Raises:
-        InputError: Missing, a folder, no ordinary file, empty, or not readable.
+        InputError: Missing, a folder, no ordinary file, empty, not readable, or a playlist.
     """
     try:
         if path.is_dir():
@@ -120,10 +167,44 @@ def check_file(path: Path) -> bytes:
         size_bytes = path.stat().st_size
         with path.open("rb") as file:
             # Files that the system makes up are said to be empty, and reading one may wait for ever.
-            head = file.read(headers.HEAD_BYTES) if size_bytes else b""
+            head = file.read(_LOOK_BYTES) if size_bytes else b""
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{shown(path)} cannot be opened ({reason}); check its name and permissions") from error
     if not head:
         raise InputError(f"{shown(path)} is empty (0 bytes); give a file with audio")
-    return head
+    kind = _elsewhere(head)
+    if kind:
+        raise InputError(f"{shown(path)} is {kind}, which points to other files; give the sound itself")
+    return head[: headers.HEAD_BYTES]
+
+
+def check_facts(path: Path, sample_rate_hz: int, channels: int) -> None:
+    """Refuse what no recording has: a few bytes at 1 Hz would be hours of sound at a usual rate.
+
+    Args:
+        path: The file.
+        sample_rate_hz: What it says of its rate, in Hz.
+        channels: What it says of its channels.
+
+    Raises:
+        InputError: One of the two is out of range.
+    """
+    low_hz, high_hz = RATES_HZ
+    if not low_hz <= sample_rate_hz <= high_hz:
+        raise InputError(
+            f"{shown(path)} states a sample rate of {sample_rate_hz} Hz, {low_hz} to {high_hz} are read; "
+            "give it the right rate"
+        )
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise InputError(f"{shown(path)} has {channels} channels, at most {MAX_CHANNELS} are read; split it")
+
+
+def _elsewhere(head: bytes) -> str | None:
+    """Name the kind of a text that points to other files; None for everything else."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    is_xml = text.startswith(b"<")
+    for mark, kind in _ELSEWHERE.items():
+        if text.startswith(mark) or (is_xml and mark.startswith(b"<") and mark in text):
+            return kind
+    return None
