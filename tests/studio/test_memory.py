@@ -60,6 +60,41 @@ def test_another_studio_does_not_take_the_folder(tmp_path: Path) -> None:
         opened(tmp_path / "file")
 
 
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "songs.json", ".lock", ".polyres-ab", "a/b.wav", f"{'0a' * 12}/x.wav"])
+def test_a_folder_of_somebody_else_is_refused_and_stays_as_it_is(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "music"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text('["mine"]')
+    with pytest.raises(ConfigError, match=r"music holds files that are not of a studio; choose an empty"):
+        opened(folder)
+    assert tree(folder) == {name: b'["mine"]'}
+
+
+def test_files_of_the_user_in_the_folder_of_a_studio_stay(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "studio", tmp_path / "elsewhere"
+    desk = opened(folder)
+    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
+    desk.close()
+    own = ("notes.txt", "takes/a.wav", "0123456789abcdef.wav", f"{song_id}/notes.txt", f"{'0A' * 12}/x", "0a" * 12)
+    for name in own:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    elsewhere.mkdir()
+    (elsewhere / "b.wav").write_text("mine")
+    (folder / ("0b" * 12)).symlink_to(elsewhere)
+    (folder / ("0c" * 12)).mkdir()
+    opened(folder).close()
+    assert {name: tree(folder).get(name) for name in own} == dict.fromkeys(own, b"mine")
+    assert (elsewhere / "b.wav").is_file()
+    assert not (folder / ("0c" * 12)).exists()
+    (folder / ".polyres-studio").unlink()  # a copy without what is hidden
+    opened(folder).close()
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -98,7 +133,7 @@ def test_results_whose_files_are_gone_and_jobs_not_offered_any_more_are_left_out
     desk.close()
     shutil.rmtree(gone.folder)
     (folder / lost / "song.wav").unlink()
-    (folder / song_id / "left over").mkdir()
+    (folder / song_id / "0123abcd").mkdir()
     desk = opened(folder)
     (found,) = desk.songs(VISITOR)
     assert list(found.works) == [kept.id]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from polyres.studio.engines import Choice
 from polyres.studio.songs import Lane, Song, State, Work
 
 MEMORY_FILE = "songs.json"
+_MARKER_FILE = ".polyres-studio"
 _LOCK_FILE = ".lock"
 _MAX_BYTES = 64 << 20
 _ID = r"^[0-9a-f]{24}$"
@@ -75,10 +77,15 @@ def hold_folder(folder: Path) -> FileLock:
         The lock, held; it ends with the process.
 
     Raises:
-        ConfigError: if another studio has it, or it cannot be made.
+        ConfigError: if another studio has it, it cannot be made, or it holds files that are not of a studio.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not _is_a_studio(folder):
+            raise ConfigError(
+                f"{folder} holds files that are not of a studio; choose an empty or a new folder as --folder"
+            )
+        (folder / _MARKER_FILE).touch()
         lock = FileLock(folder / _LOCK_FILE)
         lock.acquire(blocking=False)
     except Timeout as error:
@@ -87,6 +94,18 @@ def hold_folder(folder: Path) -> FileLock:
         raise ConfigError(f"cannot use the folder {folder} ({error.strerror}); choose another --folder") from error
     remove_left_behind(folder)
     return lock
+
+
+def _is_a_studio(folder: Path) -> bool:
+    """Whether a studio has used a folder: by its mark, or by its songs where the hidden mark was not copied along."""
+    return (folder / _MARKER_FILE).is_file() or bool(_read(folder / MEMORY_FILE))
+
+
+def _remove_own(folder: Path, own: str, kept: Collection[str]) -> None:
+    """Remove the folders that a studio made, told by their names; what somebody else put there stays."""
+    for path in folder.iterdir():
+        if path.name not in kept and re.fullmatch(own, path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def remember(folder: Path, songs: Iterable[Song], clock: Callable[[], float]) -> None:
@@ -134,7 +153,7 @@ def _written(work: Work) -> _Work:
 
 
 def recall(folder: Path, choices: Sequence[Choice], clock: Callable[[], float]) -> list[Song]:
-    """Read what `remember` wrote; whatever else lies in the folder is removed.
+    """Read what `remember` wrote; other folders that the studio made there are removed.
 
     Jobs that waited or ran wait again; results whose files are gone, and jobs that are not offered any more, are not
     there. A file that is damaged counts as none.
@@ -152,10 +171,7 @@ def recall(folder: Path, choices: Sequence[Choice], clock: Callable[[], float]) 
         song = _recalled(folder, told, {choice.id: choice for choice in choices}, clock() - time.time())
         if song is not None:
             songs.append(song)
-    kept = {song.id for song in songs} | {MEMORY_FILE, _LOCK_FILE}
-    for path in folder.iterdir():
-        if path.name not in kept:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
+    _remove_own(folder, _ID, {song.id for song in songs})
     return songs
 
 
@@ -192,8 +208,5 @@ def _recalled(folder: Path, told: _Song, choices: dict[str, Choice], offset_s: f
         work.lanes, work.length_samples, work.gain = lanes, one.length_samples, one.gain
         work.share = float(work.state == "done")
         song.works[work.id] = work
-    kept = {path.name} | {work.folder.name for work in song.works.values() if work.state == "done"}
-    for left in path.parent.iterdir():
-        if left.name not in kept:
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() and not left.is_symlink() else left.unlink()
+    _remove_own(path.parent, _FOLDER, {work.folder.name for work in song.works.values() if work.state == "done"})
     return song
