@@ -263,6 +263,31 @@ def test_the_handler_of_signals_is_put_back(here: Path, weights: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_data_set_goes_on_to_evaluation_listening_and_pages(
+    here: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("test/A - One & Two", "train/B")):
+        for stem in ("drums", "bass", "other", "vocals", "mixture"):
+            song(here / "M" / name / f"{stem}.wav", seconds=1.2, seed=number)
+    assert separate(weights, "M", "--layout", "musdb18hq", "--out", "est", "--stems", "drums,bass") == 0
+    assert (here / "est/test/A - One & Two/drums.wav").is_file()
+    assert (here / "est/train/B/bass.wav").is_file()
+    data = ["--data", "M", "--layout", "musdb18hq", "--stems", "drums,bass", "--metrics", "nsdr"]
+    assert main(["evaluate", "--estimates", "est", *data, "--out", "scores"]) == 0
+    assert len((here / "scores" / "scores.jsonl").read_text().splitlines()) == 4
+    excerpts = "{per_track: 1, length_s: 1, layout: musdb18hq}"
+    (here / "s.yaml").write_text(
+        "{name: t, title: T, kind: mushra, references: M, systems: {a: est}, stems: [drums], "
+        f"excerpts: {excerpts}, attributes: [{{name: quality, question: Good}}]}}"
+    )
+    assert main(["listen", "new", "s.yaml", "--out", "study"]) == 0
+    capsys.readouterr()
+    assert main(["studio", "export", "est", "--reference", "M", "--out", "page.html", "--seconds", "1"]) == 0
+    assert "2 songs" in capsys.readouterr().out
+    page = (here / "page.html").read_text()
+    assert page.count('"label":"reference"') == page.count('"label":"tiny"') == 2
+
+
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["separate", "--help"]) == 0
     text = capsys.readouterr().out

@@ -9,7 +9,7 @@ from polyres.core.errors import ConfigError, InputError, UnknownNameError
 from polyres.data.layouts import LAYOUTS, check_split, find_tracks, guess_layout, stems_track
 from polyres.data.segments import RootConfig
 from polyres.data.synth.render import write_track as write_made_track
-from polyres.data.track_files import Part
+from polyres.data.track_files import Part, track_folder
 from polyres.data.tracks import SOURCES, index_tracks
 from tests.data.module_files import openmpt_is_there, write_module
 from tests.data.stem_files import noise, write_moises_track, write_slakh_track, write_stem_mp4, write_track
@@ -109,3 +109,12 @@ def test_broken_manifests_are_named(tmp_path: Path, text: str, message: str) -> 
     (tmp_path / "a" / "manifest.json").write_text(text)
     with pytest.raises(InputError, match=message):
         index_tracks(tmp_path, layout="synthetic")
+
+
+def test_results_of_a_track_are_found_with_and_without_parts_of_the_data_set(tmp_path: Path) -> None:
+    for name in ("a", "test/b", "train/c", "test/Mr", "Mrs. "):
+        (tmp_path / name).mkdir(parents=True)
+    wanted = {"a": "a", "b": "test/b", "c": "train/c", "Mr.": "test/Mr", "Mr": "test/Mr", "Mrs": "Mrs. ", "x": "x"}
+    found = {track: track_folder(tmp_path, track).relative_to(tmp_path).as_posix() for track in wanted}
+    assert found == wanted
+    assert track_folder(tmp_path / "gone", "a") == tmp_path / "gone" / "a"

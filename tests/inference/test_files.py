@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -320,6 +321,19 @@ def test_a_full_disk_leaves_nothing(
     with pytest.raises(PolyresError, match=r"cannot be written \(No space left on device\)"):
         run(fakes.ensemble_of(fakes.ConvModel()), path, OutputOptions("wav", depth))
     assert left_behind(tmp_path) == ["song.wav"]
+
+
+def test_stems_of_other_weights_are_not_passed_off(fakes: ModuleType, tmp_path: Path) -> None:
+    path = write(tmp_path / "song.wav", fakes.noise(2, 2000))
+    job = plan_jobs([path], tmp_path / "out", "m")[0]
+    ensemble = fakes.ensemble_of(fakes.ConvModel())
+    separate_track(ensemble, ("m", "1" * 16), job, SeparateOptions(), FLOAT)
+    kept = (job.folder / "bass.wav").read_bytes()
+    with pytest.raises(OutputError, match=r"drums\.wav was made by other weights \(m, now n\); choose another --out"):
+        separate_track(ensemble, ("n", "2" * 16), job, SeparateOptions(), FLOAT)
+    assert (job.folder / "bass.wav").read_bytes() == kept
+    over = separate_track(ensemble, ("n", "2" * 16), job, SeparateOptions(), replace(FLOAT, overwrite=True))
+    assert over.status == "done"
 
 
 def test_a_known_error_is_raised_where_the_job_runs(fakes: ModuleType, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from polyres.core.errors import InputError
 from polyres.inference.manifest import MANIFEST_NAME, InputId, Manifest, StemRecord, manifest_text
-from polyres.inference.plan import model_folder, plan_jobs
+from polyres.inference.plan import model_folder, plan_jobs, plan_tracks
 
 
 def make(root: Path, *names: str) -> list[Path]:
@@ -108,6 +108,31 @@ def test_models_of_one_name_and_other_weights_keep_apart(tmp_path: Path) -> None
     assert [separated(one) for one in (first, second)] == ["m/a", "m-22222222/a"]
     assert separated("3" * 16, overwrite=True) == "m/a"
     assert separated("3" * 16) == "m/a"
+
+
+def musdb(root: Path) -> Path:
+    for name in ("test/A - b", "test/C.", "train/D"):
+        make(root / name, "drums.wav", "mixture.wav")
+    (root / "train" / "D" / "mixture.wav").unlink()
+    return root
+
+
+def test_mixtures_of_a_data_set_keep_its_parts(tmp_path: Path) -> None:
+    root, out = musdb(tmp_path / "M"), tmp_path / "out"
+    jobs = plan_tracks([root], out, "musdb18hq")
+    assert [job.folder.relative_to(out).as_posix() for job in jobs] == ["train/D", "test/A - b", "test/C"]
+    assert [job.input.relative_to(root).as_posix() for job in jobs[1:]] == [
+        "test/A - b/mixture.wav",
+        "test/C./mixture.wav",
+    ]
+    assert str(jobs[0].error) == f"{root / 'train' / 'D'} has no mixture; add mixture.wav"
+    part = plan_tracks([root / "test", tmp_path / "gone"], out, "musdb18hq")
+    assert [job.folder.relative_to(out).as_posix() for job in part[:2]] == ["A - b", "C"]
+    assert str(part[2].error).startswith(f"no folder '{tmp_path / 'gone'}'")
+    finish(out / "A - b", root / "test" / "C." / "mixture.wav")
+    assert "holds stems of another file" in str(plan_tracks([root / "test"], out, "musdb18hq")[0].error)
+    finish(out / "A - b", root / "test" / "A - b" / "mixture.wav")
+    assert plan_tracks([root / "test"], out, "musdb18hq")[0].error is None
 
 
 def test_names_cannot_leave_the_output_folder(tmp_path: Path) -> None:

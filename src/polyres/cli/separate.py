@@ -23,6 +23,7 @@ EPILOG = "\n\n".join(
         "polyres separate album/ --format flac --out stems — all audio below album/, the same tree below stems/",
         "polyres separate song.wav --two-stems vocals --mixture-consistent — vocals, and mixture minus vocals",
         "polyres separate *.wav --bit-depth float --json > result.json — samples as computed, results for programs",
+        "polyres separate MUSDB --layout musdb18hq --out est — all mixtures, as 'evaluate --estimates est' reads them",
         "curl -s ADDRESS | polyres separate - --name song — from a pipe; kept on disk while it is needed",
         "In folders every file with sound counts, whatever its ending; linked folders are followed once. What is left "
         "out (files without sound, hidden files, finished stems) is told in one line.",
@@ -45,6 +46,13 @@ Stems = Annotated[str | None, typer.Option(metavar="A,B", help="Only these stems
 TwoStems = Annotated[str | None, typer.Option(metavar="STEM", help="This stem and no_STEM, the sum of all others.")]
 Format = Annotated[str, typer.Option("--format", help="wav, flac, mp3, m4a, ogg or opus.")]
 BitDepth = Annotated[str, typer.Option(help="16, 24 or float (wav only; keeps levels above full scale).")]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="INPUT is a data set, such as musdb18hq; stems of its mixtures go to OUT/TRACK or OUT/test/TRACK.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
 Shifts = Annotated[
@@ -81,6 +89,7 @@ def separate(
     as_json: AsJson = False,
     name: Name = "stdin",
     max_stdin_gb: MaxStdin = 4.0,
+    layout: Layout = None,
 ) -> None:
     """Split songs into stems, file to file, in memory that does not grow with their length."""
     from polyres.inference.load import load_separator
@@ -104,7 +113,7 @@ def separate(
         ):
             separator = load_separator(model, device, precision)
             document.describe(_head(separator))
-            failed = _run(separator, piped, out, (options, output), document)
+            failed = _run(separator, piped, (out, layout), (options, output), document)
     except KeyboardInterrupt:
         typer.echo("error: interrupted; finished tracks are kept", err=True)
         raise typer.Exit(130) from None
@@ -115,17 +124,21 @@ def separate(
 def _run(
     separator: LoadedSeparator,
     piped: Piped,
-    out: Path,
+    where: tuple[Path, str | None],
     options: tuple[SeparateOptions, OutputOptions],
     document: JsonTracks,
 ) -> bool:
     """Separate all files; tell whether one of them failed."""
     from polyres.cli.progress import Bars
     from polyres.inference.batch import separate_jobs
-    from polyres.inference.plan import model_folder, plan_jobs
+    from polyres.inference.plan import model_folder, plan_jobs, plan_tracks
 
-    folder = model_folder(out, separator.name, separator.weights_id, options[1].overwrite, tell_note)
-    jobs = plan_jobs(piped.paths, out, folder, tell_note)
+    out, layout = where
+    if layout is None:
+        folder = model_folder(out, separator.name, separator.weights_id, options[1].overwrite, tell_note)
+        jobs = plan_jobs(piped.paths, out, folder, tell_note)
+    else:
+        jobs = plan_tracks(piped.paths, out, layout)
     failed = piped.failed
     with Bars(len(jobs)) as bars:
         for one in separate_jobs(separator, jobs, *options, bars):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 from polyres.core.errors import InputError
 from polyres.core.json_text import json_file
-from polyres.data.names import shown
+from polyres.data.names import safe_name, shown
 
 SOURCES = ("drums", "bass", "other", "vocals")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3", ".m4a", ".opus", ".wma")
 MIXTURE_NAMES = ("mixture", "mix")
+SUBSETS = ("test", "train")
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,22 @@ def mixture_of(folder: Path) -> Part | None:
     """Return the file of the mixture in a track folder, or None."""
     paths = (first_file(folder, name) for name in MIXTURE_NAMES)
     return next((Part(path) for path in paths if path is not None), None)
+
+
+def track_folder(root: Path, track: str) -> Path:
+    """Return the folder of a track among results: ROOT/TRACK, or ROOT/test/TRACK as tools for MUSDB18 write it.
+
+    Args:
+        root: folder of results.
+        track: name of the track.
+
+    Returns:
+        The first that is there, if need be under a name that one of both sides had to change; ROOT/TRACK if none is.
+    """
+    parts = [root / subset for subset in ("", *SUBSETS) if (root / subset).is_dir()]
+    named = [part / track for part in parts]
+    alike = (one for part in parts for one in sorted(part.iterdir()) if safe_name(one.name) == safe_name(track))
+    return next((place for place in chain(named, alike) if place.is_dir()), root / track)
 
 
 def folders_under(root: Path) -> Iterator[Path]:

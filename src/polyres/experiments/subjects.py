@@ -12,7 +12,7 @@ from torch import Tensor
 
 from polyres.core.errors import ConfigError, InputError
 from polyres.data.audio import probe
-from polyres.data.track_files import stem_paths
+from polyres.data.track_files import stem_paths, track_folder
 from polyres.data.tracks import load_track
 from polyres.inference.load import LoadedSeparator
 from polyres.inference.options import SeparateOptions
@@ -30,7 +30,6 @@ class Origin:
     seed: int | None = None
 
 
-SUBSETS = ("test", "train")
 """Folders between DIR and TRACK in the layout of MUSDB18."""
 
 MAX_LENGTH_DIFFERENCE_SAMPLES = 4096
@@ -114,7 +113,7 @@ class FolderSubject:
             InputError: if a stem is missing or at another rate, or its length differs from the mixture's by more than
                 a codec's edges.
         """
-        folder = self._folder_of(track)
+        folder = track_folder(self.folder, track)
         found = stem_paths(folder, sources)
         missing = [source for source in sources if source not in found]
         if missing:
@@ -134,11 +133,6 @@ class FolderSubject:
                 "give estimates of the whole track"
             )
         return torch.nn.functional.pad(stems, (0, max(0, length - stems.shape[-1])))[..., :length]
-
-    def _folder_of(self, track: str) -> Path:
-        """Return the folder of a track: DIR/TRACK, or DIR/test/TRACK as museval's tools write it."""
-        places = [self.folder / track, *(self.folder / subset / track for subset in SUBSETS)]
-        return next((place for place in places if place.is_dir()), places[0])
 
 
 @dataclass(frozen=True)

@@ -190,11 +190,23 @@ def _target(
     manifest = read_manifest(job.folder) or Manifest(this)
     manifest.input = this
     there = [name for name in plan.names if (job.folder / files[name]).is_file() and not output.overwrite]
+    for name in there:
+        _check_weights(job.folder / files[name], manifest.files, settings)
     warnings = tuple(
         text for name in there if (text := _difference(job.folder / files[name], manifest.files, settings)) is not None
     )
     todo = tuple(name for name in plan.names if name not in there)
     return _Target(this, job.folder, files, todo, settings, manifest, warnings)
+
+
+def _check_weights(path: Path, records: dict[str, StemRecord], settings: dict[str, Any]) -> None:
+    """Refuse to pass stems of one model off as those of another."""
+    old = records[path.name].settings if path.name in records else settings
+    if old.get("weights") != settings["weights"]:
+        raise OutputError(
+            f"{shown(path)} was made by other weights ({old.get('model')}, now {settings['model']}); "
+            "choose another --out, or --overwrite makes it again"
+        )
 
 
 def _difference(path: Path, records: dict[str, StemRecord], settings: dict[str, Any]) -> str | None:

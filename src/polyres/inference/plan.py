@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyres.core.errors import PolyresError
+from polyres.core.errors import InputError, OutputError, PolyresError
+from polyres.data.layouts import LAYOUTS, find_tracks
 from polyres.data.names import shown
+from polyres.data.track_files import SUBSETS, TrackFiles
 from polyres.inference.manifest import MANIFEST_NAME, InputId, read_manifest
 from polyres.inference.names import folder_name
 from polyres.inference.search import Note, find_audio, unreadable
@@ -96,6 +98,54 @@ def plan_jobs(inputs: Sequence[Path], out_dir: Path, model_name: str, note: Note
         taken.add(_key(folder))
         jobs.append(Job(path, folder))
     return jobs
+
+
+def plan_tracks(roots: Sequence[Path], out_dir: Path, layout: str) -> list[Job]:
+    """Take the mixtures of data sets; stems go to `OUT/TRACK`, or `OUT/test/TRACK` where the data set has such parts.
+
+    Args:
+        roots: folders of data sets, or of one part of one, such as MUSDB/test.
+        out_dir: folder of all results.
+        layout: name in `polyres.data.layouts.LAYOUTS`.
+
+    Returns:
+        One job per track; those without a mixture carry an error, as do folders without tracks.
+
+    Raises:
+        UnknownNameError: if there is no such layout.
+    """
+    LAYOUTS.get(layout)
+    jobs = []
+    for root in roots:
+        whole = (
+            root.parent
+            if root.resolve().name in SUBSETS and not any((root / one).is_dir() for one in SUBSETS)
+            else root
+        )
+        try:
+            tracks = find_tracks(whole, layout)
+        except PolyresError as error:
+            jobs.append(Job(root, out_dir, error))
+            continue
+        for track in tracks:
+            if whole == root or track.folder.is_relative_to(root):
+                jobs.append(_track_job(track, out_dir.joinpath(*track.folder.relative_to(root).parent.parts)))
+    return jobs
+
+
+def _track_job(track: TrackFiles, parent: Path) -> Job:
+    folder = parent / folder_name(track.name)
+    if track.mixture is None:
+        return Job(track.folder, folder, InputError(f"{shown(track.folder)} has no mixture; add mixture.wav"))
+    path = track.mixture.path
+    manifest = read_manifest(folder)
+    try:
+        if manifest is None or manifest.input.same_track(InputId.of(path)):
+            return Job(path, folder)
+    except OSError as error:
+        return Job(path, folder, unreadable(path, error))
+    taken = f"{shown(folder)} holds stems of another file ({shown(manifest.input.path)}); choose another --out"
+    return Job(path, folder, OutputError(taken))
 
 
 def _free_folder(parent: Path, path: Path, taken: set[str]) -> Path:

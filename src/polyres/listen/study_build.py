@@ -17,7 +17,7 @@ from polyres.core.whole_files import write_whole
 from polyres.data.activity import StemFile, measure
 from polyres.data.audio import probe
 from polyres.data.layouts import find_tracks
-from polyres.data.track_files import SOURCES, TrackFiles, first_file, require_folder
+from polyres.data.track_files import SOURCES, TrackFiles, first_file, require_folder, track_folder
 from polyres.data.tracks import read_part, read_stem
 from polyres.data.writer import AudioWriter, WriteSpec
 from polyres.listen.anchors import LOW_HZ, MID_HZ, Wave, faded, low_pass, margin_samples, match_loudness, true_peak
@@ -206,7 +206,7 @@ def _sounds(recipe: StudyRecipe, cut: _Cut, say: Report) -> dict[str, Wave]:
 
 
 def _read_system(recipe: StudyRecipe, cut: _Cut, label: str, folder: Path, start: int, length: int) -> Wave:
-    path = first_file(folder / cut.track.name, cut.stem)
+    path = first_file(track_folder(folder, cut.track.name), cut.stem)
     if path is None:
         raise InputError(
             f"system {label!r} has no {cut.stem} of {cut.track.name!r}: no {folder / cut.track.name / cut.stem}.*"

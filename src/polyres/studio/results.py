@@ -12,6 +12,7 @@ from polyres.core.errors import InputError
 from polyres.core.json_text import json_file
 from polyres.data.audio import probe, read_audio
 from polyres.data.names import shown
+from polyres.data.track_files import SUBSETS, track_folder
 from polyres.inference.codec_track import REPORT_NAME
 from polyres.inference.manifest import MANIFEST_NAME, read_manifest
 from polyres.metrics.track_score import nsdr
@@ -82,7 +83,7 @@ def true_stems(track: str, results: Sequence[Result], folder: Path) -> Result | 
     names = list(dict.fromkeys(name for one in results if one.kind == "separate" for name in one.files))
     if not names:
         return None
-    found = _present(folder / track, names)
+    found = _present(track_folder(folder, track), names)
     if not set(found) - set(_MIXTURES):
         raise InputError(f"{shown(folder / track)}: no true stems of this song ({', '.join(names)}); check --reference")
     return Result(REFERENCE, "separate", found, is_truth=True)
@@ -122,13 +123,17 @@ def _rate(result: Result, name: str) -> int:
 
 def _read(folder: Path) -> Result:
     """Read by which model a folder was made, and its files."""
-    label = folder.resolve().parent.name
+    parent = folder.resolve().parent
+    label = parent.name
     if (folder / REPORT_NAME).is_file():
         return _checked(folder, Result(label, "reconstruct", _present(folder, VERSIONS), _report_gain(folder)))
     manifest = read_manifest(folder)
     if manifest is None:
         raise InputError(f"{shown(folder / MANIFEST_NAME)} cannot be read; separate the song again")
     found = {record.stem: folder / name for name, record in manifest.files.items() if (folder / name).is_file()}
+    models = [str(record.settings.get("model")) for record in manifest.files.values()]
+    if parent.name in SUBSETS and models:  # DIR/test/SONG has no folder of the model
+        label = models[-1]
     gain = min((record.gain for record in manifest.files.values()), default=1.0)
     mixture = Path(manifest.input.path)
     if mixture.is_file() and "mixture" not in found:
