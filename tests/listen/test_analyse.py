@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from polyres.core.errors import InputError
 from polyres.listen.analyse import analyse
 from polyres.listen.design import PAIR_MARK
-from polyres.listen.study_files import Design
+from polyres.listen.report import write_report
+from polyres.listen.study_files import Design, Kind
 from polyres.metrics.aggregate import holm
-from tests.listen.studies import a_study, some_ratings
+from tests.listen.studies import a_study, fixed_ratings, some_ratings
 
 
 def test_results_come_with_and_without_exclusion_and_by_stem() -> None:
@@ -78,6 +80,37 @@ def test_one_listener_gives_means_and_no_more() -> None:
     block = analyse(study, some_ratings(study, 1), resamples=200).blocks[0]
     assert block.mixed is None
     assert block.pairs[0].verdict == "undecided"
+
+
+EDGES = {
+    "additive": lambda listener, page, condition: 40.0 + 3 * listener + 5 * page - 7 * condition,
+    "equal": lambda listener, page, condition: 100.0 / 3,
+    "only conditions differ": lambda listener, page, condition: 90.0 - 20 * condition,
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["mushra", "acr"])
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize(("listeners", "pages"), [(6, 4), (2, 1), (1, 4), (1, 1)])
+def test_ratings_without_noise_are_analysed(kind: Kind, edge: str, listeners: int, pages: int, tmp_path: Path) -> None:
+    study = a_study(kind, pages=pages, training=0)
+    names = [page.id for page in study.pages]
+    conditions = [condition.id for condition in study.conditions]
+    rows = [
+        replace(row, value=EDGES[edge](int(row.listener), names.index(row.page), conditions.index(row.condition)))
+        for number in range(listeners)
+        for row in fixed_ratings(study, str(number), dict.fromkeys(conditions, 0.0), number)
+    ]
+    analysis = analyse(study, rows, resamples=50)
+    line = analysis.blocks[0].pairs[0]
+    expected = {"additive": 7.0, "equal": 0.0, "only conditions differ": 20.0}[edge]
+    assert line.tests.difference == pytest.approx(expected)
+    assert (line.full is None) == (listeners == 1)
+    if line.full is not None:
+        assert (line.full.low, line.full.high) == pytest.approx((expected, expected))
+        assert line.full.p_value == (0.0 if expected else 1.0)
+    assert write_report(analysis, tmp_path, figures=False)[0].read_text()
 
 
 def test_one_system_is_compared_with_everything_else() -> None:

@@ -85,18 +85,77 @@ def test_formulas_hold_what_the_data_can_tell() -> None:
     assert mixed_model(one_item, True).formula == "score ~ condition + (1|listener)"
 
 
-def test_without_any_spread_the_difference_is_certain() -> None:
-    values = np.broadcast_to(np.array([60.0, 50.0]), (4, 3, 2)).copy()
-    contrast = mixed_model(Scores(("a", "b", "c", "d"), ("x", "y", "z"), ("c0", "c1"), values)).contrast("c0", "c1")
-    assert contrast.difference == pytest.approx(10.0)
-    assert contrast.high - contrast.low < 1e-3
-    assert contrast.p_value < 1e-6
+LISTENERS = np.array([3.0, -4.0, 6.0, 0.0, -9.0])
+ITEMS = np.array([5.0, -6.0, 2.0, 8.0])
+
+
+@pytest.mark.parametrize("interactions", [False, True])
+@pytest.mark.parametrize("base", [0.1, 55.0, 1e6])
+@pytest.mark.parametrize(("listeners", "items"), [(1, 1), (1, 0), (0, 1), (0, 0)])
+def test_exactly_additive_ratings_leave_no_residual(
+    interactions: bool, base: float, listeners: int, items: int
+) -> None:
+    by_listener, by_item = listeners * LISTENERS, items * ITEMS
+    values = base + by_listener[:, None, None] + by_item[None, :, None] - np.array([0.0, 10.0, 10.0])
+    names = [tuple(f"{kind}{n}" for n in range(size)) for kind, size in zip("lic", values.shape, strict=True)]
+    model = mixed_model(Scores(names[0], names[1], names[2], values), interactions)
+    assert model.sds["listener"] == pytest.approx(by_listener.std(ddof=1), rel=1e-4)
+    assert model.sds["item"] == pytest.approx(by_item.std(ddof=1), rel=1e-4)
+    assert {sd for name, sd in model.sds.items() if name not in ("listener", "item")} == {0.0}
+    assert list(model.means.values()) == pytest.approx(list(values.mean(axis=(0, 1))))
+    differs, same = model.contrast("c0", "c1"), model.contrast("c1", "c2")
+    assert (differs.low, differs.high) == (differs.difference, differs.difference) == (pytest.approx(10.0),) * 2
+    assert (differs.p_value, differs.degrees) == (0.0, math.inf)
+    assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_where_listeners_differ_in_conditions_exactly_the_difference_is_a_paired_t_test() -> None:
+    generator = np.random.default_rng(3)
+    by_listener = generator.normal(50, 5, (6, 1, 2)) + np.array([9.0, -9.0, 4.0, -4.0, 0.0, 0.0])[:, None, None]
+    values = by_listener + ITEMS[None, :, None]
+    scores = Scores(tuple("abcdef"), tuple("wxyz"), ("c0", "c1"), values)
+    model = mixed_model(scores, True)
+    contrast = model.contrast("c0", "c1")
+    outcome = stats.ttest_rel(by_listener[:, 0, 0], by_listener[:, 0, 1])
+    interval = outcome.confidence_interval()
+    assert model.sds["residual"] == model.sds["item:condition"] == 0.0
+    assert contrast.degrees == pytest.approx(5, rel=1e-3)
+    assert contrast.p_value == pytest.approx(outcome.pvalue, rel=1e-3)
+    assert (contrast.low, contrast.high) == pytest.approx((interval.low, interval.high), rel=1e-3)
+
+
+@pytest.mark.parametrize("off", [1.0, 0.1])
+def test_one_rating_off_leaves_the_residual_of_the_analysis_of_variance(off: float) -> None:
+    values = 50.0 + LISTENERS[:, None, None] + ITEMS[None, :, None] - np.array([0.0, 10.0])
+    values[0, 0, 0] += off
+    model = mixed_model(Scores(tuple("abcde"), tuple("wxyz"), ("c0", "c1"), values))
+    # What 40 values leave of a change in one of them, over the 31 degrees of freedom that are left.
+    assert model.sds["residual"] == pytest.approx(off * math.sqrt(31 / 40 / 31), rel=1e-3)
+    assert model.sds["listener"] == pytest.approx(LISTENERS.std(ddof=1), rel=0.03)
+
+
+def test_designs_with_holes_of_whole_numbers_can_be_fitted() -> None:
+    generator = np.random.default_rng(11)
+    for _ in range(4):
+        values = (generator.integers(0, 40, (4, 1, 1)) + generator.integers(0, 30, (1, 3, 1)) + 5.0) * np.ones(3)
+        values[generator.random(values.shape) < 0.3] = np.nan
+        values[:2, 0] = values[0, 0, 0] = 20.0
+        contrast = mixed_model(Scores(tuple("abcd"), tuple("xyz"), ("c0", "c1", "c2"), values), True).contrast(
+            "c0", "c1"
+        )
+        assert contrast.low <= contrast.difference <= contrast.high
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
     scores = normal_scores(np.random.default_rng(6), SDS, (5, 4, 2), [70, 60])
     with pytest.raises(InputError, match="a mixed model needs two listeners and two conditions at least"):
         mixed_model(Scores(("a",), scores.items, scores.conditions, scores.values[:1]))
+    unrated = np.concatenate([scores.values, np.full((5, 4, 1), np.nan)], axis=2)
+    with pytest.raises(InputError, match="condition 'c2' has no ratings; leave it out or collect some"):
+        mixed_model(Scores(scores.listeners, scores.items, ("c0", "c1", "c2"), unrated))
+    lone = np.array([[[60.0, np.nan]], [[np.nan, 50.0]]])
+    with pytest.raises(InputError, match="2 ratings are too few for a mixed model of 2 conditions"):
+        mixed_model(Scores(("a", "b"), ("x",), ("c0", "c1"), lone))
     with pytest.raises(InputError, match="condition 'c7' is not in the model; it has c0, c1"):
         mixed_model(scores).contrast("c0", "c7")
 

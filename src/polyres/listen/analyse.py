@@ -70,7 +70,7 @@ class Block:
         scores: what the rest rests on.
         summaries: one per condition.
         pairs: every two systems; where there is one system, it against each other condition.
-        mixed: of the compared conditions; None with fewer than two listeners.
+        mixed: of the compared conditions; None where listeners or ratings are too few for it.
         full: the same with interactions.
         agreement: of the listeners, over all conditions.
     """
@@ -287,11 +287,7 @@ def _block(
     couples = list(combinations(systems, 2)) or [
         (system, other) for system in systems for other in scores.conditions if other != system
     ]
-    mixed, full = None, None
-    if len(scores.listeners) > 1 and len(compared) > 1:
-        columns = [scores.conditions.index(name) for name in compared]
-        part = Scores(scores.listeners, scores.items, tuple(compared), scores.values[:, :, columns])
-        mixed, full = mixed_model(part), mixed_model(part, interactions=True)
+    mixed, full = _models(scores, compared)
     tests = [compare(scores, first, second, seed=seed, resamples=resamples) for first, second in couples]
     return Block(
         attribute,
@@ -304,6 +300,15 @@ def _block(
         full,
         agreement(scores),
     )
+
+
+def _models(scores: Scores, compared: Sequence[str]) -> tuple[MixedModel, MixedModel] | tuple[None, None]:
+    columns = [scores.conditions.index(name) for name in compared]
+    part = Scores(scores.listeners, scores.items, tuple(compared), scores.values[:, :, columns])
+    try:
+        return mixed_model(part), mixed_model(part, interactions=True)
+    except InputError:
+        return None, None
 
 
 def _pair_lines(tests: Sequence[PairTests], mixed: MixedModel | None, full: MixedModel | None) -> list[PairLine]:

@@ -14,6 +14,8 @@ from polyres.core.errors import InputError
 from polyres.listen.statistics import Array, Scores
 from polyres.listen.statistics_reml import RemlFit, fit_reml
 
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -70,6 +72,8 @@ class MixedModel:
         weights[names.index(first)] += 1.0
         weights[names.index(second)] -= 1.0
         difference = float(weights @ self.fit.coefficients)
+        if abs(difference) < _ROUNDING * max(map(abs, self.means.values())):
+            difference = 0.0
         error, degrees = self.fit.error_of(weights)
         if error == 0.0:
             return Contrast(first, second, difference, difference, difference, float(difference == 0), degrees)
@@ -89,13 +93,22 @@ def mixed_model(scores: Scores, interactions: bool = False) -> MixedModel:
         interactions: also fit how much listeners and items differ in what they make of each condition.
 
     Raises:
-        InputError: with fewer than two listeners or two conditions.
+        InputError: with fewer than two listeners or two conditions, a condition without ratings, or no more ratings
+            than conditions.
 
     Source: Laird and Ware 1982; Barr et al. 2013 for the interactions.
     """
     if len(scores.listeners) < 2 or len(scores.conditions) < 2:
         raise InputError("a mixed model needs two listeners and two conditions at least")
     listener, item, condition = np.nonzero(np.isfinite(scores.values))
+    without = [name for number, name in enumerate(scores.conditions) if number not in condition]
+    if without:
+        raise InputError(f"condition {without[0]!r} has no ratings; leave it out or collect some")
+    if len(listener) <= len(scores.conditions):
+        raise InputError(
+            f"{len(listener)} ratings are too few for a mixed model of {len(scores.conditions)} conditions; "
+            "more ratings than conditions are needed"
+        )
     groups = {"listener": listener, "item": item}
     if interactions:
         groups["listener:condition"] = listener * len(scores.conditions) + condition
