@@ -263,6 +263,7 @@ def test_the_handler_of_signals_is_put_back(here: Path, weights: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.slow
 def test_a_data_set_goes_on_to_evaluation_listening_and_pages(
     here: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,28 @@ def test_results_of_a_track_are_found_with_and_without_parts_of_the_data_set(tmp
     found = {track: track_folder(tmp_path, track).relative_to(tmp_path).as_posix() for track in wanted}
     assert found == wanted
     assert track_folder(tmp_path / "gone", "a") == tmp_path / "gone" / "a"
+
+
+def test_linked_folders_count_once_and_locked_ones_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "z/locked"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "drums.wav").touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "self").symlink_to("self")
+    assert [track.name for track in find_tracks(tmp_path)] == ["a", "locked"]
+    iterdir = Path.iterdir
+
+    def guarded(self: Path) -> Iterator[Path]:
+        if self.name == "locked":
+            raise PermissionError(13, "Permission denied", str(self))
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", guarded)
+    good, locked = find_tracks(tmp_path)
+    assert (good.name, good.problems) == ("a", ())
+    problem = f"{tmp_path / 'z' / 'locked'} cannot be read (Permission denied); check its permissions"
+    assert (locked.stems, locked.problems) == ({}, (problem,))
+    assert guess_layout(tmp_path) == "stems"
+    for layout in ("synthetic", "moisesdb"):
+        with pytest.raises(InputError, match=r"locked cannot be read \(Permission denied\)"):
+            find_tracks(tmp_path, layout)

@@ -18,7 +18,6 @@ from polyres.data.track_files import (
     Part,
     TrackFiles,
     folders_under,
-    list_tracks,
     missing_file,
     mixture_of,
     read_json,
@@ -36,8 +35,11 @@ class StemsLayout(Layout):
     wanted: ClassVar[str] = "track folders with some of drums.wav, bass.wav, other.wav, vocals.wav"
 
     def find(self, root: Path, sources: Sequence[str], split: str = "all") -> list[TrackFiles]:
-        """List the tracks in the order of their folders."""
-        return [stems_track(folder, sources) for folder in list_tracks(root, sources)]
+        """List the tracks in the order of their folders; a folder that cannot be read is a track with a problem."""
+        unreadable: dict[Path, str] = {}
+        folders = [folder for folder in folders_under(root, unreadable) if stem_paths(folder, sources)]
+        locked = [TrackFiles(folder.name, folder, {}, None, (why,)) for folder, why in unreadable.items()]
+        return sorted([*(stems_track(folder, sources) for folder in folders), *locked], key=lambda track: track.folder)
 
 
 @LAYOUTS.register("synthetic", "what `polyres synth` writes: stems and manifest.json")
@@ -104,7 +106,11 @@ def find_tracks(
         ConfigError: if the layout does not have the split.
         InputError: if the root is no folder, or has no track of this layout and split.
     """
-    found = check_split(layout, split).find(require_folder(root), sources, split)
+    try:
+        found = check_split(layout, split).find(require_folder(root), sources, split)
+    except OSError as error:
+        where = error.filename or root
+        raise InputError(f"{shown(where)} cannot be read ({error.strerror or error}); check its permissions") from error
     if not found:
         raise _nothing_found(Path(root), layout, split, sources)
     return found
@@ -141,12 +147,17 @@ def guess_layout(root: str | Path, sources: Sequence[str] = SOURCES) -> str | No
         InputError: if the root is no folder.
     """
     root = require_folder(root)
-    counts = {
-        name: sum(bool(track.stems) for track in LAYOUTS.build(name).find(root, sources))
-        for name in reversed(LAYOUTS.names())
-    }
+    counts = {name: _count(name, root, sources) for name in reversed(LAYOUTS.names())}
     best = max(counts, key=lambda name: counts[name])
     return best if counts[best] else None
+
+
+def _count(layout: str, root: Path, sources: Sequence[str]) -> int:
+    """Count the tracks that a layout finds; none where it cannot read a folder."""
+    try:
+        return sum(bool(track.stems) for track in LAYOUTS.build(layout).find(root, sources))
+    except (InputError, OSError):
+        return 0
 
 
 def _nothing_found(root: Path, layout: str, split: str, sources: Sequence[str]) -> InputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -102,7 +103,7 @@ def stem_paths(folder: Path, sources: Sequence[str] = SOURCES) -> dict[str, Path
 def first_file(folder: Path, stem: str) -> Path | None:
     """Return the audio file of this name in a folder whatever its format, or None."""
     paths = (folder / f"{stem}{suffix}" for suffix in AUDIO_SUFFIXES)
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if os.path.isfile(path)), None)
 
 
 def mixture_of(folder: Path) -> Part | None:
@@ -127,13 +128,34 @@ def track_folder(root: Path, track: str) -> Path:
     return next((place for place in chain(named, alike) if place.is_dir()), root / track)
 
 
-def folders_under(root: Path) -> Iterator[Path]:
-    """Yield the root and all folders under it but those whose names begin with a dot."""
+def folders_under(root: Path, unreadable: dict[Path, str] | None = None) -> Iterator[Path]:
+    """Yield the root and all folders under it but those whose names begin with a dot; linked folders count once.
+
+    Args:
+        root: an existing folder.
+        unreadable: takes the folders that cannot be looked into, with a line that says why, and they are not yielded.
+
+    Raises:
+        InputError: if a folder cannot be looked into and `unreadable` is None.
+    """
     pending = [root]
+    seen = set()
     while pending:
         folder = pending.pop()
+        try:
+            about = folder.stat()
+            inside = [sub for sub in folder.iterdir() if not sub.name.startswith(".")]
+        except OSError as error:
+            problem = f"{shown(folder)} cannot be read ({error.strerror or error}); check its permissions"
+            if unreadable is None:
+                raise InputError(problem) from error
+            unreadable[folder] = problem
+            continue
+        if (about.st_dev, about.st_ino) in seen:
+            continue
+        seen.add((about.st_dev, about.st_ino))
         yield folder
-        pending += [sub for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith(".")]
+        pending += [sub for sub in inside if os.path.isdir(sub)]
 
 
 def list_tracks(root: str | Path, sources: Sequence[str] = SOURCES) -> list[Path]:
