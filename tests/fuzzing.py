@@ -147,6 +147,15 @@ def network_kind(folder: Path) -> tuple[Path, Reader]:
     return save_network("mel_refiner", network, folder / "n.safetensors"), load_network
 
 
+def separator_kind(folder: Path) -> tuple[Path, Reader]:
+    from polyres.models.separator import Separator, SeparatorConfig
+    from polyres.models.weights import load_separator_weights, save_separator
+
+    config = {"channels": 4, "depth": 2, "n_fft": [512, 1024], "sources": ["a", "b"], "bottleneck_channels": 8}
+    known = {key: value for key, value in config.items() if key in SeparatorConfig.model_fields}
+    return save_separator(Separator(SeparatorConfig.from_dict(known)), folder / "w.safetensors"), load_separator_weights
+
+
 def checkpoint_kind(folder: Path) -> tuple[Path, Reader]:
     from polyres.training.checkpoint import load_state, save_state
 
@@ -255,6 +264,7 @@ SOUNDS = ("wav", "flac", "mp3", "ogg", "w64", "aiff", "mp4")
 KINDS: dict[str, Callable[[Path], tuple[Path, Reader]]] = {
     **{f"latent {name}": latent_kind(name) for name in CODECS},
     "network": network_kind,
+    "separator": separator_kind,
     "checkpoint": checkpoint_kind,
     "recipe": recipe_kind,
     "stages": stages_kind,

@@ -15,6 +15,7 @@ def test_the_family_has_its_members() -> None:
         "ConfigError",
         "UnknownNameError",
         "WeightsError",
+        "NoSoundError",
         "OfflineError",
         "TrainingError",
     }

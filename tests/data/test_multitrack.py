@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,14 @@ def test_moises_problems_are_named(tmp_path: Path) -> None:
 )
 def test_instruments_and_their_sources(instrument: str, source: str) -> None:
     assert source_of(instrument, SOURCES) == source
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/dev", "..", "a/b", "x" * 300])
+def test_a_moises_file_names_nothing_outside_its_folder(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "song"
+    folder.mkdir()
+    stems = [{"stemName": name, "tracks": [{"id": "zero", "extension": "wav"}]}]
+    (folder / "data.json").write_text(json.dumps({"song": "S", "stems": stems}))
+    (files,) = find_tracks(tmp_path, "moisesdb")
+    assert files.stems == {}
+    assert ("is missing" if name[0] == "x" else "which is outside its folder") in files.problems[0]

@@ -55,5 +55,17 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         load_network(tmp_path / "bad.safetensors")
     about = json.dumps({"format": 1, "kind": "mel_refiner", "config": {"wdth": 3}, "card": {}})
     save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", {"polyres": about})
-    with pytest.raises(WeightsError, match="its config cannot be built"):
+    with pytest.raises(WeightsError, match="its config is not usable"):
         load_network(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize("config", [{"depth": 10_000, "width": 99}, {"width": 10**6}, {"channels": 10**9}])
+def test_a_config_that_asks_for_more_than_the_file_holds_is_refused_before_it_is_built(
+    config: dict[str, int], tmp_path: Path
+) -> None:
+    about = json.dumps({"format": 1, "kind": "mel_refiner", "config": config, "card": {}})
+    save_file({"a": torch.zeros(1)}, tmp_path / "n.safetensors", {"polyres": about})
+    with pytest.raises(
+        WeightsError, match=r"n\.safetensors: its config is not usable: it asks for far more than the tens"
+    ):
+        load_network(tmp_path / "n.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -112,7 +113,7 @@ def _moises_track(folder: Path, sources: Sequence[str]) -> TrackFiles:
         source = "drums" if instrument == "percussion" else source_of(instrument, sources)
         if source not in sources:
             continue
-        if path.is_file():
+        if os.path.isfile(path):  # a name may be too long to be one
             stems[source] = (*stems.get(source, ()), Part(path))
         else:
             problems.append(missing_file(path, name))
@@ -132,6 +133,9 @@ def _moises_files(folder: Path) -> tuple[str, list[tuple[str, Path]]]:
         song = " - ".join(str(content[key]) for key in ("artist", "song") if content.get(key))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"'{shown(path)}' lists no stems with tracks; copy it again") from error
+    for _, file in files:
+        if file.parent.parent != folder or file.parent.name in ("", ".."):
+            raise InputError(f"'{shown(path)}' names {str(file)[:80]!r}, which is outside its folder; copy it again")
     return song or folder.name, files
 
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal, cast
 from pydantic import model_validator
 from torch import Tensor
 
-from polyres.core.errors import ConfigError, InputError, WeightsError
+from polyres.core.errors import InputError
 from polyres.models.codec_base import CODEC_FILES, CODECS
 from polyres.models.mel_chain import FRAMES_PER_STEP, VOCODER, MelChain, MelChainConfig
 from polyres.models.wave_weights import read_codec_facts, save_codec_weights
-from polyres.models.weights import fill, read_tensors, weights_file
+from polyres.models.weights import build_for, read_tensors, weights_file
 from polyres.nn.mel_autoencoder import MelAutoencoder, MelAutoencoderConfig
 from polyres.nn.mel_vocoder import MelVocoder, MelVocoderConfig
 from polyres.ops.mel import MelConfig, log_mel, require_front_end
@@ -172,11 +172,11 @@ def load_mel_codec(path: str | Path) -> MelCodec:
     """
     source = weights_file(path)
     facts = read_codec_facts(source, NAME)
-    try:
-        model = MelCodec(MelCodecConfig.from_dict(facts["config"]), name=str(path))
-    except ConfigError as error:
-        raise WeightsError(f"{source}: its config is not usable: {error}") from error
-    fill(model, read_tensors(source), str(source))
+
+    def build() -> MelCodec:
+        return MelCodec(MelCodecConfig.from_dict(facts["config"]), name=str(path))
+
+    model = build_for(build, read_tensors(source), source)
     return model.requires_grad_(False).eval()
 
 

@@ -13,8 +13,8 @@ from polyres.core.config import Config
 from polyres.core.errors import ConfigError, WeightsError
 from polyres.models.weights import (
     FORMAT,
+    build_for,
     checked_facts,
-    fill,
     read_about,
     read_tensors,
     weights_file,
@@ -122,9 +122,5 @@ def load_network(path: str | Path, kinds: tuple[str, ...] = tuple(KINDS)) -> Net
             f"{source} holds {kind or 'something else'!s:.80}, not a network of kind {' or '.join(kinds)}"
         )
     config, card = checked_facts(about, source)
-    try:
-        module = build_network(str(kind), config)
-    except ConfigError as error:
-        raise WeightsError(f"{source}: its config cannot be built: {error}") from error
-    fill(module, read_tensors(source), str(source))
+    module = build_for(lambda: build_network(str(kind), config), read_tensors(source), source)
     return Network(str(kind), module.eval(), card)

@@ -11,11 +11,11 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from polyres.core.errors import ConfigError, InputError, WeightsError
+from polyres.core.errors import InputError
 from polyres.models.codec_base import CODEC_FILES, CODECS, Codec, CodecConfig, Latents, check_codec_wave
 from polyres.models.wave_codec_layer import Plan, decode_layer, encode_layer
 from polyres.models.wave_weights import read_codec_facts, save_codec_weights
-from polyres.models.weights import fill, read_tensors, weights_file
+from polyres.models.weights import build_for, read_tensors, weights_file
 from polyres.nn.codec_refiner import Posterior, Refiner, RefinerConfig, scale_of
 from polyres.ops.sparse_contexts import Layout, Tables, plain_tables
 from polyres.ops.sparse_floor import floor_edges
@@ -330,12 +330,8 @@ def load_wave_codec(path: str | Path) -> WaveCodec:
     """
     source = weights_file(path)
     facts = read_codec_facts(source, NAME)
-    try:
-        model = WaveCodec(WaveCodecConfig.from_dict(facts["config"]))
-    except ConfigError as error:
-        raise WeightsError(f"{source}: its config is not usable: {error}") from error
-    fill(model, read_tensors(source), str(source))
-    return model.eval()
+    tensors = read_tensors(source)
+    return build_for(lambda: WaveCodec(WaveCodecConfig.from_dict(facts["config"])), tensors, source).eval()
 
 
 def _embedded(name: str) -> WaveCodec:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from polyres.core.errors import ConfigError, OutputError, WeightsError
 from polyres.core.json_text import json_value
@@ -28,6 +29,11 @@ RUN_FILE = "best.safetensors"
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 HEADER_LIMIT_BYTES = 2**24
 
+BUFFER_NUMBERS = 2**24
+"""Numbers that a model may make beside those of its file: windows, filter banks, what is thrown away again."""
+_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.hann_window}
+_FACTORIES |= {torch.arange}
+Built = TypeVar("Built", bound=nn.Module)
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -116,12 +122,7 @@ def load_separator_weights(path: str | Path) -> Separator:
     source = weights_file(path)
     info = read_info(source)
     tensors = read_tensors(source)
-    try:
-        model = Separator(info.config)
-    except ConfigError as error:
-        raise WeightsError(f"{source}: its config cannot be built: {error}") from error
-    fill(model, tensors, str(source))
-    return model.eval()
+    return build_for(lambda: Separator(info.config), tensors, source).eval()
 
 
 def read_info(path: str | Path) -> WeightsInfo:
@@ -178,6 +179,47 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+
+
+class _Building(TorchFunctionMode):
+    """Counts the numbers that tensors are made for, before they are made."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._calls = 10 * len(tensors) + 1000
+        self._numbers = 2 * sum(value.numel() for value in tensors.values()) + BUFFER_NUMBERS
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _FACTORIES:
+            size = args[0] if args and isinstance(args[0], (tuple, list)) else args
+            self._calls -= 1
+            self._numbers -= math.prod(max(0, count) for count in size if type(count) is int)
+            if self._calls < 0 or self._numbers < 0:
+                raise ConfigError("it asks for far more than the tensors of the file")
+        return func(*args, **(kwargs or {}))
+
+
+def build_for(build: Callable[[], Built], tensors: Mapping[str, Tensor], where: Path) -> Built:
+    """Build the model that a file describes, in no more memory than its tensors bear out, and fill it.
+
+    Args:
+        build: makes it from the file's config.
+        tensors: of the file.
+        where: the file.
+
+    Returns:
+        The model.
+
+    Raises:
+        WeightsError: when the config is not possible, asks for more, or its tensors are others.
+    """
+    try:
+        with _Building(tensors):
+            model = build()
+    except ConfigError as error:
+        raise WeightsError(f"{where}: its config is not usable: {error}") from error
+    fill(model, tensors, str(where))
+    return model
 
 
 def count_parameters(path: str | Path) -> int:

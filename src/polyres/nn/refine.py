@@ -25,7 +25,7 @@ class ResidualConfig(Config):
 
     channels: int = Field(default=1, ge=1)
     width: int = Field(default=32, ge=1)
-    depth: int = Field(default=6, ge=1)
+    depth: int = Field(default=6, ge=1, le=10_000)
     dilations: tuple[int, ...] = Field(default=(1, 2, 4), min_length=1)
     informed: bool = False
 
@@ -63,7 +63,7 @@ class ResidualNetwork(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # not those of accelerators
             self.first = nn.Conv2d(seen, config.width, _KERNEL, padding=1)
-            dilations = [config.dilations[index % len(config.dilations)] for index in range(config.depth)]
+            dilations = (config.dilations[index % len(config.dilations)] for index in range(config.depth))
             self.blocks = nn.Sequential(*(_Block(config.width, dilation) for dilation in dilations))
             self.last = nn.Conv2d(config.width, config.channels, 1)
         nn.init.zeros_(self.last.weight)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, StrictInt
+from pydantic import ConfigDict
 
 from polyres.core.config import Config, diff
 from polyres.core.errors import ConfigError, PolyresError, TrainingError
@@ -162,7 +162,7 @@ def summarise(path: Path, name: str) -> RunSummary:
 class _Scores(Config):
     """Scores of one set of weights; more may stand beside."""
 
-    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True, strict=True)
 
     score: float
 
@@ -176,13 +176,13 @@ class _Best(_Scores):
 class _Row(Config):
     """What is read of an epoch's row; more may stand beside."""
 
-    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True, strict=True)
 
-    step: StrictInt
+    step: int
     elapsed_s: float
     valid: dict[str, _Scores] | None
     progress: float = 0.0
-    epoch: StrictInt = 0
+    epoch: int = 0
     best: _Best | None = None
 
 
