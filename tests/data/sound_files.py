@@ -44,8 +44,14 @@ def write_media(
     options: dict[str, str] | None = None,
     with_video: bool = False,
     tags: dict[str, str] | None = None,
+    late_samples: int = 0,
+    gap: tuple[int, int] = (0, 0),
+    default_stream: int | None = None,
 ) -> Path:
-    """Encode each `[C, T]` of `waves` as one audio stream through FFmpeg's libraries."""
+    """Encode each `[C, T]` of `waves` as one audio stream through FFmpeg's libraries.
+
+    The sound may start late, and leave a gap in its time stamps: where, and how long, in samples.
+    """
     with av.open(str(path), "w", format=container, options=options or {}) as file:
         file.metadata.update(tags or {})
         streams = []
@@ -61,6 +67,8 @@ def write_media(
             if codec not in ("flac", "pcm_s16le", "wavpack"):
                 stream.codec_context.bit_rate = 128000
             stream.codec_context.open()
+            if default_stream is not None:
+                stream.disposition = av.stream.Disposition.default if len(streams) == default_stream else 0
             streams.append((stream, layout))
         if video is not None:
             for at in range(10):
@@ -69,13 +77,19 @@ def write_media(
                 file.mux(video.encode(picture.reformat(format="yuv420p")))
             file.mux(video.encode(None))
         for (stream, layout), wave in zip(streams, waves, strict=True):
-            _encode(file, stream, layout, wave, rate_hz)
+            _encode(file, stream, layout, wave, rate_hz, (late_samples, gap))
     return path
 
 
 def _encode(
-    file: av.container.OutputContainer, stream: av.AudioStream, layout: str, wave: np.ndarray, rate_hz: int
+    file: av.container.OutputContainer,
+    stream: av.AudioStream,
+    layout: str,
+    wave: np.ndarray,
+    rate_hz: int,
+    place: tuple[int, tuple[int, int]],
 ) -> None:
+    late, (gap_at, gap_length) = place
     context = stream.codec_context
     size = context.frame_size or 1024
     wanted = context.format.name
@@ -87,7 +101,9 @@ def _encode(
         if packed == "s16":
             part = np.round(part * 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part.T).reshape(1, -1), format=packed, layout=layout)
-        frame.sample_rate, frame.pts, frame.time_base = rate_hz, at, Fraction(1, rate_hz)
+        frame.sample_rate, frame.pts, frame.time_base = rate_hz, at + late, Fraction(1, rate_hz)
+        if gap_length and at >= gap_at:
+            frame.pts += gap_length
         for ready in spread.resample(frame):
             file.mux(stream.encode(ready))
     file.mux(stream.encode(None))

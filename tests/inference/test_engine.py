@@ -251,6 +251,12 @@ def test_a_source_without_samples_is_refused(fakes: ModuleType) -> None:
         (torch.zeros(0, 5), 44100, r"wave of shape \(0, 5\)"),
         (torch.zeros(2, 5, dtype=torch.int16), 44100, "type torch.int16 cannot be used; expected floating point"),
         (np.zeros((2, 5), np.int16), 44100, "type int16 cannot be used; expected floating point"),
+        (
+            np.zeros((22_050, 2), np.float32),
+            44100,
+            r"wave of shape \(22050, 2\) would have 22050 channels; it looks like \[T, C\]",
+        ),
+        (torch.zeros(65, 2), 44100, r"give wave\.T"),
         (np.zeros(5), 44100, r"wave of shape \(5,\) and type float64"),
         ([[0.0, 0.5]], 44100, "a wave cannot be a list; give a tensor or NumPy array"),
         (np.array([[0.0, np.nan]]), 44100, "wave holds NaN or infinite samples; repair it"),

@@ -248,9 +248,7 @@ def test_files_put_by_hand_are_used(cache: Path) -> None:
 
 def test_offline_mode_asks_no_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        OfflineError, match=r"cannot download htdemucs \(downloads are switched off by HF_HUB_OFFLINE\)"
-    ):
+    with pytest.raises(OfflineError, match="downloads are switched off by HF_HUB_OFFLINE"):
         fetch(MODEL)
     assert server.asked == []
 

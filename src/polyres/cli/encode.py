@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from polyres.cli.json_tracks import terminated_like_interrupted
-from polyres.cli.pipes import PIPE, MaxStdin, from_stdin, to_stdout
+from polyres.cli.pipes import PIPE, MaxStdin, Stream, from_stdin, to_stdout
 
 EPILOG = "\n\n".join(
     (
@@ -44,6 +44,7 @@ def encode(
     device: Device = "auto",
     as_json: AsJson = False,
     overwrite: Overwrite = False,
+    stream: Stream = None,
     max_stdin_gb: MaxStdin = 4.0,
 ) -> None:
     """Code an audio file as latents that 'polyres decode' turns back into audio."""
@@ -64,7 +65,7 @@ def encode(
         loaded = load_codec(codec, device)
         (path,) = piped.paths
         with bars.track(Job(path, target)) as progress:
-            source = FileSource(path)
+            source = FileSource(path, stream)
             latent = loaded.encode_source(source, progress)
             latent.save(target)
         for warning in source.warnings:

@@ -30,6 +30,10 @@ _BLOCK_BYTES = 1 << 20
 _TIME_BITS = 60
 
 Name = Annotated[str, typer.Option(help="What the file from stdin is called in results.")]
+Stream = Annotated[
+    int | None,
+    typer.Option(min=1, help="Which audio stream of a film, from 1; by default the one that it marks as its default."),
+]
 MaxStdin = Annotated[float, typer.Option("--max-stdin-gb", help="Most that is read from stdin (-), in GiB.")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from polyres.cli.audio_jobs import tell_note
 from polyres.cli.json_tracks import JsonTracks, terminated_like_interrupted
-from polyres.cli.pipes import MaxStdin, Name, from_stdin
+from polyres.cli.pipes import MaxStdin, Name, Stream, from_stdin
 
 if TYPE_CHECKING:
     from polyres.inference.codec_track import Chain, Reconstruction
@@ -89,6 +90,7 @@ def reconstruct(
     bit_depth: BitDepth = "24",
     device: Device = "auto",
     as_json: AsJson = False,
+    stream: Stream = None,
     overwrite: Overwrite = False,
     name: Name = "stdin",
     max_stdin_gb: MaxStdin = 4.0,
@@ -113,7 +115,9 @@ def reconstruct(
             chain = chain_of(loaded, enhance, strength)
             document.describe(_head(chain, enhance))
             failed = piped.failed
-            jobs = plan_jobs(piped.paths, out, codec_label(loaded.name), tell_note)
+            jobs = [
+                replace(job, stream=stream) for job in plan_jobs(piped.paths, out, codec_label(loaded.name), tell_note)
+            ]
             with Bars(len(jobs)) as bars:
                 for one in reconstruct_jobs(chain, jobs, output, plots, bars):
                     result = piped.told(one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from polyres.cli.audio_jobs import tell_note
 from polyres.cli.json_tracks import JsonTracks, terminated_like_interrupted
-from polyres.cli.pipes import MaxStdin, Name, Piped, from_stdin
+from polyres.cli.pipes import MaxStdin, Name, Piped, Stream, from_stdin
 
 if TYPE_CHECKING:
     from polyres.inference.files import TrackResult
@@ -85,6 +86,7 @@ def separate(
     overlap: Overlap = 0.25,
     batch: Batch = None,
     mixture_consistent: Consistent = False,
+    stream: Stream = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     name: Name = "stdin",
@@ -113,7 +115,7 @@ def separate(
         ):
             separator = load_separator(model, device, precision)
             document.describe(_head(separator))
-            failed = _run(separator, piped, (out, layout), (options, output), document)
+            failed = _run(separator, piped, (out, layout), (options, output, stream), document)
     except KeyboardInterrupt:
         typer.echo("error: interrupted; finished tracks are kept", err=True)
         raise typer.Exit(130) from None
@@ -125,7 +127,7 @@ def _run(
     separator: LoadedSeparator,
     piped: Piped,
     where: tuple[Path, str | None],
-    options: tuple[SeparateOptions, OutputOptions],
+    options: tuple[SeparateOptions, OutputOptions, int | None],
     document: JsonTracks,
 ) -> bool:
     """Separate all files; tell whether one of them failed."""
@@ -139,9 +141,10 @@ def _run(
         jobs = plan_jobs(piped.paths, out, folder, tell_note)
     else:
         jobs = plan_tracks(piped.paths, out, layout)
+    jobs = [replace(job, stream=options[2]) for job in jobs]
     failed = piped.failed
     with Bars(len(jobs)) as bars:
-        for one in separate_jobs(separator, jobs, *options, bars):
+        for one in separate_jobs(separator, jobs, options[0], options[1], bars):
             result = piped.told(one)
             document.add({"model": separator.name, **result.to_dict()})
             _tell(result, to_stderr=document.wanted)

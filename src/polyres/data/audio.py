@@ -35,6 +35,7 @@ class AudioInfo:
         tags: Tags by their names in `polyres.data.tags.TAG_NAMES`.
         codec: Name of the coding in lower case, such as `pcm_16`, `flac`, `mp3`.
         streams: Number of audio streams in the file.
+        notes: A line for each thing that was chosen: the stream of several, silence before sound that starts late.
     """
 
     path: Path
@@ -44,14 +45,15 @@ class AudioInfo:
     tags: dict[str, str]
     codec: str
     streams: int = 1
+    notes: tuple[str, ...] = ()
 
 
-def probe(path: AnyPath, stream_index: int = 0) -> AudioInfo:
+def probe(path: AnyPath, stream_index: int | None = None) -> AudioInfo:
     """Return the facts about an audio file without reading it through.
 
     Args:
         path: The file.
-        stream_index: Which of its audio streams, from 0.
+        stream_index: Which of its audio streams, from 0; None is the one that it marks as the default.
 
     Returns:
         Its facts.
@@ -70,7 +72,8 @@ class AudioReader:
 
     Args:
         path: The file: anything that libsndfile or FFmpeg's libraries read.
-        stream_index: Which of its audio streams, from 0; the first of a `.stem.mp4` is the mixture.
+        stream_index: Which of its audio streams, from 0; the first of a `.stem.mp4` is the mixture. None is the one
+            that it marks as the default.
 
     Attributes:
         info: Facts about the file.
@@ -80,7 +83,7 @@ class AudioReader:
         InputError: Missing, a folder, empty, not readable, not audio, or without a single sample.
     """
 
-    def __init__(self, path: AnyPath, stream_index: int = 0) -> None:
+    def __init__(self, path: AnyPath, stream_index: int | None = None) -> None:
         self._decoder = _open(Path(path), stream_index)
         self.info = _info(Path(path), self._decoder)
         self.warnings: list[str] = []
@@ -132,13 +135,11 @@ class AudioReader:
                 yield block
         if not got:
             raise _no_samples(self.info.path)
-        ending = _ending(self._decoder, got)
-        if ending:
-            self.warnings.append(f"{shown(self.info.path)} {ending}")
+        self.warnings += [f"{shown(self.info.path)} {ending}" for ending in _endings(self._decoder, got)]
 
 
 def read_audio(
-    path: AnyPath, start_samples: int = 0, length_samples: int | None = None, stream_index: int = 0
+    path: AnyPath, start_samples: int = 0, length_samples: int | None = None, stream_index: int | None = None
 ) -> tuple[Wave, int]:
     """Read an audio file, or a part of it, into memory.
 
@@ -149,7 +150,7 @@ def read_audio(
         path: The file.
         start_samples: First sample, from 0.
         length_samples: Number of samples, None for all up to the end. A file that ends earlier gives fewer.
-        stream_index: Which of its audio streams, from 0.
+        stream_index: Which of its audio streams, from 0; None is the one that it marks as the default.
 
     Returns:
         The samples `[C, T]` float32 with full scale at ±1, and the sample rate in Hz.
@@ -180,7 +181,7 @@ def read_audio(
     return wave, info.sample_rate_hz
 
 
-def _open(path: Path, stream_index: int) -> Decoder:
+def _open(path: Path, stream_index: int | None) -> Decoder:
     """Check the file itself, then open the decoder for it."""
     decoder = open_decoder(path, check_file(path), stream_index)
     check_facts(path, decoder.facts.sample_rate_hz, decoder.facts.channels)
@@ -200,6 +201,7 @@ def _info(path: Path, decoder: Decoder, with_tags: bool = True) -> AudioInfo:
         tags=read_tags(path) if with_tags else {},
         codec=facts.codec,
         streams=facts.streams,
+        notes=facts.notes,
     )
 
 
@@ -222,14 +224,23 @@ def _check_finite(block: Wave, start_samples: int, info: AudioInfo) -> None:
     )
 
 
+def _endings(decoder: Decoder, got_samples: int) -> list[str]:
+    """Say in words where the file has gaps, and how it ended if it did not end well."""
+    gaps = decoder.gaps
+    told = ", ".join(f"{gap.length_s:.2f} s from {gap.start_s:.2f} s on" for gap in gaps[:3])
+    more = f" and {len(gaps) - 3} more" if len(gaps) > 3 else ""
+    found = [f"has gaps, which are silent in the result: {told}{more}"] if gaps else []
+    ending = _ending(decoder, got_samples)
+    return found if ending is None else [*found, ending]
+
+
 def _ending(decoder: Decoder, got_samples: int) -> str | None:
-    """Say in words how the file ended if it did not end well."""
     facts = decoder.facts
     got_s = got_samples / facts.sample_rate_hz
     if facts.stated_samples is not None and got_samples + facts.tolerance_samples < facts.stated_samples:
         return f"ends early: {got_s:.2f} s of {facts.stated_samples / facts.sample_rate_hz:.2f} s could be read"
     if decoder.is_cut:
         return f"ends early: {got_s:.2f} s could be read, its end is missing"
-    if decoder.damaged_parts:
+    if decoder.damaged_parts and not decoder.gaps:
         return f"is damaged: {decoder.damaged_parts} part(s) could not be decoded, {got_s:.2f} s could be read"
     return None

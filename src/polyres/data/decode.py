@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +18,8 @@ from polyres.data import headers
 from polyres.data.blocks import skip_samples, trim_excess
 from polyres.data.names import shown
 from polyres.data.opening import open_container, open_sound
+from polyres.data.sound_facts import SoundFacts, default_stream, facts_of, told_streams
+from polyres.data.timeline import Gap, Timeline, has_stamps
 
 Wave = npt.NDArray[np.float32]
 
@@ -29,34 +30,12 @@ _LIBAV_ERRORS = (av.FFmpegError, ValueError, RuntimeError)  # ValueError include
 _UNLIMITED = 1 << 62  # libsndfile's answer where a header states no length
 
 
-@dataclass(frozen=True)
-class SoundFacts:
-    """What is known of an audio stream before it is read.
-
-    Attributes:
-        sample_rate_hz: Sample rate in Hz.
-        channels: Number of channels C.
-        length_samples: Samples per channel; an estimate where `tolerance_samples` is not 0, None if unknown.
-        stated_samples: Samples that the file promises, None where it promises nothing that could be relied on.
-        tolerance_samples: By how much a whole file may stay below its promise.
-        codec: Name of the coding, in lower case.
-        streams: Number of audio streams in the file.
-    """
-
-    sample_rate_hz: int
-    channels: int
-    length_samples: int | None
-    stated_samples: int | None
-    tolerance_samples: int
-    codec: str
-    streams: int = 1
-
-
 class Decoder(Protocol):
-    """One audio stream of one file; `damaged_parts` and `is_cut` hold once `pieces` has ended."""
+    """One audio stream of one file; `damaged_parts`, `gaps` and `is_cut` hold once `pieces` has ended."""
 
     facts: SoundFacts
     damaged_parts: int
+    gaps: list[Gap]
     is_cut: bool
 
     def pieces(self, start_samples: int = 0) -> Generator[Wave, None, None]:
@@ -64,20 +43,20 @@ class Decoder(Protocol):
         ...
 
 
-def open_decoder(path: Path, head: bytes, stream_index: int = 0) -> Decoder:
+def open_decoder(path: Path, head: bytes, stream_index: int | None = None) -> Decoder:
     """Choose the library for a file and open it.
 
     Args:
         path: An existing file.
         head: Its first `headers.HEAD_BYTES` bytes.
-        stream_index: Which of the file's audio streams, from 0.
+        stream_index: Which of the file's audio streams, from 0; None is the one that the file marks as the default.
 
     Raises:
         InputError: The file is not audio, or no sample of it can be decoded.
     """
     kind = headers.sniff(head)
     # Vorbis orders more than two channels in its own way, which only FFmpeg puts right.
-    if kind and stream_index == 0 and (kind != "vorbis" or headers.vorbis_channels(head) <= 2):
+    if kind and not stream_index and (kind != "vorbis" or headers.vorbis_channels(head) <= 2):
         # What libsndfile refuses may be a coding that only FFmpeg knows; if not, FFmpeg says what is wrong.
         with suppress(soundfile.SoundFileError):
             decoder = SndfileDecoder(path, kind)
@@ -100,6 +79,7 @@ class SndfileDecoder:
     def __init__(self, path: Path, kind: str) -> None:
         self.path = path
         self.damaged_parts = 0
+        self.gaps: list[Gap] = []
         self.is_cut = kind == "vorbis" and not headers.ogg_is_complete(path)
         with open_sound(self.path) as file:
             file.read(1)  # a header may be whole and all the rest broken
@@ -111,6 +91,7 @@ class SndfileDecoder:
     def pieces(self, start_samples: int = 0) -> Generator[Wave, None, None]:
         """Yield the signal from `start_samples` on as `[C, n]` with any n ≥ 1."""
         self.damaged_parts = 0
+        self.gaps = []
         position = start_samples
         with open_sound(self.path) as file:
             if file.frames < _UNLIMITED and start_samples >= file.frames:
@@ -134,6 +115,7 @@ class SndfileDecoder:
             self.damaged_parts += 1
         else:
             self.damaged_parts += max(rescue.damaged_parts, 1)
+            self.gaps = rescue.gaps
 
 
 class LibavDecoder:
@@ -144,26 +126,31 @@ class LibavDecoder:
 
     Args:
         path: An existing file.
-        stream_index: Which of the file's audio streams, from 0.
+        stream_index: Which of the file's audio streams, from 0; None is the one that the file marks as the default.
 
     Raises:
         InputError: Not audio, no such stream, or nothing in it can be decoded.
     """
 
-    def __init__(self, path: Path, stream_index: int = 0) -> None:
+    def __init__(self, path: Path, stream_index: int | None = None) -> None:
         self.path = path
         self.stream_index = stream_index
         self.damaged_parts = 0
+        self.gaps: list[Gap] = []
+        self._sound_end: int | None = None
         self.is_cut = False
         try:
             with open_container(path) as container:
                 stream = self._stream(container)
-                first = next(self._frames(container, stream), None)
+                if container.format.name == "mp3":
+                    self._sound_end = headers.sound_end(path)
+                first = next(self._frames(container, stream, Timeline(True)), None)
                 if first is None:
                     raise _unreadable(path, "nothing in it could be decoded")
                 self._layout = first.layout.name
-                self.facts = _facts(path, container, stream, first)
-                self._pads = "mp4" in container.format.name
+                self.facts = facts_of(path, container, stream, first, stream_index is None)
+                self._pads = "mp4" in container.format.name or container.format.name == "mp3"
+                self._has_stamps = has_stamps(container.format.name)
                 self.is_cut = container.format.name == "ogg" and not headers.ogg_is_complete(path)
         except _LIBAV_ERRORS as error:
             raise _unreadable(path, _reason(error)) from error
@@ -172,6 +159,8 @@ class LibavDecoder:
         """Yield the signal from `start_samples` on as `[C, n]` with any n ≥ 1."""
         self.damaged_parts = 0
         pieces: Iterable[Wave] = self._converted()
+        if self.facts.late_samples:
+            pieces = chain(_silence(self.facts.channels, self.facts.late_samples), pieces)
         if self._pads and self.facts.stated_samples:
             pieces = trim_excess(pieces, self.facts.stated_samples, _PADDING_SAMPLES)
         yield from skip_samples(pieces, start_samples)
@@ -181,33 +170,62 @@ class LibavDecoder:
         streams = container.streams.audio
         if not streams:
             raise NoSoundError(f"{shown(self.path)} has no audio stream; give a file with sound")
+        if self.stream_index is None:
+            return default_stream(streams)
         if not 0 <= self.stream_index < len(streams):
             raise InputError(
-                f"{shown(self.path)} has no audio stream {self.stream_index}; it has 0 to {len(streams) - 1}"
+                f"{shown(self.path)} has no audio stream {self.stream_index + 1}; it has {told_streams(streams)}"
             )
         return streams[self.stream_index]
 
-    def _frames(self, container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+    def _frames(
+        self, container: av.container.InputContainer, stream: av.AudioStream, timeline: Timeline
+    ) -> Iterator[av.AudioFrame]:
         """Yield the frames that decode; count the parts that do not and go on behind them."""
         packets = container.demux(stream)
         is_over = False
         while not is_over:
+            packet = None
             try:
                 packet = next(packets, None)
                 is_over = packet is None
+                if packet is not None:
+                    timeline.see(packet)
                 frames = stream.decode(packet) if packet is not None else []
             except _LIBAV_ERRORS:
+                if packet is not None and self._is_behind(packet):
+                    continue
                 self.damaged_parts += 1
+                if packet is not None:
+                    timeline.lose(packet)
                 continue
             yield from (frame for frame in frames if frame.samples)
 
     def _converted(self) -> Iterator[Wave]:
         """Yield all frames as float32 in the constant rate and channel count."""
-        conform = _Conformer(self.facts.sample_rate_hz, self.facts.channels, self._layout)
+        rate_hz, channels = self.facts.sample_rate_hz, self.facts.channels
+        conform, timeline = _Conformer(rate_hz, channels, self._layout), Timeline(self._has_stamps)
+        self.gaps = timeline.gaps
         with open_container(self.path) as container:
-            for frame in self._frames(container, self._stream(container)):
+            for frame in self._frames(container, self._stream(container), timeline):
+                missing = round(timeline.silence_s(frame) * rate_hz)
+                if missing:
+                    yield from (piece for piece in conform.flush() if piece.shape[1])
+                    yield from _silence(channels, missing)
                 yield from (piece for piece in conform.convert(frame) if piece.shape[1])
         yield from (piece for piece in conform.flush() if piece.shape[1])
+
+    def _is_behind(self, packet: av.Packet) -> bool:
+        """Say whether a packet is made of what follows the sound: tags and zeros."""
+        return self._sound_end is not None and packet.pos is not None and packet.pos + packet.size > self._sound_end
+
+
+def _silence(channels: int, length_samples: int) -> Iterator[Wave]:
+    """Yield zeros in pieces."""
+    while length_samples > 0:
+        piece = np.zeros((channels, min(PIECE_SAMPLES, length_samples)), np.float32)
+        length_samples -= piece.shape[1]
+        yield piece
 
 
 class _Conformer:
@@ -264,54 +282,6 @@ def _is_plain(frame: av.AudioFrame) -> bool:
 def _base_format(frame: av.AudioFrame) -> str:
     """Return the name of the frame's sample format without the mark of its planes."""
     return frame.format.name.removesuffix("p")
-
-
-def _facts(
-    path: Path, container: av.container.InputContainer, stream: av.AudioStream, first: av.AudioFrame
-) -> SoundFacts:
-    """Gather what the container says of the stream; rate and channels are those of the first decoded frame."""
-    rate_hz = first.sample_rate
-    duration_s, is_promise, tolerance_s = _duration(path, container, stream)
-    length = None if duration_s is None else round(duration_s * rate_hz)
-    return SoundFacts(
-        sample_rate_hz=rate_hz,
-        channels=first.layout.nb_channels,
-        length_samples=length,
-        stated_samples=length if is_promise else None,
-        tolerance_samples=round(tolerance_s * rate_hz),
-        codec=stream.codec_context.codec.canonical_name,
-        streams=len(container.streams.audio),
-    )
-
-
-def _duration(
-    path: Path, container: av.container.InputContainer, stream: av.AudioStream
-) -> tuple[float | None, bool, float]:
-    """Return the duration in s, whether the file promises it, and by how many s a promise may be off."""
-    kind = container.format.name
-    if stream.duration and stream.time_base:
-        duration_s = float(stream.duration * stream.time_base)
-        if kind == "ogg":
-            # Found from the last page there is, so it says nothing about what is missing.
-            return duration_s - _opus_delay_s(stream), False, 0.0
-        if kind == "mp3":
-            return duration_s, headers.mp3_states_length(path), 0.1
-        if kind in ("aac", "ac3", "eac3", "dts"):
-            return duration_s, False, 0.0  # guessed from the bit rate
-        return duration_s, True, 0.1 if "mp4" in kind else 0.5
-    stated = stream.metadata.get("DURATION", "").split(":")
-    if len(stated) == 3:
-        hours, minutes, seconds = (float(part) for part in stated)
-        return hours * 3600 + minutes * 60 + seconds, True, 0.5
-    if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base, True, 0.5
-    return None, False, 0.0
-
-
-def _opus_delay_s(stream: av.AudioStream) -> float:
-    """Return the samples that an Opus decoder drops at the start, in s; 0 for other codings."""
-    head = stream.codec_context.extradata or b""
-    return struct.unpack("<H", head[10:12])[0] / 48000 if head[:8] == b"OpusHead" else 0.0
 
 
 def _unreadable(path: Path, reason: str) -> InputError:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 HEAD_BYTES = 64
 _OGG_TAIL_BYTES = 1 << 17  # holds any whole page, which is at most 65 307 bytes long
 _UNSIZED = (range(0x7FFF0000, 0x80000000), range(0xFFFF0000, 0x100000000))  # left by programs writing to a pipe
+_PIPED_BYTES = 1 << 60
 _SAMPLE_CODINGS = {1, 3, 6, 7, 0xFFFE}  # PCM, float, A-law, µ-law, extensible: one frame per block
 
 
@@ -25,11 +26,21 @@ def sniff(head: bytes) -> str:
         return "wav"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return "aiff"
+    if head[:4] == b"fLaC" and not flac_length(head):
+        return ""  # written to a pipe: libsndfile takes its end for damage
     if head[:4] == b"OggS" and len(head) > 40:
         payload = head[27 + head[26] :]
         return "vorbis" if payload[:7] == b"\x01vorbis" else ""
     starts = ((b"riff\x2e\x91\xcf\x11", "w64"), (b"fLaC", "flac"), (b".snd", "au"), (b"caff", "caf"))
     return next((kind for start, kind in starts if head.startswith(start)), "")
+
+
+def flac_length(head: bytes) -> int:
+    """Return the samples per channel that a FLAC file states, 0 where it states none.
+
+    Source: RFC 9639, section 8.2 (STREAMINFO).
+    """
+    return int.from_bytes(head[21:26], "big") & 0xFFFFFFFFF if len(head) >= 26 else 0
 
 
 def vorbis_channels(head: bytes) -> int:
@@ -100,7 +111,7 @@ def _w64_length(file: BinaryIO) -> int | None:
     while len(head := file.read(24)) == 24:
         size = struct.unpack("<Q", head[16:])[0] - 24
         if head[:4] == b"data":
-            return size // frame_bytes if frame_bytes and size > 0 else None
+            return size // frame_bytes if frame_bytes and 0 < size < _PIPED_BYTES else None
         if size < 0:
             return None
         if head[:4] == b"fmt ":
@@ -141,6 +152,38 @@ def ogg_is_complete(path: Path) -> bool:
 
 def mp3_states_length(path: Path) -> bool:
     """Tell whether an MP3 file begins with a header frame (Xing, Info or VBRI) that counts its frames."""
+    frame = _mp3_first_frame(path)
+    return frame is not None and any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+
+
+def mp3_length(path: Path) -> int | None:
+    """Return the samples per channel that the header frame of an MP3 file states.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its frames times the samples of one, less what the encoder added at both ends; None where it states no frames.
+
+    Source: the Xing header and LAME's extension of it (Mp3 Info Tag rev 1), frames, encoder delay and padding.
+    """
+    frame = _mp3_first_frame(path)
+    if frame is None:
+        return None
+    at = next((frame.find(mark) for mark in (b"Xing", b"Info") if mark in frame), -1)
+    samples = 1152 if frame[1] & 0x08 else 576  # MPEG-1, else MPEG-2 and 2.5
+    if at < 0 or len(frame) < at + 12 or not frame[at + 7] & 1:
+        return None
+    frames = int.from_bytes(frame[at + 8 : at + 12], "big")
+    flags = frame[at + 7]
+    extension = at + 8 + 4 * bool(flags & 1) + 4 * bool(flags & 2) + 100 * bool(flags & 4) + 4 * bool(flags & 8)
+    added = frame[extension + 21 : extension + 24]
+    delay, padding = (added[0] << 4 | added[1] >> 4, (added[1] & 15) << 8 | added[2]) if len(added) == 3 else (0, 0)
+    return max(0, frames * samples - delay - padding) or None
+
+
+def _mp3_first_frame(path: Path) -> bytes | None:
+    """Return the head of the first frame of an MP3 file, behind tags; None where there is none."""
     with path.open("rb") as file:
         head = file.read(10)
         skip = 0
@@ -149,4 +192,35 @@ def mp3_states_length(path: Path) -> bool:
         file.seek(skip)
         frame = file.read(256)
     is_layer_3 = len(frame) > 2 and frame[0] == 0xFF and frame[1] & 0xE6 == 0xE2
-    return is_layer_3 and any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+    return frame if is_layer_3 else None
+
+
+def sound_end(path: Path) -> int:
+    """Return where the sound of an MP3 file ends at the latest, in bytes: before the tags and zeros behind it.
+
+    Args:
+        path: The file.
+
+    Source: ID3v1 (128 bytes that begin with TAG); APEv2, whose last 32 bytes hold its size.
+    """
+    with path.open("rb") as file:
+        end = file.seek(0, 2)
+        while True:
+            before = end
+            tail = _bytes_before(file, end, 128)
+            if tail[:3] == b"TAG" and len(tail) == 128:
+                end -= 128
+            foot = _bytes_before(file, end, 32)
+            if foot[:8] == b"APETAGEX":
+                size = int.from_bytes(foot[12:16], "little") + 32 * bool(foot[23] & 0x80)
+                end -= min(size, end)
+            while end and not any(block := _bytes_before(file, end, 1 << 16)):
+                end -= len(block)
+            end -= len(block) - len(block.rstrip(b"\0")) if end else 0
+            if end == before:
+                return end
+
+
+def _bytes_before(file: BinaryIO, end: int, count: int) -> bytes:
+    file.seek(max(0, end - count))
+    return file.read(end - max(0, end - count))

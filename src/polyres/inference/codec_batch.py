@@ -75,7 +75,7 @@ def reconstruct_jobs(
             try:
                 with one_file(job.input):
                     if chain.informed and job.error is None:
-                        _tell_target(chain, FileSource(job.input))
+                        _tell_target(chain, FileSource(job.input, job.stream))
                     result = reconstruct_track(chain, job, output, plots, progress)
             except PolyresError as error:
                 result = Reconstruction(job.input, "failed", error=str(error))

@@ -122,8 +122,10 @@ def reconstruct_track(
     if job.error is not None:
         raise job.error
     began = time.perf_counter()
-    source = FileSource(job.input)
+    source = FileSource(job.input, job.stream)
     settings = chain.settings(job.input, output, plots)
+    if job.stream is not None:
+        settings["stream"] = job.stream
     if not output.overwrite and (kept := _kept(job, settings)) is not None:
         return kept
     if plots:

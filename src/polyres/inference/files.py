@@ -138,7 +138,7 @@ def separate_track(
     if job.error is not None:
         raise job.error
     began = time.perf_counter()
-    source = FileSource(job.input)
+    source = FileSource(job.input, job.stream)
     info = source.info
     spec = WriteSpec(info.sample_rate_hz, info.channels, output.format, output.samples, info.tags)
     target = _target(ensemble, model_id, job, options, output)
@@ -186,6 +186,7 @@ def _target(
         "input_bytes": this.size_bytes,
         "input_changed_ns": this.mtime_ns,
         **({"offset": options.offset} if options.offset != "once" else {}),
+        **({"stream": job.stream} if job.stream is not None else {}),
     }
     manifest = read_manifest(job.folder) or Manifest(this)
     manifest.input = this

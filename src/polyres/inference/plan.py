@@ -25,11 +25,13 @@ class Job:
         input: its path.
         folder: where its stems go.
         error: what is already known to be wrong with it.
+        stream: which of its audio streams, from 1; None is the one that it marks as the default.
     """
 
     input: Path
     folder: Path
     error: PolyresError | None = None
+    stream: int | None = None
 
 
 def model_folder(out_dir: Path, label: str, weights_id: str, overwrite: bool = False, note: Note | None = None) -> str:

@@ -14,6 +14,9 @@ from torch import Tensor
 from polyres.core.errors import InputError
 from polyres.data.audio import AudioInfo, AudioReader, probe
 
+MAX_CHANNELS = 64
+"""Channels beyond which a wave that is longer in its first axis is taken for one with its axes exchanged."""
+
 
 class BlockSource(Protocol):
     """Audio that can be read from the start more than once."""
@@ -69,23 +72,30 @@ def _tensor(wave: Wave) -> Tensor:
             f"wave of shape {tuple(wave.shape)} and type {wave.dtype} cannot be used; "
             "expected floating point [C, T] with at least one channel and one sample"
         )
+    length, channels = wave.shape
+    if length > channels and length > MAX_CHANNELS:
+        raise InputError(
+            f"wave of shape {tuple(wave.shape)} would have {length} channels; it looks like [T, C], give wave.T"
+        )
     return wave if isinstance(wave, Tensor) else torch.from_numpy(np.require(wave, np.float32, ["C", "W"]))
 
 
 class FileSource:
     """An audio file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stream: int | None = None) -> None:
         """Look at the head of a file.
 
         Args:
             path: anything the audio reader can decode.
+            stream: which of its audio streams, from 1; None is the one that it marks as the default.
 
         Raises:
-            InputError: when it cannot be read.
+            InputError: when it cannot be read, or has no such stream.
         """
         self.path = path
-        self.info: AudioInfo = probe(path)
+        self._stream_index = None if stream is None else stream - 1
+        self.info: AudioInfo = probe(path, self._stream_index)
         self.name = str(path)
         self.sample_rate_hz = self.info.sample_rate_hz
         self.channels = self.info.channels
@@ -93,10 +103,10 @@ class FileSource:
 
     def blocks(self, block_samples: int) -> Iterator[Tensor]:
         """Yield `[C, n]` float32 blocks; all but the last hold `block_samples`."""
-        with AudioReader(self.path) as reader:
+        with AudioReader(self.path, self._stream_index) as reader:
             for block in reader.blocks(block_samples):
                 yield torch.from_numpy(np.require(block, np.float32, ["C", "W"]))
-            self.warnings = tuple(dict.fromkeys(reader.warnings))
+            self.warnings = tuple(dict.fromkeys((*self.info.notes, *reader.warnings)))
 
 
 class PieceSource(FileSource):
