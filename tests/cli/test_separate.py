@@ -23,6 +23,7 @@ from polyres.data.audio import read_audio
 from polyres.models.separator import Separator, SeparatorConfig
 from polyres.models.weights import save_separator
 from polyres.nn.transformer import TransformerConfig
+from tests.data.sound_files import sound, write_media
 
 STEMS = ["bass.wav", "drums.wav", "other.wav", "vocals.wav"]
 
@@ -294,3 +295,20 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "polyres separate song.mp3" in text
     assert "--mixture-consistent" in text
+
+
+def test_another_stream_of_a_film_can_be_chosen(here: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    waves = [sound(5000, seed=seed) for seed in (1, 2)]
+    write_media(here / "a.mkv", "flac", waves, default_stream=1)
+    command = ["separate", "a.mkv", "--model", str(weights), "--bit-depth", "float"]
+    mixtures = {}
+    for stream in (None, 1, 2):
+        assert main([*command, "--out", f"out{stream}", *([] if stream is None else ["--stream", str(stream)])]) == 0
+        stems = [soundfile.read(path)[0] for path in sorted((here / f"out{stream}").rglob("*.wav"))]
+        mixtures[stream] = sum(stems)
+        said = capsys.readouterr().err
+        assert ("--stream chooses another" in said) is (stream is None)
+    assert np.array_equal(mixtures[None], mixtures[2])
+    assert not np.allclose(mixtures[1], mixtures[2])
+    assert main([*command, "--stream", "3"]) == 2
+    assert "has no audio stream 3; it has 1 (flac, 2 ch), 2 (flac, 2 ch)" in capsys.readouterr().err

@@ -440,3 +440,12 @@ def test_memory_does_not_grow_with_length(tmp_path: Path, name: str):
         tracemalloc.stop()
         assert abs(length - seconds * SECOND) < 2000
     assert peaks[1] < 1.1 * peaks[0] + 50_000
+
+
+def test_floats_in_the_scale_of_integers_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, 32768 * sound(1000).T, 44_100, subtype="FLOAT")
+    _, (complaint,) = read_all(path)
+    assert "where full scale is 1; it looks like samples in the scale of integers" in complaint
+    soundfile.write(path, 50 * sound(1000).T, 44_100, subtype="FLOAT")
+    assert read_all(path)[1] == []

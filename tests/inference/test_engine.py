@@ -251,10 +251,11 @@ def test_a_source_without_samples_is_refused(fakes: ModuleType) -> None:
         (torch.zeros(0, 5), 44100, r"wave of shape \(0, 5\)"),
         (torch.zeros(2, 5, dtype=torch.int16), 44100, "type torch.int16 cannot be used; expected floating point"),
         (np.zeros((2, 5), np.int16), 44100, "type int16 cannot be used; expected floating point"),
+        (np.zeros((90, 2), np.float32), 44100, r"shape \(90, 2\) would have 90 channels; it looks like \[T, C\]"),
         (
-            np.zeros((22_050, 2), np.float32),
+            np.full((2, 9), 20_000.0),
             44100,
-            r"wave of shape \(22050, 2\) would have 22050 channels; it looks like \[T, C\]",
+            "wave peaks at 20000; .* so divide 16-bit samples by 32768",
         ),
         (torch.zeros(65, 2), 44100, r"give wave\.T"),
         (np.zeros(5), 44100, r"wave of shape \(5,\) and type float64"),

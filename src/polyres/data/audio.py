@@ -19,6 +19,9 @@ from polyres.data.names import shown
 from polyres.data.opening import check_facts, check_file
 from polyres.data.tags import read_tags
 
+LOUDEST = 100.0
+"""Peak above which samples are taken for integers in another scale: 40 dB over full scale."""
+
 Wave = npt.NDArray[np.float32]
 AnyPath = str | os.PathLike[str]
 
@@ -127,14 +130,20 @@ class AudioReader:
 
     def _pass(self, block_samples: int) -> Generator[Wave, None, None]:
         """Yield the checked blocks, then write down how the file ended."""
-        got = 0
+        got, peak = 0, 0.0
         with closing(self._decoder.pieces()) as pieces:
             for block in rechunk(pieces, block_samples):
                 _check_finite(block, got, self.info)
                 got += block.shape[1]
+                peak = max(peak, float(block.max()), -float(block.min()))
                 yield block
         if not got:
             raise _no_samples(self.info.path)
+        if peak > LOUDEST:
+            self.warnings.append(
+                f"{shown(self.info.path)} peaks at {peak:.6g} where full scale is 1; it looks like samples in the scale "
+                "of integers, export it again with 16-bit samples divided by 32768"
+            )
         self.warnings += [f"{shown(self.info.path)} {ending}" for ending in _endings(self._decoder, got)]
 
 

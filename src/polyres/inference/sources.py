@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from polyres.core.errors import InputError
-from polyres.data.audio import AudioInfo, AudioReader, probe
+from polyres.data.audio import LOUDEST, AudioInfo, AudioReader, probe
 
 MAX_CHANNELS = 64
 """Channels beyond which a wave that is longer in its first axis is taken for one with its axes exchanged."""
@@ -53,6 +53,11 @@ class MemorySource:
         self._wave = checked.detach().to("cpu", torch.float32)
         if not bool(torch.isfinite(self._wave).all()):
             raise InputError("wave holds NaN or infinite samples; repair it first, for example with torch.nan_to_num")
+        peak = float(self._wave.abs().max())
+        if peak > LOUDEST:
+            raise InputError(
+                f"wave peaks at {peak:.6g}; floating point has its full scale at 1, so divide 16-bit samples by 32768"
+            )
         self.name = "wave"
         self.sample_rate_hz = sample_rate_hz
         self.channels = self._wave.shape[0]
