@@ -76,6 +76,7 @@ def test_what_the_user_set_stays(
     before = torch.get_num_threads()
     try:
         assert tune_cpu(threads, environment) == expected
+        assert torch.get_num_threads() == expected.threads
     finally:
         torch.set_num_threads(before)
     assert environment == left

@@ -115,9 +115,10 @@ def tune_cpu(threads: int | None = None, environment: MutableMapping[str, str] |
     given = next((value for name in THREADS_VARIABLES if (value := environment.get(name))), None)
     if threads is None and given is not None:
         first = given.split(",")[0].strip()
-        return CpuSettings(int(first) if first.isdecimal() and int(first) else usable_processors(), waiting)
-    wanted = usable_processors() if threads is None else threads
-    environment["OMP_NUM_THREADS"] = str(wanted)
+        wanted = int(first) if first.isdecimal() and int(first) else usable_processors()
+    else:
+        wanted = usable_processors() if threads is None else threads
+        environment["OMP_NUM_THREADS"] = str(wanted)
     if torch is not None:
         torch.set_num_threads(wanted)
     return CpuSettings(wanted, waiting)
