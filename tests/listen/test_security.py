@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from fastapi.testclient import TestClient
 
 from polyres.core.errors import ConfigError
 from polyres.listen.limits import MAX_BODY_BYTES
-from polyres.listen.security import BodyLimit, KnownHosts, SameSiteOnly
+from polyres.listen.security import SECURITY_HEADERS, BodyLimit, KnownHosts, SameSiteOnly
 from polyres.listen.web import web_app
-from polyres.listen.web_options import WebOptions
+from polyres.listen.web_options import WebOptions, plain_origin
 from tests.listen.served import ADMIN_TOKEN, Client, serving, write_study
 from tests.listen.test_web import nothing
 
@@ -155,6 +156,12 @@ def test_a_listener_is_no_administrator_and_the_other_way_round(http: TestClient
         ({"public_url": "https://Lab.example/listen"}, "lab.example", 200),
         ({"public_url": "https://lab.example:444/listen"}, "lab.example:444", 200),
         ({"allowed_origins": ("https://lab.example",)}, "lab.example", 200),
+        ({"public_url": "https://lab.example./listen"}, "lab.example", 200),
+        ({"public_url": "https://lab.example./listen"}, "lab.example.", 200),
+        ({"public_url": "https://Bücher.example"}, "xn--bcher-kva.example", 200),
+        ({"public_url": "https://faß.example"}, "xn--fa-hia.example", 200),
+        ({"public_url": "http://[fe80:0:0::1]:80"}, "[fe80::1]", 200),
+        ({"host": "Lab.example."}, "lab.example:8765", 200),
     ],
 )
 def test_only_the_own_names_are_answered(tmp_path: Path, options: dict[str, Any], host: str, status: int) -> None:
@@ -175,9 +182,55 @@ def test_two_host_headers_are_one_too_many() -> None:
     assert not app._is_known([])
 
 
-def test_a_public_url_needs_a_host() -> None:
-    with pytest.raises(ConfigError, match=r"public URL 'lab\.example' names no host; write it like https://lab"):
-        WebOptions(public_url="lab.example")
+@pytest.mark.parametrize(
+    "url",
+    ["lab.example", "http://[x", "http://", "https://a b", "http://x:99999", "http://x:y", "ftp://x", "*", "null"],
+)
+def test_a_public_url_and_an_origin_need_a_host(url: str) -> None:
+    with pytest.raises(ConfigError, match=rf"public URL '{re.escape(url)}' names no host; write it like https://lab"):
+        WebOptions(public_url=url)
+    with pytest.raises(ConfigError, match=rf"origin '{re.escape(url)}' names no host; write it like https://lab"):
+        WebOptions(allowed_origins=(url,))
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://Lab.example:443/listen", "https://lab.example"),
+        ("http://lab.example.:8080/", "http://lab.example:8080"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ("http://[::0:1]:80", "http://[::1]"),
+    ],
+)
+def test_origins_are_written_as_browsers_send_them(url: str, origin: str) -> None:
+    assert plain_origin(url) == origin
+    assert plain_origin(origin) == origin
+
+
+def test_a_foreign_host_is_refused_before_anything_else(tmp_path: Path) -> None:
+    (tmp_path / "index.html").touch()
+    app = web_app("Test", tmp_path, WebOptions(root_path="/studio"), nothing)
+    with TestClient(app) as http:
+        for path in ("/studio", "/studio/", "/"):
+            answer = http.get(path, headers={"host": "evil.example"}, follow_redirects=False)
+            assert (answer.status_code, answer.headers["x-content-type-options"]) == (421, "nosniff")
+        moved = http.get("/studio", headers={"host": "localhost"}, follow_redirects=False)
+        assert (moved.status_code, moved.headers["x-content-type-options"]) == (308, "nosniff")
+
+
+def test_what_nobody_expected_has_the_headers_too(tmp_path: Path) -> None:
+    (tmp_path / "index.html").touch()
+    app = web_app("Test", tmp_path, WebOptions(), nothing)
+
+    @app.get("/api/broken")
+    def broken() -> None:
+        raise RuntimeError("secret")
+
+    with TestClient(app, "http://localhost", raise_server_exceptions=False) as http:
+        answer = http.get("/api/broken")
+    assert (answer.status_code, answer.json()) == (500, {"detail": "something went wrong in the server; see its log"})
+    assert SECURITY_HEADERS.items() <= dict(answer.headers).items()
+    assert answer.headers["cache-control"] == "no-store"
 
 
 def test_middleware_lets_other_protocols_through() -> None:

@@ -10,12 +10,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from polyres.core.errors import ConfigError, InputError
 from polyres.listen.limits import MAX_BODY_BYTES
-from polyres.listen.web import bind, refused, web_app
+from polyres.listen.web import bind, refused, serve, web_app
 from polyres.listen.web_options import SHARED_DIR, WebOptions
 
 
@@ -90,6 +91,22 @@ def test_a_taken_port_is_named() -> None:
             pass
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}"):
             bind(WebOptions(port=port))
+
+
+def test_connections_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[uvicorn.Config] = []
+
+    class Server:
+        def __init__(self, config: uvicorn.Config) -> None:
+            seen.append(config)
+
+        def run(self, sockets: list[socket.socket]) -> None:
+            pass
+
+    monkeypatch.setattr(uvicorn, "Server", Server)
+    options = WebOptions(port=0)
+    serve(page_app(tmp_path), bind(options), options)
+    assert seen[0].limit_concurrency == 512
 
 
 def test_the_studio_needs_no_database() -> None:

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from polyres.listen.limits import MAX_BODY_BYTES
+from polyres.listen.web_options import plain_origin
 
 # Everything from this server, nothing inline: a text of the study that slipped through as markup could do nothing.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -124,7 +125,7 @@ class SameSiteOnly:
 
     def __init__(self, app: ASGIApp, allowed_origins: Iterable[str] = ()) -> None:
         self._app = app
-        self._allowed = {origin.rstrip("/").lower() for origin in allowed_origins}
+        self._allowed = {plain_origin(origin) for origin in allowed_origins} - {None}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -137,7 +138,7 @@ class SameSiteOnly:
     def _is_foreign(self, headers: Headers) -> bool:
         if headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none"):
             origin = headers.get("origin")
-            if origin is None or origin.lower() in self._allowed:
+            if origin is None or plain_origin(origin) in self._allowed:
                 return False
             # A browser that says "same-origin" has compared the whole origin itself.
             if "sec-fetch-site" in headers:
@@ -148,7 +149,7 @@ class SameSiteOnly:
             except ValueError:
                 return True
             return not host or host not in {headers.get(name, "").lower() for name in ("host", "x-forwarded-host")}
-        return headers.get("origin", "").lower() not in self._allowed
+        return plain_origin(headers.get("origin", "")) not in self._allowed
 
 
 class BodyLimit:
@@ -168,9 +169,9 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] in _SAFE_METHODS:
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
+        announced = announced_bytes(Headers(scope=scope))
         body = bytearray()
-        too_large = not announced.isdigit() or int(announced) > self._max_bytes
+        too_large = announced is None or announced > self._max_bytes
         while not too_large:
             message = await receive()
             if message["type"] != "http.request":
@@ -184,6 +185,19 @@ class BodyLimit:
             await JSONResponse({"detail": detail}, status_code=413)(scope, receive, send)
             return
         await self._app(scope, _replay(bytes(body), receive), send)
+
+
+def announced_bytes(headers: Headers) -> int | None:
+    """Return how large a body is said to be.
+
+    Args:
+        headers: of the request.
+
+    Returns:
+        Its size; 0 where nothing is said, None where what is said is no number.
+    """
+    announced = headers.get("content-length", "0")
+    return int(announced) if re.fullmatch(r"[0-9]{1,18}", announced) else None
 
 
 class RootPath:

@@ -17,11 +17,19 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from polyres.core.errors import ConfigError, PolyresError
-from polyres.listen.security import BodyLimit, KnownHosts, RootPath, SameSiteOnly, SecurityHeaders
+from polyres.listen.security import (
+    SECURITY_HEADERS,
+    BodyLimit,
+    KnownHosts,
+    RootPath,
+    SameSiteOnly,
+    SecurityHeaders,
+)
 from polyres.listen.web_options import SHARED_DIR, WebOptions
 
 _GRACE_S = 5
 _WAITING = 1024
+_MOST_CONNECTIONS = 512
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Refusal = Callable[[Request, Exception], Response]
@@ -54,12 +62,13 @@ def web_app(
     app.mount("/static", StaticFiles(directory=static_dir), name="static")
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(PolyresError, refused(422))
+    app.add_exception_handler(Exception, _broken)
     # The last one added is the first one passed.
     app.add_middleware(SameSiteOnly, allowed_origins=options.allowed_origins)
     app.add_middleware(body_limit)
+    app.add_middleware(RootPath, root_path=options.root_path)
     app.add_middleware(KnownHosts, names=options.host_names, any_address=options.answers_everywhere)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(RootPath, root_path=options.root_path)
     return app
 
 
@@ -121,6 +130,7 @@ def serve(app: FastAPI, listening: socket.socket, options: WebOptions) -> None:
         proxy_headers=True,
         forwarded_allow_ips=options.proxy_addresses,
         timeout_graceful_shutdown=_GRACE_S,
+        limit_concurrency=_MOST_CONNECTIONS,
     )
     try:
         uvicorn.Server(config).run(sockets=[listening])
@@ -141,6 +151,12 @@ def refused(status: int) -> Refusal:
         return JSONResponse({"detail": str(error).encode("utf-8", "replace").decode()}, status_code=status)
 
     return refuse
+
+
+def _broken(_request: Request, _error: Exception) -> Response:
+    """Answer what nobody expected; it is made outside of all middleware, and goes to the log after this."""
+    detail = "something went wrong in the server; see its log"
+    return JSONResponse({"detail": detail}, 500, headers={**SECURITY_HEADERS, "cache-control": "no-store"})
 
 
 def _invalid(_request: Request, error: Exception) -> Response:

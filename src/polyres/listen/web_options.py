@@ -2,14 +2,60 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import idna
+
 from polyres.core.errors import ConfigError
 
+_USUAL_PORTS = {"http": 80, "https": 443}
 SHARED_DIR = Path(__file__).parent / "shared"  # modules of pages that listening tests and the studio both load
+
+
+def plain_host(name: str) -> str | None:
+    """Write a host as browsers send it: in lower case, letters of other scripts encoded, without a dot at its end.
+
+    Args:
+        name: a name, or an address without brackets.
+
+    Returns:
+        The name; None if there can be none such.
+
+    Source: WHATWG URL Standard, 3.3 (host parsing); UTS 46.
+    """
+    name = name.lower().rstrip(".")
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(name))
+    try:
+        return idna.encode(name, uts46=True).decode().rstrip(".") if not name.isascii() else name or None
+    except idna.IDNAError:
+        return None
+
+
+def plain_origin(url: str) -> str | None:
+    """Return the origin of an address as browsers send it: scheme, host, and the port where it is not the usual one.
+
+    Args:
+        url: such as "https://Lab.example:443/listen".
+
+    Returns:
+        Such as "https://lab.example"; None if it names no host.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        host, port = plain_host(parts.hostname or ""), parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in _USUAL_PORTS or not host or re.search(r"[\s/?#@<>^|%\\]", host):
+        return None
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, _USUAL_PORTS[parts.scheme]) else "")
 
 
 @dataclass(frozen=True)
@@ -37,7 +83,7 @@ class WebOptions:
         """Check what would only fail later.
 
         Raises:
-            ConfigError: for a port or path that cannot be.
+            ConfigError: for a port, path, URL or origin that cannot be.
         """
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"port {self.port} does not exist; choose 1024 to 65535, or 0 for any that is free")
@@ -46,9 +92,11 @@ class WebOptions:
             raise ConfigError(
                 f"root path {self.root_path!r} must begin with '/' and not end with one; write it like /{example}"
             )
-
-        if self.public_url and not urlsplit(self.public_url).hostname:
+        if self.public_url and plain_origin(self.public_url) is None:
             raise ConfigError(f"public URL {self.public_url!r} names no host; write it like https://lab.example/listen")
+        for origin in self.allowed_origins:
+            if plain_origin(origin) is None:
+                raise ConfigError(f"origin {origin!r} names no host; write it like https://lab.example")
 
     @property
     def answers_everywhere(self) -> bool:
@@ -59,9 +107,9 @@ class WebOptions:
     def host_names(self) -> frozenset[str]:
         """Names by which browsers may address the server, beside those of the loopback."""
         addresses = (self.public_url, *self.allowed_origins)
-        named = {urlsplit(address).hostname or "" for address in addresses}
+        named = {urlsplit(plain_origin(address) or "").hostname or "" for address in addresses}
         own = {socket.gethostname(), f"{socket.gethostname()}.local"} if self.answers_everywhere else {self.host}
-        return frozenset(name.lower() for name in named | own if name)
+        return frozenset(named | {plain_host(name) or name.lower() for name in own} - {""})
 
     def url(self, port: int) -> str:
         """Return the address without a slash at the end.
