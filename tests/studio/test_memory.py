@@ -9,15 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from polyres.core.errors import ConfigError
+from polyres.core.errors import ConfigError, InputError
 from polyres.studio.desk import Desk
+from polyres.studio.engines import Choice, Made, PolyresEngine, Progress
 from polyres.studio.memory import MEMORY_FILE
 from polyres.studio.options import StudioOptions
-from tests.studio.studios import QuickEngine, song
+from tests.studio.studios import QuickEngine, song, tiny_weights
 from tests.studio.test_desk import VISITOR, over, put
 
 
@@ -106,7 +109,7 @@ def test_files_of_the_user_in_the_folder_of_a_studio_stay(tmp_path: Path) -> Non
         lambda text: "[" * 100_000,
     ],
 )
-def test_a_damaged_memory_counts_as_none(tmp_path: Path, change) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_memory_is_kept_aside_with_all_files(tmp_path: Path, change) -> None:  # type: ignore[no-untyped-def]
     secret = song(tmp_path / "secret.wav", 0.1)
     folder = tmp_path / "studio"
     desk = opened(folder)
@@ -119,12 +122,95 @@ def test_a_damaged_memory_counts_as_none(tmp_path: Path, change) -> None:  # typ
     memory.write_text(changed, encoding="utf-8")
     desk = opened(folder)
     assert desk.songs(VISITOR) == []
-    assert not [path for path in folder.iterdir() if path.is_dir()]
+    (left,) = [path for path in folder.iterdir() if path.is_dir()]
     desk.close()
     assert secret.is_file()
+    (aside,) = folder.glob("songs-damaged-*.json")
+    assert aside.read_text(encoding="utf-8") == changed
+    opened(folder).close()
+    assert (left / "song.wav").is_file()
+    aside.unlink()
+    opened(folder).close()
+    assert not left.exists()
 
 
-def test_results_whose_files_are_gone_and_jobs_not_offered_any_more_are_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", [{}, 7, None, {"id": "x"}])
+def test_a_damaged_entry_takes_no_other_song_with_it(tmp_path: Path, entry: Any) -> None:
+    folder = tmp_path / "studio"
+    desk = opened(folder)
+    first, second = (put(desk, song(tmp_path / "a.wav", 0.1)) for _ in range(2))
+    desk.close()
+    values = json.loads((folder / MEMORY_FILE).read_text(encoding="utf-8"))
+    values["songs"][0] = entry
+    (folder / MEMORY_FILE).write_text(json.dumps(values), encoding="utf-8")
+    desk = opened(folder)
+    assert [one.id for one in desk.songs(VISITOR)] == [second]
+    desk.close()
+    assert (folder / first / "song.wav").is_file()
+    assert len(list(folder.glob("songs-damaged-*.json"))) == 1
+
+
+@pytest.mark.parametrize("gain", [0.0, float("nan"), float("inf"), -1.0])
+def test_odd_answers_of_an_engine_end_neither_worker_nor_memory(tmp_path: Path, gain: float) -> None:
+    class OddEngine(QuickEngine):
+        def run(self, choice: Choice, song: Path, folder: Path, progress: Progress) -> Made:
+            if choice.label == "broken":
+                raise InputError("a lone \udcff")
+            return replace(super().run(choice, song, folder, progress), gain=gain, warnings=("odd \ud800\n",))
+
+    desk = opened(tmp_path / "studio", OddEngine())
+    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
+    work = over(desk.ask(song_id, "separate:sides"))
+    assert (work.state, work.warnings) == (("done", ("odd ??",)) if gain == 0 else ("failed", ()))
+    assert over(desk.ask(song_id, "separate:broken")).error == "a lone ?"
+    json.dumps(desk.told(desk.song(song_id)), allow_nan=False).encode()
+    desk.close()
+    desk = opened(tmp_path / "studio")
+    assert len(desk.song(song_id).works) == 2
+    desk.close()
+
+
+def test_a_memory_that_cannot_be_written_does_not_end_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = opened(tmp_path / "studio")
+    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
+    monkeypatch.setattr("polyres.studio.desk.remember", lambda *_: [][0])
+    works = [over(desk.ask(song_id, f"separate:{label}")) for label in ("sides", "halves")]
+    assert [work.state for work in works] == ["done", "done"]
+    monkeypatch.undo()
+    desk.close()
+
+
+def test_jobs_that_a_restart_queues_again_have_room_or_say_so(tmp_path: Path) -> None:
+    folder, engine = tmp_path / "studio", QuickEngine()
+    engine.go_on.clear()
+    desk = opened(folder, engine)
+    song_id = put(desk, song(tmp_path / "a.wav", 0.5))
+    work_id = desk.ask(song_id, "separate:sides").id
+    desk.close()
+    desk = opened(folder, engine)
+    assert desk._room.promised_bytes == 6 * 3 * 2 * 22_050
+    desk.close()
+    desk = opened(folder, max_total_bytes=100_000)
+    work = desk.work(work_id)[1]
+    assert (work.state, "disk is full" in work.error) == ("failed", True)
+    desk.close()
+
+
+def test_results_of_a_real_engine_survive_a_restart(tmp_path: Path) -> None:
+    engine = PolyresEngine([str(tiny_weights(tmp_path / "tiny.safetensors"))], [], "cpu")
+    desk = opened(tmp_path / "studio", engine)  # type: ignore[arg-type]
+    work = over(desk.ask(put(desk, song(tmp_path / "a.wav", 0.1)), "separate:tiny"))
+    assert work.state == "done"
+    desk.close()
+    desk = opened(tmp_path / "studio")
+    again = desk.finished(work.id)[1]
+    assert (again.choice.label, list(again.lanes)) == ("tiny", list(work.lanes))
+    desk.close()
+
+
+def test_results_whose_files_are_gone_are_left_out_and_those_not_offered_any_more_stay(tmp_path: Path) -> None:
     folder = tmp_path / "studio"
     desk = opened(folder)
     song_id = put(desk, song(tmp_path / "a.wav", 0.1))
@@ -144,7 +230,8 @@ def test_results_whose_files_are_gone_and_jobs_not_offered_any_more_are_left_out
         choices = ()  # type: ignore[assignment]
 
     desk = opened(folder, Fewer())
-    assert desk.songs(VISITOR)[0].works == {}
+    (work,) = desk.songs(VISITOR)[0].works.values()
+    assert (work.id, work.state, work.choice.label) == (kept.id, "done", "halves")
     desk.close()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from polyres.core.errors import PolyresError, UnknownNameError
+from polyres.data.names import shown
 from polyres.inference.codec import load_codec
 from polyres.inference.codec_batch import chain_of, reconstruct_jobs
 from polyres.inference.codec_track import CODEC, ENHANCED, ORIGINAL, Chain
@@ -165,7 +166,7 @@ class _Watch:
 def _labels(names: Sequence[str]) -> list[tuple[str, str]]:
     """Pair each name or path with a label of its own; paths that end alike show more of themselves."""
     names = list(dict.fromkeys(names))
-    short = {name: "polyres-wave" if name == "default" else model_label(name) for name in names}
+    short = {name: "polyres-wave" if name == "default" else shown(model_label(name)) for name in names}
     alike = Counter(short.values())
     pairs, used = [], Counter[str]()
     for name, label in short.items():
