@@ -147,11 +147,11 @@ def test_two_models_on_one_song_and_no_work_twice(tmp_path: Path) -> None:
 def test_jobs_wait_in_line_and_can_be_cancelled(tmp_path: Path) -> None:
     engine = QuickEngine()
     engine.go_on.clear()
-    with studio(engine, StudioOptions(max_waiting=2)) as http:
+    with studio(engine, StudioOptions(max_waiting=4)) as http:
         song_id = drop(http, song(tmp_path / "a.wav"))
         running, waiting = ask(http, song_id), ask(http, song_id, "separate:halves")
         assert engine.started.wait(10)
-        assert "2 songs are waiting" in detail(
+        assert "2 songs of yours are waiting" in detail(
             http.post(f"/api/songs/{song_id}/works", json={"choice": "reconstruct:echo"}), 503
         )
         work = told(http, waiting)
@@ -241,6 +241,15 @@ def test_other_visitors_and_other_sites_see_nothing(tmp_path: Path) -> None:
         song_id = drop(http, song(tmp_path / "a.wav"))
         other = {"x-studio-visitor": "another-0123456789abcdef"}
         assert http.get("/api/songs", headers=other).json() == []
+        work_id = ask(http, song_id)
+        done(http, work_id)
+        asked = [("DELETE", f"songs/{song_id}"), ("POST", f"songs/{song_id}/works"), ("DELETE", f"works/{work_id}")]
+        asked += [("GET", f"works/{work_id}/views"), ("GET", f"works/{work_id}/audio/low")]
+        for method, what in asked:
+            body = {"choice": "separate:halves"} if method == "POST" else None
+            assert http.request(method, f"/api/{what}", headers=other, json=body).status_code == 404
+        sound = http.get(f"/api/works/{work_id}/audio/low")
+        assert (sound.status_code, sound.headers["cache-control"]) == (200, "private, no-store")
         assert http.get("/api/songs", headers={"x-studio-visitor": "short"}).status_code == 422
         foreign = http.delete(f"/api/songs/{song_id}", headers={"origin": "https://evil.example"})
         assert foreign.status_code == 403

@@ -355,3 +355,14 @@ def test_results_that_were_turned_down_are_as_loud_as_the_others(browser: Browse
             page.wait_for_timeout(400)
             loudest.append(max(page.evaluate("window.levels()")[1] for _ in range(25) if not page.wait_for_timeout(30)))
         assert abs(loudest[0] - loudest[1]) < 2
+
+
+def test_a_second_tab_of_the_same_browser_sees_the_songs(browser: Browser, tmp_path: Path) -> None:
+    with served(QuickEngine()) as url, visitor(browser, DESKTOP) as page:
+        page.goto(url)
+        page.locator("#drop").wait_for()
+        page.set_input_files("#files", song(tmp_path / "tune.wav"))
+        expect(page.locator("article.song")).to_have_count(1)
+        with page.context.new_page() as second:
+            second.goto(url)
+            expect(second.get_by_role("article", name="tune.wav")).to_be_visible()

@@ -20,9 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
-from polyres.studio.desk import Desk, FullError
+from polyres.studio.desk import Desk
 from polyres.studio.engines import Choice, Made, PolyresEngine, Progress
 from polyres.studio.options import StudioOptions
+from polyres.studio.room import FullError
 from polyres.studio.server import create_app
 from polyres.studio.songs import Work, size_bytes
 from tests.studio.studios import QuickEngine, song, studio, tiny_weights
@@ -46,7 +47,7 @@ def desk(engine: QuickEngine) -> Iterator[Desk]:
 
 
 def put(desk: Desk, path: Path, name: str = "a.wav") -> str:
-    received = desk.room_for_upload()
+    received = desk.room_for(1 << 20)
     shutil.copyfile(path, received)
     return desk.add_song(received, name, VISITOR).id
 
@@ -222,7 +223,7 @@ def test_a_disk_that_fills_up_while_a_song_comes_is_one_clear_line(
     path = song(tmp_path / "a.wav", 0.1)
     with studio() as http:
         content = path.read_bytes()
-        monkeypatch.setattr(Path, "open", lambda self, *a: FullFile() if self.name == "upload" else opened(self, *a))
+        monkeypatch.setattr(Path, "open", lambda self, *a: FullFile() if self.name == "whole" else opened(self, *a))
         answer = http.post("/api/songs", params={"name": "a.wav"}, content=content)
         assert "could not keep this file (No space left on device)" in detail(answer, 503)
         monkeypatch.undo()
@@ -234,30 +235,22 @@ def test_a_large_song_is_never_whole_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros((size // 4, 2), np.int16), 44_100)
     app = create_app(QuickEngine(), StudioOptions(max_minutes=3))
-    answers: list[Any] = []
 
-    async def upload() -> None:
-        headers = [(b"x-studio-visitor", VISITOR.encode()), (b"host", b"localhost")]
-        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
-        scope |= {"path": "/api/songs", "raw_path": b"/api/songs", "query_string": b"name=a.wav", "headers": headers}
-        scope |= {"client": ("127.0.0.1", 1), "server": ("testserver", 80), "root_path": ""}
+    async def upload() -> int:
         with path.open("rb") as file:
 
             async def receive() -> dict[str, Any]:
                 piece = file.read(1 << 16)
                 return {"type": "http.request", "body": piece, "more_body": bool(piece)}
 
-            async def send(message: Any) -> None:
-                answers.append(message)
-
-            await app(scope, receive, send)
+            return await post_song(app, [], receive)
 
     tracemalloc.start()
-    asyncio.run(upload())
+    status = asyncio.run(upload())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     app.state.desk.close()
-    assert answers[0]["status"] == 201
+    assert status == 201
     assert peak < size / 4
 
 
@@ -326,18 +319,113 @@ def test_what_is_no_song_is_refused_and_removed(desk: Desk, tmp_path: Path, cont
     assert list(desk.folder.iterdir()) == []
 
 
-def test_rooms_that_are_promised_count(tmp_path: Path) -> None:
+def test_rooms_that_are_promised_count() -> None:
     desk = Desk(QuickEngine(), StudioOptions(max_total_bytes=1000, max_upload_bytes=300))
-    first, *_ = [desk.room_for_upload(300) for _ in range(3)]
+    first, *_ = [desk.room_for(300, VISITOR) for _ in range(3)]
     with pytest.raises(FullError, match="disk is full"):
-        desk.room_for_upload(101)
+        desk.room_for(101)
     first.write_bytes(bytes(200))  # part of what was promised, so it does not count twice
-    desk.refuse_upload(desk.room_for_upload(100))
-    with pytest.raises(FullError, match="disk is full"):
-        desk.room_for_upload()  # of unknown size, so it may be the largest
-    desk.refuse_upload(first)
-    desk.room_for_upload()
+    desk.give_back(desk.room_for(100, VISITOR))
+    desk.room_for(1, VISITOR)
+    with pytest.raises(FullError, match="4 songs of yours are coming in already"):
+        desk.room_for(1, VISITOR)
+    desk.room_for(1, "another-0123456789abcdef")
+    desk.give_back(first)
+    desk.room_for(300, VISITOR)
     desk.close()
+
+
+def test_one_visitor_takes_half_of_the_queue_at_most(tmp_path: Path, engine: QuickEngine) -> None:
+    engine.go_on.clear()
+    desk = Desk(engine, StudioOptions(max_waiting=4))
+    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
+    for label in ("sides", "halves"):
+        desk.ask(song_id, f"separate:{label}")
+    with pytest.raises(FullError, match="2 songs of yours are waiting already"):
+        desk.ask(song_id, "separate:broken")
+    received = desk.room_for(1 << 20)
+    shutil.copyfile(tmp_path / "a.wav", received)
+    desk.ask(desk.add_song(received, "b.wav", "another-0123456789abcdef").id, "separate:sides")
+    desk.close()
+
+
+async def post_song(app: Any, headers: list[tuple[bytes, bytes]], receive: Any) -> int:
+    answers: list[Any] = []
+    headers = [(b"x-studio-visitor", VISITOR.encode()), (b"host", b"localhost"), *headers]
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
+    scope |= {"path": "/api/songs", "raw_path": b"/api/songs", "query_string": b"name=a.wav", "headers": headers}
+    scope |= {"client": ("127.0.0.1", 1), "server": ("testserver", 80), "root_path": ""}
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    await app(scope, receive, send)
+    return int(answers[0]["status"])
+
+
+@pytest.mark.parametrize("trickle", [False, True])
+def test_an_upload_that_stands_still_or_trickles_gives_its_room_back(
+    trickle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polyres.studio.api._SLOWEST_BYTES_PER_S", 1 << 20)
+    app = create_app(QuickEngine(), StudioOptions(upload_pause_s=0.2))
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.05 if trickle else 60)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    length = str(app.state.desk.options.max_upload_bytes).encode()
+    began_s = time.monotonic()
+    assert asyncio.run(post_song(app, [(b"content-length", length)], receive)) == 408
+    assert time.monotonic() - began_s < 20
+    assert app.state.desk._room.promised_bytes == 0
+    assert list(app.state.desk.folder.iterdir()) == []
+    app.state.desk.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([(b"content-length", b"1")], 413),  # more than was said
+        ([(b"content-length", b"1"), (b"transfer-encoding", b"chunked")], 422),
+        ([(b"transfer-encoding", b"chunked")], 422),
+        ([], 422),
+        ([(b"content-length", b"\xb2")], 413),
+        ([(b"content-length", b"9" * 5000)], 413),
+    ],
+    ids=str,
+)
+def test_what_is_said_of_a_size_does_not_pass_the_room(headers: list[tuple[bytes, bytes]], status: int) -> None:
+    app = create_app(QuickEngine(), StudioOptions(max_upload_bytes=1000))
+    promised: list[int] = []
+    pieces = [b"x" * 100] * 4
+
+    async def receive() -> dict[str, Any]:
+        promised.append(app.state.desk._room.promised_bytes)
+        return {"type": "http.request", "body": pieces.pop(), "more_body": bool(pieces)}
+
+    assert asyncio.run(post_song(app, headers, receive)) == status
+    assert status == 413 or promised == [1000] * 4
+    assert app.state.desk._room.promised_bytes == 0
+    app.state.desk.close()
+
+
+def test_downloads_need_room_and_give_it_back(tmp_path: Path) -> None:
+    with studio() as http:
+        desk = http.app.state.desk  # type: ignore[attr-defined]
+        work_id = ask(http, drop(http, song(tmp_path / "a.wav", 0.1)))
+        done(http, work_id)
+        before = sorted(desk.folder.rglob("*"))
+        room = desk._room
+        room._most_bytes = size_bytes(desk.folder, ())
+        for what in ("stems.zip", "mix.wav?strips=low:0:0"):
+            assert "disk is full" in detail(http.get(f"/api/works/{work_id}/{what}"), 503)
+        room._most_bytes += (1 << 20) + 200_000
+        for what in ("stems.zip", "mix.wav?strips=low:0:0"):
+            assert http.get(f"/api/works/{work_id}/{what}").status_code == 200
+        assert http.get(f"/api/works/{work_id}/mix.wav").status_code == 422
+        assert room.promised_bytes == 0
+        assert sorted(desk.folder.rglob("*")) == before
 
 
 def test_many_uploads_at_once_do_not_pass_the_limit_together(tmp_path: Path) -> None:
@@ -350,7 +438,7 @@ def test_many_uploads_at_once_do_not_pass_the_limit_together(tmp_path: Path) -> 
         desk = http.app.state.desk  # type: ignore[attr-defined]
         assert set(codes) == {201, 503}
         assert size_bytes(desk.folder, ()) <= 2.5 * len(content)
-        assert desk._reserved == {}
+        assert desk._room.promised_bytes == 0
 
 
 # -- leaving ----------------------------------------------------------------------------------------------------------

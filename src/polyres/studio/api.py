@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import secrets
+import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
 from polyres.data.names import safe_name
-from polyres.studio.desk import Desk, FullError
+from polyres.listen.security import announced_bytes
+from polyres.studio.desk import Desk
 from polyres.studio.mixing import Strip, mix
+from polyres.studio.room import FullError
 from polyres.studio.songs import Song, Work
 
 router = APIRouter(prefix="/api")
+_SLOWEST_BYTES_PER_S = 4096
+_HEADS_BYTES = 1 << 20
 
 
 def _desk(request: Request) -> Desk:
@@ -33,6 +41,24 @@ def _desk(request: Request) -> Desk:
 
 DeskOf = Annotated[Desk, Depends(_desk)]
 Visitor = Annotated[str, Header(alias="x-studio-visitor", pattern=r"^[A-Za-z0-9_-]{16,64}$")]
+
+
+def _own_song(song_id: str, desk: DeskOf, visitor: Visitor) -> Song:
+    song = desk.song(song_id)
+    if not secrets.compare_digest(song.visitor, visitor):
+        raise UnknownNameError("this song is not here any more; drop it again")
+    return song
+
+
+def _own_work(work_id: str, desk: DeskOf, visitor: Visitor) -> Work:
+    song, work = desk.work(work_id)
+    if not secrets.compare_digest(song.visitor, visitor):
+        raise UnknownNameError("this result is not here any more; drop the song again")
+    return work
+
+
+OwnSong = Annotated[Song, Depends(_own_song)]
+OwnWork = Annotated[Work, Depends(_own_work)]
 
 
 class Ask(BaseModel):
@@ -64,28 +90,50 @@ def songs(desk: DeskOf, visitor: Visitor) -> list[dict[str, Any]]:
 async def add_song(request: Request, desk: DeskOf, visitor: Visitor, name: str = "song") -> Response:
     """Receive a song: the bytes of the file as the body."""
     most = desk.options.max_upload_bytes
-    announced = request.headers.get("content-length", "0")
-    if not announced.isdigit() or int(announced) > most:
+    announced = announced_bytes(request.headers)
+    if announced is None or announced > most:
         return _too_large(most)
-    path = await run_in_threadpool(desk.room_for_upload, int(announced))
-    received, complete = 0, False
+    # A streamed body may be of any length, whatever else the request says.
+    room = most if "transfer-encoding" in request.headers else announced or most
+    path = await run_in_threadpool(desk.room_for, room, visitor)
+    complete = False
     try:
-        with path.open("wb") as file:
-            async for chunk in request.stream():
-                received += len(chunk)
-                if received > most:
-                    return _too_large(most)
-                file.write(chunk)
+        if not await _received(request, path, room, desk.options.upload_pause_s):
+            return _too_large(most)
         complete = True
     except ClientDisconnect:
         return Response(status_code=400)
+    except TimeoutError:
+        detail = "the song came too slowly and was not kept; send it again"
+        return JSONResponse({"detail": detail}, status_code=408, headers={"connection": "close"})
     except OSError as error:
         raise FullError(f"the studio could not keep this file ({error.strerror}); try again later") from error
     finally:
         if not complete:
-            desk.refuse_upload(path)
+            desk.give_back(path)
     song = await run_in_threadpool(desk.add_song, path, name, visitor)
     return JSONResponse(desk.told(song), status_code=201)
+
+
+async def _received(request: Request, path: Path, most: int, pause_s: float) -> bool:
+    """Write a body to a file; say whether it was no more than was reserved.
+
+    Raises:
+        TimeoutError: when nothing comes for the pause, or all in all less than a slow telephone line brings.
+    """
+    received, began_s = 0, time.monotonic()
+    chunks = aiter(request.stream())
+    with path.open("wb") as file:
+        while True:
+            late_s = began_s + pause_s + received / _SLOWEST_BYTES_PER_S - time.monotonic()
+            async with asyncio.timeout(max(0.0, min(pause_s, late_s))):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return True
+            received += len(chunk)
+            if received > most:
+                return False
+            file.write(chunk)
 
 
 def _too_large(most: int) -> Response:
@@ -95,54 +143,55 @@ def _too_large(most: int) -> Response:
 
 
 @router.delete("/songs/{song_id}", status_code=204)
-def remove_song(song_id: str, desk: DeskOf) -> None:
+def remove_song(song: OwnSong, desk: DeskOf) -> None:
     """Remove a song and everything made of it."""
-    desk.remove_song(song_id)
+    desk.remove_song(song.id)
 
 
 @router.post("/songs/{song_id}/works", status_code=202)
-def ask(song_id: str, wish: Ask, desk: DeskOf) -> dict[str, str]:
+def ask(song: OwnSong, wish: Ask, desk: DeskOf) -> dict[str, str]:
     """Queue a job."""
-    return {"id": desk.ask(song_id, wish.choice).id}
+    return {"id": desk.ask(song.id, wish.choice).id}
 
 
 @router.delete("/works/{work_id}", status_code=204)
-def cancel(work_id: str, desk: DeskOf) -> None:
+def cancel(work: OwnWork, desk: DeskOf) -> None:
     """Cancel a job, or remove its result."""
-    desk.cancel(work_id)
+    desk.cancel(work.id)
 
 
 @router.get("/works/{work_id}/views")
-def views(work_id: str, desk: DeskOf) -> dict[str, Any]:
+def views(work: OwnWork, desk: DeskOf) -> dict[str, Any]:
     """Give waveforms and spectrograms."""
-    _, work = desk.finished(work_id)
+    desk.finished(work.id)
     return {name: json.loads(_read(lane.view)) for name, lane in work.lanes.items()}
 
 
 @router.get("/works/{work_id}/audio/{name}")
-def audio(work_id: str, name: str, desk: DeskOf) -> Response:
+def audio(work: OwnWork, name: str, desk: DeskOf) -> Response:
     """Give the copy of a lane that browsers play."""
-    _, work = desk.finished(work_id)
+    desk.finished(work.id)
     if name not in work.lanes:
         raise UnknownNameError(f"there is no {name[:40]!r} in this result; it has {', '.join(work.lanes)}")
-    return FileResponse(work.lanes[name].played, media_type="audio/flac", headers={"cache-control": "private"})
+    headers = {"cache-control": "private, no-store"}
+    return FileResponse(work.lanes[name].played, media_type="audio/flac", headers=headers)
 
 
+# Downloads are links, which carry no header: the random name of the result is their key.
 @router.get("/works/{work_id}/stems.zip")
 def stems_zip(work_id: str, desk: DeskOf) -> Response:
     """Give all files of a result as one archive."""
     song, work = desk.finished(work_id)
-    target = work.folder / f"send-{secrets.token_hex(6)}.zip"
+    files = {lane.name: lane.file for lane in work.lanes.values() if lane.file is not None}
     name = _download_name(song, work)
     try:
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-            for lane in work.lanes.values():
-                if lane.file is not None:
-                    archive.write(lane.file, f"{name}/{safe_name(lane.name)}{lane.file.suffix}")
+        target = desk.room_for(sum(file.stat().st_size for file in files.values()) + _HEADS_BYTES)
+        with _given_back_on_error(desk, target), zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+            for lane, file in files.items():
+                archive.write(file, f"{name}/{safe_name(lane)}{file.suffix}")
     except OSError as error:
-        target.unlink(missing_ok=True)
         raise UnknownNameError("this result is not here any more; drop the song again") from error
-    return _sent(target, f"{name}.zip", "application/zip")
+    return _Once(desk, target, f"{name}.zip", "application/zip")
 
 
 @router.get("/works/{work_id}/mix.wav")
@@ -155,12 +204,14 @@ def mix_wav(
     for part in filter(None, strips[:4000].split(",")):
         path, strip = _strip(part, song, work)
         chosen[path] = strip
-    target = work.folder / f"send-{secrets.token_hex(6)}.wav"
     span = None if start_s is None or end_s is None else (start_s, end_s)
     if span is not None and not 0 <= span[0] < span[1] < 1e6:
         raise ConfigError(f"{span[0]:g} to {span[1]:g} s is no part of a song; choose 0 <= start < end")
-    mix(chosen, target, span)
-    return _sent(target, f"{_download_name(song, work)} mix.wav", "audio/wav")
+    # Two channels of 24 bit, of a song whose length is known; a codec may add a little at its end.
+    target = desk.room_for(6 * max(song.length_samples, work.length_samples) + _HEADS_BYTES).with_suffix(".wav")
+    with _given_back_on_error(desk, target):
+        mix(chosen, target, span)
+    return _Once(desk, target, f"{_download_name(song, work)} mix.wav", "audio/wav")
 
 
 def _strip(part: str, song: Song, work: Work) -> tuple[Path, Strip]:
@@ -176,13 +227,30 @@ def _strip(part: str, song: Song, work: Work) -> tuple[Path, Strip]:
     if file is not None:
         return file, strip
     # The original at its own rate, as loud as the stems; the copy to play may be of another rate.
-    return song.path, Strip(max(-120.0, level_db + 20 * math.log10(work.gain)), pan)
+    return song.path, Strip(max(-120.0, level_db + 20 * math.log10(max(work.gain, 1e-6))), pan)
 
 
-def _sent(path: Path, name: str, media_type: str) -> Response:
-    """Send a file that is made for this answer alone, and remove it."""
-    task = BackgroundTask(path.unlink, missing_ok=True)
-    return FileResponse(path, media_type=media_type, filename=name, background=task)
+@contextmanager
+def _given_back_on_error(desk: Desk, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        desk.give_back(path)
+        raise
+
+
+class _Once(FileResponse):
+    """A file that is made for this answer alone, and removed when it was sent or the visitor has left."""
+
+    def __init__(self, desk: Desk, path: Path, name: str, media_type: str) -> None:
+        super().__init__(path, media_type=media_type, filename=name)
+        self._desk = desk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._desk.give_back(Path(self.path))
 
 
 def _download_name(song: Song, work: Work) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import queue
 import secrets
 import shutil
@@ -20,15 +21,13 @@ from polyres.studio.engines import Engine
 from polyres.studio.memory import hold_folder, recall, remember
 from polyres.studio.mixing import copy_to_play
 from polyres.studio.options import StudioOptions
-from polyres.studio.songs import Lane, Song, State, Work, ending_of, facts_of, size_bytes, told_work
+from polyres.studio.room import FullError, Room
+from polyres.studio.songs import Lane, Song, State, Work, ending_of, facts_of, told_work
 from polyres.studio.views import view_of
 
 ORIGINAL = "original"
 _SWEEP_S = 60.0
-
-
-class FullError(PolyresError):
-    """The studio has no room for more."""
+_LOG = logging.getLogger("polyres.studio")
 
 
 class _CancelledError(Exception):
@@ -54,7 +53,7 @@ class Desk:
         self.folder = make_scratch_folder() if options.folder is None else options.folder
         self._clock = clock
         self._songs: dict[str, Song] = {}
-        self._reserved: dict[str, int] = {}
+        self._room = Room(self.folder, options.max_total_bytes, options.max_uploads)
         self._closed = False
         self._lock = threading.RLock()
         self._queue: queue.Queue[tuple[Song, Work] | None] = queue.Queue()
@@ -63,8 +62,9 @@ class Desk:
             for song in self._songs.values():
                 for work in song.works.values():
                     if work.state == "queued":
-                        self._queue.put((song, work))
+                        self._again(song, work)
             self.sweep()
+            self._save()
         self._worker = threading.Thread(target=self._run, name="studio-worker", daemon=True)
         self._worker.start()
 
@@ -85,38 +85,53 @@ class Desk:
             self._held.release()
 
     def _save(self) -> None:
-        """Write down what there is, so that a restart finds it."""
+        """Write down what there is, so that a restart finds it; what cannot be written down ends nothing."""
         if self._held is not None and not self._closed:
-            remember(self.folder, self._songs.values(), self._clock)
+            try:
+                remember(self.folder, self._songs.values(), self._clock)
+            except Exception:
+                _LOG.exception("the songs could not be written down")
+
+    def _again(self, song: Song, work: Work) -> None:
+        """Queue a job that a restart interrupted."""
+        try:
+            self._reserve(song, work)
+        except FullError as error:
+            work.state, work.error = "failed", str(error)
+            return
+        self._queue.put((song, work))
 
     # -- songs --------------------------------------------------------------------------------------------------------
 
-    def room_for_upload(self, size_bytes: int = 0) -> Path:
-        """Return the path of a new file to receive a song; its room is kept until `add_song` or `refuse_upload`.
+    def room_for(self, size_bytes: int, visitor: str = "") -> Path:
+        """Return the path of a new file, to receive a song or to send a result.
 
         Args:
-            size_bytes: how large it is said to be; 0 if that is not known, which counts as the largest allowed.
+            size_bytes: the most it will hold.
+            visitor: who sends it; empty for what is sent to a visitor.
+
+        Returns:
+            The path, in a folder of its own; its room is kept until `add_song` or `give_back`.
 
         Raises:
-            FullError: if disk space is used up.
+            FullError: if disk space is used up, or the visitor sends enough already.
         """
         self.sweep()
         folder = self.folder / secrets.token_hex(12)
-        self._reserve(folder.name, size_bytes or self.options.max_upload_bytes)
+        self._room.reserve(folder.name, size_bytes, folder, visitor)
         folder.mkdir()
-        return folder / "upload"
+        return folder / "whole"
 
-    def refuse_upload(self, received: Path) -> None:
-        """Remove what was received of a song that will not be used, and give its room back."""
-        shutil.rmtree(received.parent, ignore_errors=True)
-        with self._lock:
-            self._reserved.pop(received.parent.name, None)
+    def give_back(self, path: Path) -> None:
+        """Remove a file that has not become a song, and give its room back."""
+        shutil.rmtree(path.parent, ignore_errors=True)
+        self._room.give_back(path.parent.name)
 
     def add_song(self, received: Path, name: str, visitor: str) -> Song:
         """Take in a received file; where it cannot be used it is removed.
 
         Args:
-            received: from `room_for_upload`, complete.
+            received: from `room_for`, complete.
             name: as the visitor calls it; only shown, and its ending kept.
             visitor: who brought it.
 
@@ -135,11 +150,11 @@ class Desk:
             except InputError as error:
                 raise InputError(str(error).replace(str(path), shown(clean))) from error
         except BaseException:
-            self.refuse_upload(received)
+            self.give_back(received)
             raise
         song = Song(received.parent.name, visitor, clean, path, info, length, self._clock())
         with self._lock:
-            self._reserved.pop(song.id, None)
+            self._room.give_back(song.id)
             self._songs[song.id] = song
             self._save()
         return song
@@ -219,18 +234,22 @@ class Desk:
             for work in song.works.values():
                 if work.choice == choice and (work.active or work.state == "done") and not work.cancelled.is_set():
                     return work
-            waiting = sum(work.active for one in self._songs.values() for work in one.works.values())
-            if waiting >= self.options.max_waiting:
-                raise FullError(f"{waiting} songs are waiting already; try again when some are done")
-            work_id = secrets.token_hex(12)
-            self._reserve(work_id, 6 * 3 * song.length_samples * song.info.channels)
+            self._check_queue(song.visitor)
+            work = Work(secrets.token_hex(12), choice, song.path.parent / secrets.token_hex(4))
+            self._reserve(song, work)
             for failed in [one.id for one in song.works.values() if one.choice == choice and one.state == "failed"]:
                 del song.works[failed]
-            work = Work(work_id, choice, song.path.parent / secrets.token_hex(4))
             song.works[work.id] = work
             self._save()
         self._queue.put((song, work))
         return work
+
+    def _check_queue(self, visitor: str) -> None:
+        asked = [one.visitor for one in self._songs.values() for work in one.works.values() if work.active]
+        if len(asked) >= self.options.max_waiting:
+            raise FullError(f"{len(asked)} songs are waiting already; try again when some are done")
+        if (own := asked.count(visitor)) >= max(1, self.options.max_waiting // 2):
+            raise FullError(f"{own} songs of yours are waiting already; try again when some are done")
 
     def work(self, work_id: str) -> tuple[Song, Work]:
         """Return a job and its song.
@@ -258,7 +277,7 @@ class Desk:
                 work.state = "cancelled"
             if not work.active:
                 del song.works[work_id]
-                self._reserved.pop(work_id, None)
+                self._room.give_back(work_id)
                 shutil.rmtree(work.folder, ignore_errors=True)
             self._save()
 
@@ -286,22 +305,9 @@ class Desk:
             entries = [entry for entry in self._queue.queue if entry is not None]
         return [(work.id, work.state) for _, work in entries if work.state == "queued"]
 
-    def _reserve(self, owner: str, more_bytes: int) -> None:
-        """Keep room for what is under way: what it has written already counts as part of that."""
-        with self._lock:
-            under_way = {
-                self.folder / song.id / work.folder.name
-                for song in self._songs.values()
-                for work in song.works.values()
-                if work.id in self._reserved
-            }
-            under_way |= {self.folder / name for name in self._reserved}
-            used = size_bytes(self.folder, under_way)
-            free = shutil.disk_usage(self.folder).free
-            promised = sum(self._reserved.values()) + more_bytes
-            if used + promised > self.options.max_total_bytes or promised > free:
-                raise FullError("the studio's disk is full; remove a song, or try again later")
-            self._reserved[owner] = more_bytes
+    def _reserve(self, song: Song, work: Work) -> None:
+        # Three stems' worth of 24 bit, and as much again for what is in between.
+        self._room.reserve(work.id, 6 * 3 * song.length_samples * song.info.channels, work.folder)
 
     # -- the worker ---------------------------------------------------------------------------------------------------
 
@@ -316,12 +322,15 @@ class Desk:
                 continue
             if entry is None:
                 return
-            self._do(*entry)
+            try:
+                self._do(*entry)
+            except Exception:  # such as one of a full disk; the next job may fare better
+                _LOG.exception("a job could not be ended")
 
     def _do(self, song: Song, work: Work) -> None:
         with self._lock:
             if work.cancelled.is_set():
-                self._reserved.pop(work.id, None)
+                self._room.give_back(work.id)
                 return
             work.state, work.began_s = "working", self._clock()
         try:
@@ -330,12 +339,12 @@ class Desk:
         except _CancelledError:
             state = "cancelled"
         except PolyresError as error:
-            state, work.error = "failed", str(error).replace(str(song.path), shown(song.name))
+            state, work.error = "failed", shown(str(error).replace(str(song.path), song.name))
         except Exception as error:
-            logging.getLogger("polyres.studio").exception("a job failed")
+            _LOG.exception("a job failed")
             state, work.error = "failed", f"something went wrong in the studio ({type(error).__name__}); see its log"
         with self._lock:
-            self._reserved.pop(work.id, None)
+            self._room.give_back(work.id)
             work.seconds = self._clock() - work.began_s
             work.state = "cancelled" if work.cancelled.is_set() else state
             if work.state != "done":
@@ -356,7 +365,9 @@ class Desk:
 
         work.folder.mkdir()
         made = self.engine.run(work.choice, song.path, work.folder, lambda share: tell(0.9 * share))
-        files: dict[str, Path | None] = dict(made.files)
+        if not 0 <= made.gain < math.inf:
+            raise InputError(f"{work.choice.label} gave a level of {made.gain}, which no sound has; try another model")
+        files: dict[str, Path | None] = {shown(name)[:200] or "_": file for name, file in made.files.items()}
         if ORIGINAL not in files:
             files[ORIGINAL] = None
         for number, (name, file) in enumerate(files.items()):
@@ -368,7 +379,7 @@ class Desk:
             work.lanes[name] = Lane(name, file, played, view)
             work.length_samples = max(work.length_samples, length)
         work.gain = made.gain
-        work.warnings = tuple(line.replace(str(song.path), shown(song.name)) for line in made.warnings)
+        work.warnings = tuple(shown(line.replace(str(song.path), song.name)) for line in made.warnings)
         tell(1.0)
 
     # -- what the page is told ----------------------------------------------------------------------------------------

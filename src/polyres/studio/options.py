@@ -19,7 +19,9 @@ class StudioOptions(WebOptions):
         max_upload_bytes: largest file.
         max_total_bytes: most that uploads and results may take on disk together.
         max_minutes: longest song.
-        max_waiting: most jobs that wait at once.
+        max_waiting: most jobs that wait at once; half of them, and at least one, of one visitor.
+        max_uploads: most songs that one visitor sends at once.
+        upload_pause_s: longest time in which nothing of a song arrives.
         keep_hours: after this time without use a song and its results are removed.
         folder: where songs and results lie, also over a restart; None is a temporary folder.
 
@@ -32,6 +34,8 @@ class StudioOptions(WebOptions):
     max_total_bytes: int = 8192 * _MIB
     max_minutes: float = 20.0
     max_waiting: int = 20
+    max_uploads: int = 4
+    upload_pause_s: float = 30.0
     keep_hours: float = 6.0
     folder: Path | None = None
 
@@ -43,6 +47,8 @@ class StudioOptions(WebOptions):
             "max_total_bytes": self.max_total_bytes,
             "max_minutes": self.max_minutes,
             "max_waiting": self.max_waiting,
+            "max_uploads": self.max_uploads,
+            "upload_pause_s": self.upload_pause_s,
             "keep_hours": self.keep_hours,
         }
         for name, value in limits.items():

@@ -13,9 +13,10 @@ from polyres.core.errors import UnknownNameError
 from polyres.listen.security import BodyLimit
 from polyres.listen.web import bind, refused, serve, web_app
 from polyres.studio import api
-from polyres.studio.desk import Desk, FullError
+from polyres.studio.desk import Desk
 from polyres.studio.engines import Engine
 from polyres.studio.options import StudioOptions
+from polyres.studio.room import FullError
 
 STATIC_DIR = Path(__file__).parent / "static"
 

@@ -1,0 +1,73 @@
+"""Room on a studio's disk: what is there, and what is promised to uploads, jobs and downloads under way."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from polyres.core.errors import PolyresError
+from polyres.studio.songs import size_bytes
+
+
+class FullError(PolyresError):
+    """The studio has no room for more."""
+
+
+@dataclass(frozen=True)
+class _Promise:
+    size_bytes: int
+    folder: Path
+    visitor: str
+
+
+class Room:
+    """Counts what lies in a folder, and what will.
+
+    Args:
+        folder: of the studio.
+        most_bytes: most that may lie there.
+        most_uploads: most songs that one visitor may send at once.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int, most_uploads: int) -> None:
+        self._folder = folder
+        self._most_bytes = most_bytes
+        self._most_uploads = most_uploads
+        self._lock = threading.Lock()
+        self._promised: dict[str, _Promise] = {}
+
+    @property
+    def promised_bytes(self) -> int:
+        """All that is promised and not given back."""
+        with self._lock:
+            return sum(promise.size_bytes for promise in self._promised.values())
+
+    def reserve(self, owner: str, more_bytes: int, folder: Path, visitor: str = "") -> None:
+        """Keep room for what is under way: what it has written already counts as part of that.
+
+        Args:
+            owner: by which the room is given back.
+            more_bytes: the most it will write.
+            folder: that it writes into.
+            visitor: who sends it, for an upload.
+
+        Raises:
+            FullError: if there is not as much, or the visitor sends enough already.
+        """
+        with self._lock:
+            sent = sum(promise.visitor == visitor != "" for promise in self._promised.values())
+            if sent >= self._most_uploads:
+                raise FullError(f"{sent} songs of yours are coming in already; send more when they are here")
+            used = size_bytes(self._folder, {promise.folder for promise in self._promised.values()})
+            free = shutil.disk_usage(self._folder).free
+            promised = sum(promise.size_bytes for promise in self._promised.values()) + more_bytes
+            if used + promised > self._most_bytes or promised > free:
+                raise FullError("the studio's disk is full; remove a song, or try again later")
+            self._promised[owner] = _Promise(more_bytes, folder, visitor)
+
+    def give_back(self, owner: str) -> None:
+        """End a reservation; none is no error."""
+        with self._lock:
+            self._promised.pop(owner, None)
