@@ -186,7 +186,7 @@ def solve(lags: Tensor, products: Tensor) -> Tensor:
             solution, change = _refined(lags, products, partial(_substitute, upper))
             if change <= TRUST_LIMIT:
                 return solution
-    return solve_dense(lags, products)
+        return solve_dense(lags, products)
 
 
 def _substitute(upper: Tensor, right: Tensor) -> Tensor:
