@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import soundfile
 
 SAMPLE_FORMATS = {"libopus": "flt", "pcm_s16le": "s16", "flac": "s16"}
 
@@ -107,6 +108,16 @@ def _encode(
         for ready in spread.resample(frame):
             file.mux(stream.encode(ready))
     file.mux(stream.encode(None))
+
+
+def unsized_flac(path: Path, wave: np.ndarray, rate_hz: int = 44100) -> Path:
+    """Write a 16-bit FLAC whose header states no length, as one that was written to a pipe."""
+    soundfile.write(path, wave.T, rate_hz, format="FLAC", subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    return path
 
 
 def cut(path: Path, keep_bytes: int | float, name: str | None = None) -> Path:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from polyres.core.errors import InputError
 from polyres.data.audio import AudioReader, probe, read_audio
-from tests.data.sound_files import cut, lag, snr_db, sound, write_media
+from tests.data.sound_files import cut, lag, snr_db, sound, unsized_flac, write_media
 
 PCM = [
     ("wav", "WAV", "PCM_16"),
@@ -261,18 +261,58 @@ def test_a_damaged_middle_is_passed_over(tmp_path: Path):
     assert snr_db(whole[:, 150_000:], got[:, 150_000:]) > 80  # what follows is where it was
 
 
-@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
-def test_a_wav_header_written_to_a_pipe_states_no_length(tmp_path: Path, size: int):
-    path = tmp_path / "a.wav"
-    soundfile.write(path, sound(1000).T, SECOND, subtype="PCM_16")
+PIPED = [
+    # ending, container, then what stands where sizes belong: the mark behind which, by how many bytes, its form, values
+    ("wav", "WAV", b"data", 0, "<I", (0, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFFF)),
+    ("wav", "RF64", b"ds64", 12, "<Q", (0, 1 << 60)),
+    ("w64", "W64", b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0O\x8e\xdb\x8a", 0, "<Q", (0, 0x7FFFFFFFFFFFFFFF, 1 << 62)),
+    ("aiff", "AIFF", b"COMM", 6, ">I", (0, 0x7F000000 // 4, 0xFFFFFFFF)),
+    ("au", "AU", b".snd", 4, ">I", (0xFFFFFFFF,)),
+    ("caf", "CAF", b"data", 0, ">q", (-1,)),
+]
+
+
+@pytest.mark.parametrize(
+    ("ending", "container", "mark", "behind", "form", "size"),
+    [(*case[:5], size) for case in PIPED for size in case[5]],
+)
+def test_a_header_written_to_a_pipe_states_no_length(
+    tmp_path: Path, ending: str, container: str, mark: bytes, behind: int, form: str, size: int
+):
+    path = tmp_path / f"a.{ending}"
+    soundfile.write(path, sound(1000).T, SECOND, subtype="PCM_16", format=container)
+    expected = soundfile.read(path, dtype="float32")[0].T
     content = bytearray(path.read_bytes())
-    at = content.index(b"data") + 4
-    content[at : at + 4] = struct.pack("<I", size)
-    content[4:8] = struct.pack("<I", size)  # a recorder that stopped without an end leaves 0
+    struct.pack_into(form, content, content.index(mark) + len(mark) + behind, size)
+    if ending == "wav":  # a recorder that stopped without an end leaves 0
+        struct.pack_into(form, content, 20 if container == "RF64" else 4, size)
     path.write_bytes(content)
     got, complaints = read_all(path)
-    assert got.shape == (2, 1000)
+    assert np.array_equal(got, expected)
     assert complaints == []
+    assert np.array_equal(read_audio(path, 900)[0], expected[:, 900:])
+
+
+def test_a_flac_written_to_a_pipe_states_no_length(tmp_path: Path):
+    path = unsized_flac(tmp_path / "a.flac", sound(20_001))
+    soundfile.write(tmp_path / "b.flac", sound(20_001).T, SECOND)
+    expected = soundfile.read(tmp_path / "b.flac", dtype="float32")[0].T
+    info = probe(path)
+    assert (info.length_samples, info.channels, info.sample_rate_hz) == (None, 2, SECOND)
+    got, complaints = read_all(path)
+    assert np.array_equal(got, expected)
+    assert complaints == []
+    assert np.array_equal(read_audio(path, 16_000)[0], got[:, 16_000:])
+
+
+def test_float_samples_in_the_scale_of_integers_are_told(tmp_path: Path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.array([[3.0, -32000.0]]).T, SECOND, subtype="FLOAT")
+    got, complaints = read_all(path)
+    assert got.tolist() == [[3.0, -32000.0]]
+    assert complaints == [
+        f"{path} has samples up to 32000 where full scale is 1; if they are 16-bit integers, divide them by 32768"
+    ]
 
 
 def test_frames_that_change_in_mid_stream_are_brought_to_the_first_format(tmp_path: Path):

@@ -172,6 +172,23 @@ def test_silent_files_are_never_drawn(tmp_path: Path) -> None:
     assert {plan["drums"].stem.path.parent.name for plan in drawn} == {"a"}
 
 
+def test_a_stem_that_is_silent_in_every_track_is_present_and_silent(tmp_path: Path) -> None:
+    write_tracks(tmp_path, {"a": ["drums", "bass"], "b": ["drums", "bass"]})
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / name / "other.wav", np.zeros((SECONDS * RATE_HZ, 2)), RATE_HZ)
+    settings = config(tmp_path, sources=["drums", "bass", "other"], coherent_probability=0.5)
+    assert all(plan["other"].stem is None for plan in plans(settings, 40))
+    sampler = SegmentSampler(settings)
+    assert sampler.warnings == ["source 'other' is silent in every track, so silence is all to learn"]
+    item = sampler.draw(0, 0)
+    assert item[:2].any(axis=(1, 2)).all()
+    assert not item[2].any()
+    with pytest.raises(ConfigError, match="no track has the source 'vocals'"):
+        SegmentSampler(config(tmp_path, sources=["drums", "vocals"]))
+    with pytest.raises(ConfigError, match=r"^every stem of every track is silent; add a root with sound$"):
+        SegmentSampler(config(tmp_path, sources=["other"]))
+
+
 def test_speeds_stay_in_their_range(two_roots: tuple[Path, Path]) -> None:
     settings = config(two_roots[0], speed_probability=0.5, speed_range=(0.9, 1.2), coherent_probability=0.0)
     speeds = np.array([plan[source].speed for plan in plans(settings) for source in ALL])

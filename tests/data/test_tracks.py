@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyres.core.errors import InputError
+from polyres.data.check import check_track
+from polyres.data.layouts import find_tracks
 from polyres.data.tracks import SOURCES, index_tracks, list_tracks, load_track, read_part, read_stem, stem_paths
 from polyres.data.writer import AudioWriter, WriteSpec
+from tests.data.sound_files import sound, unsized_flac
 
 RATE_HZ = 8000
 
@@ -117,6 +120,18 @@ def test_other_formats_are_found_measured_and_read_in_parts(tmp_path: Path, suff
     part = read_part(path, 0.75, 22_050, 44_100)
     assert np.abs(part - wave[:, 33_075:55_125]).max() < 0.02
     assert torch.equal(load_track(path.parent)[3, :, 33_075:55_125], torch.from_numpy(part))
+
+
+def test_a_stem_written_to_a_pipe_is_measured_and_read_to_its_end(tmp_path: Path) -> None:
+    wave = sound(20_001)
+    for folder, write in (("piped", unsized_flac), ("plain", lambda path, wave: soundfile.write(path, wave.T, 44_100))):
+        (tmp_path / folder / "a").mkdir(parents=True)
+        write(tmp_path / folder / "a" / "drums.flac", wave)
+    piped, plain = (index_tracks(tmp_path / folder)[0].stems["drums"] for folder in ("piped", "plain"))
+    assert piped.length_samples == plain.length_samples == 20_001
+    for start_s in (0.0, 0.2, 0.4, 0.45):
+        assert np.array_equal(read_stem(piped, start_s, 3000, 44_100), read_stem(plain, start_s, 3000, 44_100))
+    assert not check_track(find_tracks(tmp_path / "piped", "stems")[0]).problems
 
 
 def test_the_longest_stem_sets_the_length(tmp_path: Path) -> None:

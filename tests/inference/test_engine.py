@@ -251,14 +251,11 @@ def test_a_source_without_samples_is_refused(fakes: ModuleType) -> None:
         (torch.zeros(0, 5), 44100, r"wave of shape \(0, 5\)"),
         (torch.zeros(2, 5, dtype=torch.int16), 44100, "type torch.int16 cannot be used; expected floating point"),
         (np.zeros((2, 5), np.int16), 44100, "type int16 cannot be used; expected floating point"),
-        (np.zeros((90, 2), np.float32), 44100, r"shape \(90, 2\) would have 90 channels; it looks like \[T, C\]"),
-        (
-            np.full((2, 9), 20_000.0),
-            44100,
-            "wave peaks at 20000; .* so divide 16-bit samples by 32768",
-        ),
-        (torch.zeros(65, 2), 44100, r"give wave\.T"),
-        (np.zeros(5), 44100, r"wave of shape \(5,\) and type float64"),
+        (np.zeros((5, 2), np.int32), 44100, r"one sample; these integers become that by wave / 2147483648$"),
+        (torch.zeros(5, 2, dtype=torch.int16), 44100, r"these integers become that by wave / 32768$"),
+        (np.zeros(5), 44100, r"wave of shape \(5,\) and type float64 .*; a mono wave becomes that by wave\[None\]$"),
+        (np.zeros((65, 2)), 8000, r"wave of shape \[65, 2\] would have 65 channels of 2 samples; .* so give wave.T$"),
+        (torch.zeros(22_050, 6), 8000, r"would have 22050 channels of 6 samples; .* so give wave.T$"),
         ([[0.0, 0.5]], 44100, "a wave cannot be a list; give a tensor or NumPy array"),
         (np.array([[0.0, np.nan]]), 44100, "wave holds NaN or infinite samples; repair it"),
         (torch.zeros(2, 5), 0, "sample rate 0 Hz is not possible"),
@@ -271,12 +268,19 @@ def test_a_wave_that_cannot_be_used_is_refused(wave: Any, rate_hz: int, message:
         MemorySource(wave, rate_hz)
 
 
+def test_waves_in_the_scale_of_integers_are_told() -> None:
+    with pytest.warns(UserWarning, match=r"^wave has samples up to 32000 .* divide them by 32768$"):
+        MemorySource(np.array([[0.0, -32000.0]]), 44100)
+    MemorySource(torch.tensor([[8.0, -8.0]]), 44100)
+
+
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "f8"])
 def test_arrays_are_waves_too(dtype: str) -> None:
-    kept = np.arange(12, dtype=dtype).reshape(6, 2)
+    kept = np.arange(12, dtype=dtype).reshape(6, 2) / 16
+    kept = kept.astype(dtype)
     kept.flags.writeable = False
     blocks = list(MemorySource(kept.T[:, ::-1], 44100).blocks(4))
-    assert torch.equal(torch.cat(blocks, dim=1), torch.arange(12.0).reshape(6, 2).T.flip(1))
+    assert torch.equal(torch.cat(blocks, dim=1), torch.arange(12.0).reshape(6, 2).T.flip(1) / 16)
 
 
 def test_running_out_of_memory_names_the_way_out(fakes: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

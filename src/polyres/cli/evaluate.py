@@ -150,6 +150,11 @@ def evaluate(
     rows = _run(subjects, tracks, out, options, problems)
     rows += _shapley(wholes, rows, out) if shapley else []
     _keep(rows, sources, out, View(average, reference, intervals, as_json), parquet)
+    _refuse_unscored(problems, rows, out)
+
+
+def _refuse_unscored(problems: list[str], rows: list[ScoreRow], out: Path) -> None:
+    """End with an error where something could not be scored."""
     if problems:
         scored = len({(row.model, row.part, row.track) for row in rows})
         raise InputError(

@@ -18,9 +18,7 @@ from polyres.data.decode import Decoder, open_decoder
 from polyres.data.names import shown
 from polyres.data.opening import check_facts, check_file
 from polyres.data.tags import read_tags
-
-LOUDEST = 100.0
-"""Peak above which samples are taken for integers in another scale: 40 dB over full scale."""
+from polyres.ops.axes import scale_warning
 
 Wave = npt.NDArray[np.float32]
 AnyPath = str | os.PathLike[str]
@@ -139,12 +137,8 @@ class AudioReader:
                 yield block
         if not got:
             raise _no_samples(self.info.path)
-        if peak > LOUDEST:
-            self.warnings.append(
-                f"{shown(self.info.path)} peaks at {peak:.6g} where full scale is 1; it looks like samples in the scale "
-                "of integers, export it again with 16-bit samples divided by 32768"
-            )
-        self.warnings += [f"{shown(self.info.path)} {ending}" for ending in _endings(self._decoder, got)]
+        lines = [*_endings(self._decoder, got), scale_warning(peak)]
+        self.warnings += [f"{shown(self.info.path)} {line}" for line in lines if line]
 
 
 def read_audio(

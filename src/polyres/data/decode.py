@@ -27,7 +27,8 @@ PIECE_SAMPLES = 16384
 _PADDING_SAMPLES = 4096  # more than the two AAC frames that an encoder may add at the end
 _SCALES = {"u8": (128.0, 128.0), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31), "flt": (0.0, 1.0), "dbl": (0.0, 1.0)}
 _LIBAV_ERRORS = (av.FFmpegError, ValueError, RuntimeError)  # ValueError includes names that are no text
-_UNLIMITED = 1 << 62  # libsndfile's answer where a header states no length
+UNLIMITED = 1 << 62
+"""libsndfile's answer where a header states no length is larger than this."""
 
 
 class Decoder(Protocol):
@@ -60,7 +61,11 @@ def open_decoder(path: Path, head: bytes, stream_index: int | None = None) -> De
         # What libsndfile refuses may be a coding that only FFmpeg knows; if not, FFmpeg says what is wrong.
         with suppress(soundfile.SoundFileError):
             decoder = SndfileDecoder(path, kind)
-            if decoder.facts.length_samples != 0 or kind != "wav" or not headers.wav_is_unfinished(path):
+            is_known = (
+                decoder.facts.length_samples is not None
+            )  # without a length, libsndfile fails at the last samples
+            is_unfinished = decoder.facts.length_samples == 0 and kind == "wav" and headers.wav_is_unfinished(path)
+            if is_known and not is_unfinished:
                 return decoder
     return LibavDecoder(path, stream_index)
 
@@ -83,7 +88,7 @@ class SndfileDecoder:
         self.is_cut = kind == "vorbis" and not headers.ogg_is_complete(path)
         with open_sound(self.path) as file:
             file.read(1)  # a header may be whole and all the rest broken
-            length = file.frames if file.frames < _UNLIMITED else None
+            length = file.frames if file.frames < UNLIMITED else None
             codec = kind if kind in ("flac", "vorbis") else file.subtype.lower()
             stated = headers.stated_length(path, kind) if kind != "flac" else length
             self.facts = SoundFacts(file.samplerate, file.channels, length, stated, 0, codec)
@@ -94,7 +99,7 @@ class SndfileDecoder:
         self.gaps = []
         position = start_samples
         with open_sound(self.path) as file:
-            if file.frames < _UNLIMITED and start_samples >= file.frames:
+            if file.frames < UNLIMITED and start_samples >= file.frames:
                 return
             while True:
                 try:
@@ -204,7 +209,8 @@ class LibavDecoder:
     def _converted(self) -> Iterator[Wave]:
         """Yield all frames as float32 in the constant rate and channel count."""
         rate_hz, channels = self.facts.sample_rate_hz, self.facts.channels
-        conform, timeline = _Conformer(rate_hz, channels, self._layout), Timeline(self._has_stamps)
+        conform = _Conformer(rate_hz, channels, self._layout)
+        timeline = Timeline(self._has_stamps, self._missing_frames())
         self.gaps = timeline.gaps
         with open_container(self.path) as container:
             for frame in self._frames(container, self._stream(container), timeline):
@@ -214,6 +220,17 @@ class LibavDecoder:
                     yield from _silence(channels, missing)
                 yield from (piece for piece in conform.convert(frame) if piece.shape[1])
         yield from (piece for piece in conform.flush() if piece.shape[1])
+
+    def _missing_frames(self) -> int | None:
+        """Count the frames that the header of an MP3 file states and the file lacks; None for other files."""
+        stated = headers.mp3_frames(self.path) if self._sound_end is not None else None
+        if stated is None:
+            return None
+        found = 0
+        with open_container(self.path) as container, suppress(*_LIBAV_ERRORS):
+            for packet in container.demux(self._stream(container)):
+                found += packet.size > 0 and not self._is_behind(packet)
+        return max(0, stated - found)
 
     def _is_behind(self, packet: av.Packet) -> bool:
         """Say whether a packet is made of what follows the sound: tags and zeros."""

@@ -8,8 +8,9 @@ from typing import BinaryIO
 
 HEAD_BYTES = 64
 _OGG_TAIL_BYTES = 1 << 17  # holds any whole page, which is at most 65 307 bytes long
-_UNSIZED = (range(0x7FFF0000, 0x80000000), range(0xFFFF0000, 0x100000000))  # left by programs writing to a pipe
-_PIPED_BYTES = 1 << 60
+# Left by programs that write to a pipe: the largest sizes of 31 and 32 bits, and what SoX and arecord put there.
+_UNSIZED = (range(0x7F000000, 0x80000001), range(0xFFFF0000, 0x100000000))
+_UNSIZED_LONG = 1 << 48  # bytes; the same in formats of 64-bit sizes
 _SAMPLE_CODINGS = {1, 3, 6, 7, 0xFFFE}  # PCM, float, A-law, µ-law, extensible: one frame per block
 
 
@@ -26,8 +27,6 @@ def sniff(head: bytes) -> str:
         return "wav"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return "aiff"
-    if head[:4] == b"fLaC" and not flac_length(head):
-        return ""  # written to a pipe: libsndfile takes its end for damage
     if head[:4] == b"OggS" and len(head) > 40:
         payload = head[27 + head[26] :]
         return "vorbis" if payload[:7] == b"\x01vorbis" else ""
@@ -72,8 +71,21 @@ def stated_length(path: Path, kind: str) -> int | None:
 def wav_is_unfinished(path: Path) -> bool:
     """Tell whether a WAV header was never filled in, so that the file is longer than it says."""
     with path.open("rb") as file:
-        size = struct.unpack("<4xI", file.read(8))[0]
+        head = file.read(28)
+        size = struct.unpack("<4xI", head[:8])[0]
+        if head[12:16] == b"ds64" and len(head) == 28:
+            size = struct.unpack("<Q", head[20:])[0]
         return bool(size + 8 < file.seek(0, 2))
+
+
+def is_unsized_rf64(head: bytes) -> bool:
+    """Tell whether a file begins as an RF64 or BW64 whose long sizes were never filled in."""
+    return head[:4] in (b"RF64", b"BW64") and head[12:16] == b"ds64" and head[28:36] == bytes(8)
+
+
+def _is_unsized(size: int) -> bool:
+    """Tell whether a size of 32 bits stands for one that was not known."""
+    return size == 0 or any(size in unsized for unsized in _UNSIZED)
 
 
 def _frame_bytes(chunk: bytes, order: str) -> int:
@@ -89,9 +101,10 @@ def _wav_length(file: BinaryIO) -> int | None:
     while len(head := file.read(8)) == 8:
         name, size = head[:4], struct.unpack(f"{order}I", head[4:])[0]
         if name == b"data":
-            if size == 0xFFFFFFFF and long_size is not None:
+            is_long = size == 0xFFFFFFFF and long_size is not None
+            if is_long:
                 size = long_size
-            elif size == 0 or any(size in unsized for unsized in _UNSIZED):
+            if size >= _UNSIZED_LONG or (not size if is_long else _is_unsized(size)):
                 return None
             return size // frame_bytes if frame_bytes else None
         content = file.read(size + size % 2) if name in (b"fmt ", b"ds64") else b""
@@ -111,7 +124,7 @@ def _w64_length(file: BinaryIO) -> int | None:
     while len(head := file.read(24)) == 24:
         size = struct.unpack("<Q", head[16:])[0] - 24
         if head[:4] == b"data":
-            return size // frame_bytes if frame_bytes and 0 < size < _PIPED_BYTES else None
+            return size // frame_bytes if frame_bytes and 0 < size < _UNSIZED_LONG else None
         if size < 0:
             return None
         if head[:4] == b"fmt ":
@@ -128,7 +141,9 @@ def _aiff_length(file: BinaryIO) -> int | None:
     while len(head := file.read(8)) == 8:
         size = struct.unpack(">I", head[4:])[0]
         if head[:4] == b"COMM":
-            return struct.unpack(">2xI", file.read(6))[0] or None
+            channels, frames, bits = struct.unpack(">HIH", file.read(8))
+            is_unsized = _is_unsized(frames) or _is_unsized(frames * channels * -(-bits // 8))
+            return None if is_unsized else int(frames)
         file.seek(size + size % 2, 1)
     return None
 
@@ -167,19 +182,30 @@ def mp3_length(path: Path) -> int | None:
 
     Source: the Xing header and LAME's extension of it (Mp3 Info Tag rev 1), frames, encoder delay and padding.
     """
-    frame = _mp3_first_frame(path)
-    if frame is None:
+    frames, frame = mp3_frames(path), _mp3_first_frame(path)
+    if frames is None or frame is None:
         return None
-    at = next((frame.find(mark) for mark in (b"Xing", b"Info") if mark in frame), -1)
     samples = 1152 if frame[1] & 0x08 else 576  # MPEG-1, else MPEG-2 and 2.5
-    if at < 0 or len(frame) < at + 12 or not frame[at + 7] & 1:
-        return None
-    frames = int.from_bytes(frame[at + 8 : at + 12], "big")
+    at = _mp3_header(frame)
     flags = frame[at + 7]
     extension = at + 8 + 4 * bool(flags & 1) + 4 * bool(flags & 2) + 100 * bool(flags & 4) + 4 * bool(flags & 8)
     added = frame[extension + 21 : extension + 24]
     delay, padding = (added[0] << 4 | added[1] >> 4, (added[1] & 15) << 8 | added[2]) if len(added) == 3 else (0, 0)
     return max(0, frames * samples - delay - padding) or None
+
+
+def mp3_frames(path: Path) -> int | None:
+    """Return the frames that the header frame (Xing, Info) of an MP3 file states, None where there is none."""
+    frame = _mp3_first_frame(path)
+    at = -1 if frame is None else _mp3_header(frame)
+    if frame is None or at < 0 or len(frame) < at + 12 or not frame[at + 7] & 1:
+        return None
+    return int.from_bytes(frame[at + 8 : at + 12], "big")
+
+
+def _mp3_header(frame: bytes) -> int:
+    """Return where the header lies in the first frame, -1 for nowhere."""
+    return next((frame.find(mark) for mark in (b"Xing", b"Info") if mark in frame), -1)
 
 
 def _mp3_first_frame(path: Path) -> bytes | None:

@@ -76,9 +76,9 @@ def open_container(path: Path) -> Iterator[av.container.InputContainer]:
         InputError: As `check_file`; or what the file holds is not one of `FORMATS`.
         av.FFmpegError: It is damaged.
     """
-    check_file(path)
+    head = check_file(path)
     try:
-        with _Source(path) as file, _opened(file, path) as container:
+        with _Source(path) as file, _opened(file, path, head) as container:
             yield container
     except OSError as error:
         if isinstance(error, av.FFmpegError):
@@ -86,11 +86,12 @@ def open_container(path: Path) -> Iterator[av.container.InputContainer]:
         raise InputError(f"{shown(path)} cannot be read on ({error.strerror}); copy it again") from error
 
 
-def _opened(file: _Source, path: Path) -> av.container.InputContainer:
+def _opened(file: _Source, path: Path, head: bytes) -> av.container.InputContainer:
     # A short MP3 file looks like other things to FFmpeg, so what surely is one is opened as such.
     kind = "mp3" if headers.mp3_states_length(path) else None
+    options = {**_OPTIONS, "ignore_length": str(int(headers.is_unsized_rf64(head)))}
     try:
-        return av.open(file, "r", format=kind, metadata_errors="replace", options=_OPTIONS)
+        return av.open(file, "r", format=kind, metadata_errors="replace", options=options)
     except av.ArgumentError as error:
         raise InputError(
             f"{shown(path)} cannot be read as audio (not of a kind that is opened, or broken in its header); "

@@ -119,22 +119,30 @@ class SegmentSampler:
         if not config.roots:
             raise ConfigError("roots = [] is not allowed; name at least one folder of tracks")
         self.config = config
-        self.tracks: list[list[Track]] = [
-            _audible(index_tracks(root.path, config.sources, root.layout, root.split)) for root in config.roots
-        ]
+        found = [index_tracks(root.path, config.sources, root.layout, root.split) for root in config.roots]
+        self.tracks: list[list[Track]] = [_audible(tracks) for tracks in found]
+        if not any(self.tracks):
+            raise ConfigError("every stem of every track is silent; add a root with sound")
         self._with_source: dict[str, list[list[Track]]] = {}
+        self._silent: list[str] = []
         for source in config.sources:
-            having = [[track for track in tracks if source in track.stems] for tracks in self.tracks]
-            drawable = any(t and r.weight_of(source) > 0 for t, r in zip(having, config.roots, strict=True))
-            if not drawable:
+            if not self._is_drawable(source, found):
                 raise ConfigError(f"no track has the source '{source}'; add a root with {source} or drop the source")
-            self._with_source[source] = having
+            if not self._is_drawable(source, self.tracks):
+                self._silent.append(source)
+            self._with_source[source] = _having(source, self.tracks)
         self._coherent = [[track for track in tracks if len(track.stems) > 1] for tracks in self.tracks]
 
     @property
     def warnings(self) -> list[str]:
-        """One line for each track with stems that are padded."""
-        return [line for tracks in self.tracks for track in tracks for line in track.warnings]
+        """One line for each track with stems that are padded, and for each source that never sounds."""
+        silent = [f"source '{source}' is silent in every track, so silence is all to learn" for source in self._silent]
+        return [line for tracks in self.tracks for track in tracks for line in track.warnings] + silent
+
+    def _is_drawable(self, source: str, tracks: list[list[Track]]) -> bool:
+        """Tell whether a root that may be drawn has a track with the source."""
+        roots = zip(_having(source, tracks), self.config.roots, strict=True)
+        return any(having and root.weight_of(source) > 0 for having, root in roots)
 
     def draw(self, epoch: int, index: int) -> np.ndarray:
         """Return float32 stems `[S, C, T]` of one item."""
@@ -166,7 +174,9 @@ class SegmentSampler:
         if rng.random() < config.coherent_probability and any(self._coherent):
             plan = self._plan_coherent(rng)
         for source in config.sources:
-            if source not in plan:
+            if source in self._silent:
+                plan[source] = Draw(None)
+            elif source not in plan:
                 plan[source] = self._plan_source(rng, source, root)
         for source in config.sources:
             if rng.random() < config.silence_probability:
@@ -255,6 +265,11 @@ def _vary_modules(plan: dict[str, Draw], rng: np.random.Generator) -> dict[str, 
         else draw
         for source, draw in plan.items()
     }
+
+
+def _having(source: str, tracks: list[list[Track]]) -> list[list[Track]]:
+    """Keep the tracks that have a source."""
+    return [[track for track in some if source in track.stems] for some in tracks]
 
 
 def _audible(tracks: list[Track]) -> list[Track]:

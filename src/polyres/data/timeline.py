@@ -32,12 +32,13 @@ class Timeline:
 
     Args:
         has_stamps: Whether the container has time stamps of its own; else lost bytes are counted in frames.
+        missing_frames: Frames that a header states and the file lacks; None where none are stated.
 
     Attributes:
         gaps: What was filled so far.
     """
 
-    def __init__(self, has_stamps: bool) -> None:
+    def __init__(self, has_stamps: bool, missing_frames: int | None = None) -> None:
         self.gaps: list[Gap] = []
         self._has_stamps = has_stamps
         self._origin_s: float | None = None
@@ -45,6 +46,7 @@ class Timeline:
         self._end_bytes: int | None = None
         self._sizes: list[int] = []
         self._lost_bytes = 0
+        self._missing_frames = missing_frames
 
     def see(self, packet: av.Packet) -> None:
         """Note where a packet lies in the file, before its frames come."""
@@ -59,6 +61,8 @@ class Timeline:
         """Note a packet that cannot be decoded."""
         if not self._has_stamps and packet.size:
             self._lost_bytes += packet.size
+            if self._missing_frames is not None:
+                self._missing_frames += 1
 
     def silence_s(self, frame: av.AudioFrame) -> float:
         """Return the seconds of silence that belong before a frame, and count both.
@@ -91,6 +95,10 @@ class Timeline:
         if not lost or not self._sizes or not self._position_s:
             return 0.0
         frames = round(lost * len(self._sizes) / sum(self._sizes))
+        if self._missing_frames is not None:
+            # Most of what is missing is missing here, and bytes alone tell it less exactly than the header.
+            frames = self._missing_frames if 2 * frames > self._missing_frames else frames
+            self._missing_frames -= frames
         return min(frames * length_s, _LONGEST_S)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from polyres.core.errors import InputError
 from polyres.data.activity import StemFile, index_stems
 from polyres.data.audio import probe, read_audio
+from polyres.data.decode import UNLIMITED
 from polyres.data.layouts import find_tracks, stems_track
 from polyres.data.musdb import StemStreamReader
 from polyres.data.names import shown
@@ -206,10 +207,11 @@ def _excerpt(
     if part.stream is None and path.suffix.lower() in _SEEKABLE_SUFFIXES:
         try:
             with open_sound(path) as file:
-                factor = file.samplerate * speed / sample_rate_hz
-                file.seek(min(max(0, round(start_s * file.samplerate)), file.frames))
-                wave = file.read(_needed(length_samples, factor), dtype="float32", always_2d=True)
-                return wave, file.samplerate, factor
+                if 0 < file.frames < UNLIMITED:  # else its header states no length, which only decoding tells
+                    factor = file.samplerate * speed / sample_rate_hz
+                    file.seek(min(max(0, round(start_s * file.samplerate)), file.frames))
+                    wave = file.read(_needed(length_samples, factor), dtype="float32", always_2d=True)
+                    return wave, file.samplerate, factor
         except (soundfile.LibsndfileError, OSError) as error:
             raise InputError(f"cannot read the stem '{path}' ({error}); replace the file") from error
     reader = None if part.stream is None else StemStreamReader(path, part.stream)

@@ -80,12 +80,6 @@ def evaluate(
         key = (subject.name, subject.part, track)
         return tuple(name for name in options.metrics if (*key, name, subject.origin.weights_id) not in done)
 
-    def refuse(subject: Subject, track: str, error: InputError) -> None:
-        line = f"{subject.name} ({subject.part}) on {shown(Path(track))!r}: {error}"
-        if options.failed is None:
-            raise InputError(line) from error
-        options.failed(line)
-
     pending: deque[tuple[Subject, str, Future[TrackScores]]] = deque()
 
     def finish() -> None:
@@ -93,7 +87,7 @@ def evaluate(
         try:
             scores = future.result()
         except InputError as error:
-            refuse(subject, track, error)
+            _refuse(options, subject, track, error)
             return
         _write(out, file, subject, track, scores)
         report(subject.name, subject.part, track)
@@ -103,7 +97,7 @@ def evaluate(
             try:
                 stems, estimates = _estimates(subject, tracks, index, options.own_mixture)
             except InputError as error:
-                refuse(subject, tracks.names[index], error)
+                _refuse(options, subject, tracks.names[index], error)
                 continue
             rate_hz = tracks.config.sample_rate_hz
             future = pool.submit(score_track, stems, estimates, tracks.config.sources, metrics, rate_hz)
@@ -186,6 +180,14 @@ def _rows(subject: Subject, track: str, scores: TrackScores) -> list[ScoreRow]:
                 )
             )
     return rows
+
+
+def _refuse(options: EvaluateOptions, subject: Subject, track: str, error: InputError) -> None:
+    """Tell of a track that cannot be scored, or end with it."""
+    line = f"{subject.name} ({subject.part}) on {shown(Path(track))!r}: {error}"
+    if options.failed is None:
+        raise InputError(line) from error
+    options.failed(line)
 
 
 def _window_mean(frames: Tensor) -> float:

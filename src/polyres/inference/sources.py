@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -12,10 +13,8 @@ import torch
 from torch import Tensor
 
 from polyres.core.errors import InputError
-from polyres.data.audio import LOUDEST, AudioInfo, AudioReader, probe
-
-MAX_CHANNELS = 64
-"""Channels beyond which a wave that is longer in its first axis is taken for one with its axes exchanged."""
+from polyres.data.audio import AudioInfo, AudioReader, probe
+from polyres.ops.axes import check_axes, scale_warning
 
 
 class BlockSource(Protocol):
@@ -46,18 +45,19 @@ class MemorySource:
 
         Raises:
             InputError: when one of these does not hold.
+
+        Warns:
+            UserWarning: when the samples are far above full scale.
         """
         checked = _tensor(wave)
         if sample_rate_hz < 1:
             raise InputError(f"sample rate {sample_rate_hz} Hz is not possible; give that of the wave, such as 44100")
         self._wave = checked.detach().to("cpu", torch.float32)
-        if not bool(torch.isfinite(self._wave).all()):
-            raise InputError("wave holds NaN or infinite samples; repair it first, for example with torch.nan_to_num")
         peak = float(self._wave.abs().max())
-        if peak > LOUDEST:
-            raise InputError(
-                f"wave peaks at {peak:.6g}; floating point has its full scale at 1, so divide 16-bit samples by 32768"
-            )
+        if not math.isfinite(peak):
+            raise InputError("wave holds NaN or infinite samples; repair it first, for example with torch.nan_to_num")
+        if (warning := scale_warning(peak)) is not None:
+            warnings.warn(f"wave {warning}", UserWarning, stacklevel=3)
         self.name = "wave"
         self.sample_rate_hz = sample_rate_hz
         self.channels = self._wave.shape[0]
@@ -75,14 +75,20 @@ def _tensor(wave: Wave) -> Tensor:
     if wave.ndim != 2 or 0 in wave.shape or not floating:
         raise InputError(
             f"wave of shape {tuple(wave.shape)} and type {wave.dtype} cannot be used; "
-            "expected floating point [C, T] with at least one channel and one sample"
+            f"expected floating point [C, T] with at least one channel and one sample{_remedy(wave)}"
         )
-    length, channels = wave.shape
-    if length > channels and length > MAX_CHANNELS:
-        raise InputError(
-            f"wave of shape {tuple(wave.shape)} would have {length} channels; it looks like [T, C], give wave.T"
-        )
+    check_axes(wave.shape)
     return wave if isinstance(wave, Tensor) else torch.from_numpy(np.require(wave, np.float32, ["C", "W"]))
+
+
+def _remedy(wave: Wave) -> str:
+    """Say how a wave of a usual other kind becomes one that can be used."""
+    for full_scale, kinds in ((32768, (np.int16, torch.int16)), (2147483648, (np.int32, torch.int32))):
+        if wave.dtype in kinds:
+            return f"; these integers become that by wave / {full_scale}"
+    if wave.ndim == 1 and wave.shape[0]:
+        return "; a mono wave becomes that by wave[None]"
+    return ""
 
 
 class FileSource:

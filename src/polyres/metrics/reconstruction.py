@@ -27,6 +27,7 @@ from polyres.metrics.reconstruction_spectra import (
 )
 from polyres.metrics.separation import si_sdr, snr
 from polyres.metrics.waves import Wave, as_float64, shape_of
+from polyres.ops.axes import check_axes
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def score(reference: Wave, estimate: Wave, sample_rate_hz: int, names: Sequence[
     wanted, given = shape_of(reference), shape_of(estimate)
     if len(wanted) != 2 or 0 in wanted:
         raise InputError(f"waveforms need the shape [channels, samples], neither of them 0, got {list(wanted)}")
+    check_axes(wanted, "reference")
     if wanted != given:
         raise InputError(
             f"the original is {list(wanted)} but the reconstruction {list(given)}; bring both to one length"

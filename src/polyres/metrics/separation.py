@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from polyres.core.errors import InputError
+from polyres.ops.axes import check_axes
 
 ENERGY_FLOOR = 1e-7
 """Energy added above and below the fraction, so that silence has a finite value."""
@@ -30,6 +31,7 @@ def checked(reference: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
         )
     if reference.dim() < 2:
         raise InputError(f"waveforms need at least the axes [C, T], got {list(reference.shape)}")
+    check_axes(reference.shape, "reference")
     return reference.double(), estimate.double()
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from polyres.core.errors import InputError
+from polyres.ops.axes import check_axes
 
 Wave: TypeAlias = "Tensor | np.ndarray[Any, Any]"
 WaveT = TypeVar("WaveT", Tensor, "np.ndarray[Any, Any]")
@@ -84,6 +85,7 @@ def check_pair(references: Wave, estimates: Wave) -> None:
     wanted, given = shape_of(references), shape_of(estimates)
     if len(wanted) != 3 or 0 in wanted:
         raise InputError(f"references need the shape [sources, channels, samples], none of them 0, got {list(wanted)}")
+    check_axes(wanted, "references")
     if wanted[:2] != given[:2]:
         raise InputError(
             f"references are {list(wanted)} but estimates {list(given)}; sources and channels must be the same"
