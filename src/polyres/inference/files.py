@@ -139,8 +139,7 @@ def separate_track(
         raise job.error
     began = time.perf_counter()
     source = FileSource(job.input, job.stream)
-    info = source.info
-    spec = WriteSpec(info.sample_rate_hz, info.channels, output.format, output.samples, info.tags)
+    spec = WriteSpec(source.sample_rate_hz, source.channels, output.format, output.samples, source.info.tags)
     target = _target(ensemble, model_id, job, options, output)
     if not target.todo:
         return TrackResult(job.input, "skipped", target.folder, target.paths, warnings=target.warnings)
