@@ -362,6 +362,25 @@ def test_without_a_network_it_says_how_to_get_the_weights_and_their_licence(
         load_codec(name, "cpu")
 
 
+def test_half_of_a_download_is_not_taken_for_the_whole(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    def cached(repository: str, allow_patterns: list[str], local_files_only: bool = False) -> str:
+        assert local_files_only
+        return str(tmp_path / "half")
+
+    shutil.copytree(parts, tmp_path / "half", ignore=shutil.ignore_patterns("*.safetensors"))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(audioldm2_parts, "answering", lambda urls: pytest.fail("a server was asked"))
+    with pytest.raises(
+        OfflineError, match=r"cannot download audioldm2 \(downloads are switched off by HF_HUB_OFFLINE\)"
+    ):
+        load_codec("audioldm2", "cpu")
+
+
 def test_what_is_in_the_cache_is_loaded_without_a_network(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 

@@ -29,9 +29,12 @@ def test_a_missing_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (info.present, info.source) == (False, "missing in this installation")
 
 
-def test_a_download_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"vae/config.json": "here", "vocoder/config.json": None}
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, name: found[name])
-    assert not {info.name: info.present for info in known_codecs()}["audioldm2-music"]
-    found["vocoder/config.json"] = "here"
+def test_a_download_is_seen_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--cvssp--audioldm2-music"
+    files = ["vae/config.json", "vocoder/config.json", "vae/x.safetensors", "vocoder/model.safetensors"]
+    for path, text in [("refs/main", "0" * 40), *((f"snapshots/{'0' * 40}/{file}", "{}") for file in files)]:
+        assert not {info.name: info.present for info in known_codecs()}["audioldm2-music"]
+        (repository / path).parent.mkdir(parents=True, exist_ok=True)
+        (repository / path).write_text(text)
     assert {info.name: info.present for info in known_codecs()}["audioldm2-music"]

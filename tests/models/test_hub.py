@@ -323,6 +323,24 @@ def test_a_server_that_says_nothing_is_given_up_soon(monkeypatch: pytest.MonkeyP
         assert time.monotonic() - start < 5
 
 
+def test_it_is_the_file_itself_that_a_server_is_asked_for(
+    cache: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may show its front page and give no files; the Hub's client then tries for more than a minute."""
+    asked: list[str] = []
+
+    def none_answers(urls: list[str]) -> set[str]:
+        asked.extend(urls)
+        return set()
+
+    monkeypatch.setattr(hub, "answering", none_answers)
+    with pytest.raises(OfflineError, match="no server answers"):
+        fetch(MODEL)
+    address = f"http://127.0.0.1:{server.server_port}"
+    assert asked == [f"{address}/adefossez/HTDemucs/resolve/main/955717e8.safetensors", f"{address}/955717e8-{SUM}.th"]
+    assert list((cache / "htdemucs").iterdir()) == []
+
+
 def test_servers_are_asked_at_the_same_time(server: Server) -> None:
     there = f"http://127.0.0.1:{server.server_port}/x"
     assert answering([there, "http://127.0.0.1:9/", "no address", "ftp://127.0.0.1:9/"], 2.0) == {there}

@@ -17,7 +17,7 @@ from torch import nn
 
 from polyres.core.errors import OfflineError, WeightsError
 from polyres.core.scratch import make_scratch_folder
-from polyres.models.hub import cache_folder, hub_url
+from polyres.models.hub import OFFLINE_REASON, cache_folder, hub_url, offline_wanted
 from polyres.models.mel_chain import FRAMES_PER_STEP
 from polyres.models.network import answering
 from polyres.models.weights import one_line
@@ -56,12 +56,14 @@ def hub_folder(name: str) -> Path:
     repository = REPOSITORIES[name]
     try:
         folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(_FILES), local_files_only=True))
-        if all((folder / part / "config.json").is_file() for part in ("vae", "vocoder")):
+        if has_both_parts(folder):
             return folder
     except (OSError, ValueError) as error:
         logger.debug("%s is not in the cache: %s", repository, one_line(error))
     try:
-        if not answering([hub_url(repository)]):
+        if offline_wanted():
+            raise ConnectionError(OFFLINE_REASON)
+        if not answering([hub_url(repository, _FILES[0])]):
             raise ConnectionError("the Hugging Face Hub does not answer")
         logger.warning("%s: downloading from the Hugging Face Hub; licence %s", name, LICENCE)
         return Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(_FILES)))
@@ -71,6 +73,19 @@ def hub_folder(name: str) -> Path:
             f'\'hf download {repository} --include "vae/*" "vocoder/*" --local-dir DIR\', bring the folder here and '
             f"name it instead of {name} (licence {LICENCE}; audioldm2_tiny needs no download)"
         ) from error
+
+
+def has_both_parts(folder: Path) -> bool:
+    """Whether a folder has both parts whole, which an interrupted download has not.
+
+    Args:
+        folder: with `vae` and `vocoder`, as on the Hub.
+    """
+    return all(
+        (folder / part / "config.json").is_file()
+        and any(path.is_file() for path in (folder / part).glob("*.safetensors"))
+        for part in ("vae", "vocoder")
+    )
 
 
 def _reason(error: Exception) -> str:

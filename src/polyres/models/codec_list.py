@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyres.models.audioldm2_parts import LICENCE, REPOSITORIES
+from polyres.models.audioldm2_parts import LICENCE, REPOSITORIES, has_both_parts
 from polyres.models.codec_registry import codec_names, codec_summary
+from polyres.models.network import from_hub_cache
 from polyres.models.weights import checked_facts, count_parameters, read_about
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
@@ -53,8 +54,6 @@ def _info(name: str) -> CodecInfo:
 
 
 def _downloaded(repository: str) -> bool:
-    """Whether both parts are in the cache of the Hub's client."""
-    from huggingface_hub import try_to_load_from_cache
-
-    parts = (try_to_load_from_cache(repository, f"{part}/config.json") for part in ("vae", "vocoder"))
-    return all(isinstance(part, str) for part in parts)
+    """Whether both parts are whole in the cache of the Hub's client."""
+    config = from_hub_cache(repository, "vae/config.json")
+    return config is not None and has_both_parts(config.parent.parent)

@@ -27,6 +27,7 @@ LICENCE_REMARK = (
     "The official Demucs weights are not covered by the MIT licence; their authors provide them for scientific "
     "purposes only (https://github.com/facebookresearch/demucs/issues/327)."
 )
+OFFLINE_REASON = "downloads are switched off by HF_HUB_OFFLINE"
 _CHECKED_NAME = re.compile(r"([0-9a-f]{8})-([0-9a-f]{8})")
 
 logger = logging.getLogger("polyres")
@@ -163,11 +164,11 @@ def _hub_name(name: str) -> str:
     return f"{name.partition('-')[0]}.safetensors"
 
 
-def hub_url(repository: str) -> str:
-    """Address of a repository on the Hugging Face Hub, or on the mirror that the environment names."""
+def hub_url(repository: str, file: str) -> str:
+    """Address of a file on the Hugging Face Hub, or on the mirror that the environment names."""
     import huggingface_hub.constants
 
-    return f"{huggingface_hub.constants.ENDPOINT}/{repository}"
+    return f"{huggingface_hub.constants.ENDPOINT}/{repository}/resolve/main/{file}"
 
 
 def _fetch_file(model: OfficialModel, name: str, folder: Path) -> Path:
@@ -175,9 +176,9 @@ def _fetch_file(model: OfficialModel, name: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}; set POLYRES_CACHE to another") from error
-    hub, url = hub_url(model.repository), f"{LEGACY_URL}{name}.th"
-    reason = "downloads are switched off by HF_HUB_OFFLINE" if _offline_wanted() else "no server answers"
-    there = set() if _offline_wanted() else answering([hub, url])
+    hub, url = hub_url(model.repository, _hub_name(name)), f"{LEGACY_URL}{name}.th"
+    reason = OFFLINE_REASON if offline_wanted() else "no server answers"
+    there = set() if offline_wanted() else answering([hub, url])
     if hub in there:
         try:
             return _from_hub(model.repository, _hub_name(name), folder)
@@ -198,7 +199,8 @@ def _from_hub(repository: str, file: str, folder: Path) -> Path:
     return Path(huggingface_hub.hf_hub_download(repository, file, local_dir=folder))
 
 
-def _offline_wanted() -> bool:
+def offline_wanted() -> bool:
+    """Whether the environment switches downloads off (`HF_HUB_OFFLINE`)."""
     import huggingface_hub.constants
 
     return huggingface_hub.constants.HF_HUB_OFFLINE
