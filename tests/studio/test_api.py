@@ -202,7 +202,7 @@ def test_limits_of_size_length_and_disk(tmp_path: Path) -> None:
     limits = {
         "larger than 0.01 MiB": StudioOptions(max_upload_bytes=10_486),
         "longer than 0.001 minutes": StudioOptions(max_minutes=0.001),
-        "disk is full": StudioOptions(max_total_bytes=100_000),
+        "disk is full": StudioOptions(max_total_bytes=300_000),
     }
     for text, options in limits.items():
         with studio(options=options) as http:

@@ -198,9 +198,11 @@ def test_room_is_measured_while_files_come_and_go(desk: Desk, monkeypatch: pytes
 
 def test_a_file_that_is_announced_larger_than_the_room_is_not_received(tmp_path: Path) -> None:
     path = song(tmp_path / "a.wav", 0.5)
-    with studio(options=StudioOptions(max_total_bytes=path.stat().st_size + 100)) as http:
+    # Room for one song as it comes and as it is decoded to 32 bits.
+    with studio(options=StudioOptions(max_total_bytes=3 * path.stat().st_size + 100)) as http:
         desk = http.app.state.desk  # type: ignore[attr-defined]
         drop(http, path)
+        assert size_bytes(desk.folder, ()) < 2.1 * path.stat().st_size
         refused = http.post("/api/songs", params={"name": "b.wav"}, content=path.read_bytes())
         assert "the studio's disk is full; remove a song" in detail(refused, 503)
         assert len(list(desk.folder.iterdir())) == 1
@@ -305,10 +307,8 @@ def test_songs_that_are_cut_or_broken_say_so(tmp_path: Path) -> None:
         assert work["state"] == "done"
         assert work["warnings"] == ["cut.wav ends early: 0.57 s of 2.00 s could be read"]
         assert work["length_samples"] == 24_989
-        work = done(http, ask(http, drop(http, broken, "nan.wav"), "separate:tiny"))
-        assert work["state"] == "failed"
-        assert "nan.wav holds a NaN sample at 0.000 s" in work["error"]
-        assert str(tmp_path) not in work["error"]
+        refused = http.post("/api/songs", params={"name": "nan.wav"}, content=broken.read_bytes())
+        assert detail(refused, 422).startswith("nan.wav holds a NaN sample at 0.000 s")
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"ID3" + bytes(500), b"\x00" * 9999, b"fLaC" + bytes(99)])
@@ -430,14 +430,14 @@ def test_downloads_need_room_and_give_it_back(tmp_path: Path) -> None:
 
 def test_many_uploads_at_once_do_not_pass_the_limit_together(tmp_path: Path) -> None:
     content = song(tmp_path / "a.wav", 0.2).read_bytes()
-    with studio(options=StudioOptions(max_total_bytes=int(2.5 * len(content)))) as http:
+    with studio(options=StudioOptions(max_total_bytes=5 * len(content))) as http:
         headers = {"content-length": str(len(content))}
         with ThreadPoolExecutor(8) as pool:
             sent = [pool.submit(http.post, "/api/songs", content=content, headers=headers) for _ in range(8)]
         codes = sorted(one.result().status_code for one in sent)
         desk = http.app.state.desk  # type: ignore[attr-defined]
         assert set(codes) == {201, 503}
-        assert size_bytes(desk.folder, ()) <= 2.5 * len(content)
+        assert size_bytes(desk.folder, ()) <= 5 * len(content)
         assert desk._room.promised_bytes == 0
 
 

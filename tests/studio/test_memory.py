@@ -32,6 +32,7 @@ def test_songs_results_and_waiting_jobs_survive_a_restart(tmp_path: Path) -> Non
     folder, engine = tmp_path / "studio", QuickEngine()
     desk = opened(folder, engine)
     song_id = put(desk, song(tmp_path / "a.wav", 0.2), "Lied 歌.wav")
+    desk.song(song_id).warnings = ("it ends early",)
     finished = over(desk.ask(song_id, "separate:sides"))
     engine.go_on.clear()
     working = desk.ask(song_id, "separate:halves")
@@ -42,7 +43,7 @@ def test_songs_results_and_waiting_jobs_survive_a_restart(tmp_path: Path) -> Non
 
     desk = opened(folder)
     (found,) = desk.songs(VISITOR)
-    assert (found.id, found.name) == (song_id, "Lied 歌.wav")
+    assert (found.id, found.name, found.warnings) == (song_id, "Lied 歌.wav", ("it ends early",))
     for work in (working, waiting):
         assert over(desk.work(work.id)[1]).state == "done"
     after = desk.told(found)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -93,6 +94,9 @@ async def add_song(request: Request, desk: DeskOf, visitor: Visitor, name: str =
     announced = announced_bytes(request.headers)
     if announced is None or announced > most:
         return _too_large(most)
+    decoders: CapacityLimiter = request.app.state.decoders
+    if decoders.statistics().tasks_waiting >= desk.options.max_waiting:
+        raise FullError("too many songs arrive at once; try again in a minute")
     # A streamed body may be of any length, whatever else the request says.
     room = most if "transfer-encoding" in request.headers else announced or most
     path = await run_in_threadpool(desk.room_for, room, visitor)
@@ -100,6 +104,8 @@ async def add_song(request: Request, desk: DeskOf, visitor: Visitor, name: str =
     try:
         if not await _received(request, path, room, desk.options.upload_pause_s):
             return _too_large(most)
+        # Uploads wait for a decoder among themselves, so that the threads of all other requests stay free.
+        song = await to_thread.run_sync(desk.add_song, path, name, visitor, limiter=decoders)
         complete = True
     except ClientDisconnect:
         return Response(status_code=400)
@@ -111,7 +117,6 @@ async def add_song(request: Request, desk: DeskOf, visitor: Visitor, name: str =
     finally:
         if not complete:
             desk.give_back(path)
-    song = await run_in_threadpool(desk.add_song, path, name, visitor)
     return JSONResponse(desk.told(song), status_code=201)
 
 

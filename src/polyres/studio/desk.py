@@ -16,13 +16,14 @@ from typing import Any
 
 from polyres.core.errors import ConfigError, InputError, PolyresError, UnknownNameError
 from polyres.core.scratch import make_scratch_folder
+from polyres.data.audio import probe
 from polyres.data.names import safe_name, shown
 from polyres.studio.engines import Engine
 from polyres.studio.memory import hold_folder, recall, remember
 from polyres.studio.mixing import copy_to_play
 from polyres.studio.options import StudioOptions
 from polyres.studio.room import FullError, Room
-from polyres.studio.songs import Lane, Song, State, Work, ending_of, facts_of, told_work
+from polyres.studio.songs import Lane, Song, State, Work, take_in, told_work
 from polyres.studio.views import view_of
 
 ORIGINAL = "original"
@@ -132,27 +133,28 @@ class Desk:
 
         Args:
             received: from `room_for`, complete.
-            name: as the visitor calls it; only shown, and its ending kept.
+            name: as the visitor calls it; only shown.
             visitor: who brought it.
 
         Returns:
             The song.
 
         Raises:
-            InputError: if it is not audio, or too long.
+            InputError: if it is not audio, too long, or takes too long to decode.
+            FullError: if there is no room for it.
         """
         clean = safe_name(name.replace("\\", "/").rpartition("/")[2], 120)
         try:
-            path = received.with_name(f"song{ending_of(clean)}")
-            received.rename(path)
-            try:
-                info, length = facts_of(path, self.options.max_minutes)
-            except InputError as error:
-                raise InputError(str(error).replace(str(path), shown(clean))) from error
+            sent_bytes = received.stat().st_size
+            path, warnings = take_in(
+                received, clean, self.options, lambda more: self._room.resize(received.parent.name, sent_bytes + more)
+            )
+            info = probe(path)
         except BaseException:
             self.give_back(received)
             raise
-        song = Song(received.parent.name, visitor, clean, path, info, length, self._clock())
+        length = info.length_samples or 0
+        song = Song(received.parent.name, visitor, clean, path, info, length, self._clock(), tuple(warnings))
         with self._lock:
             self._room.give_back(song.id)
             self._songs[song.id] = song
@@ -379,7 +381,7 @@ class Desk:
             work.lanes[name] = Lane(name, file, played, view)
             work.length_samples = max(work.length_samples, length)
         work.gain = made.gain
-        work.warnings = tuple(shown(line.replace(str(song.path), song.name)) for line in made.warnings)
+        work.warnings = *song.warnings, *(shown(line.replace(str(song.path), song.name)) for line in made.warnings)
         tell(1.0)
 
     # -- what the page is told ----------------------------------------------------------------------------------------

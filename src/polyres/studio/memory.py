@@ -74,6 +74,7 @@ class _Song(_Strict):
     file: str = Field(pattern=_FILE)
     length_samples: int = Field(ge=0)
     seen: float = Field(ge=0)
+    warnings: list[str] = Field(default_factory=list)
     works: list[_Work]
 
 
@@ -150,6 +151,7 @@ def _told(song: Song, offset_s: float) -> _Song:
         file=song.path.name,
         length_samples=song.length_samples,
         seen=song.seen_s + offset_s,
+        warnings=list(song.warnings),
         works=[_written(work) for work in song.works.values() if not work.cancelled.is_set()],
     )
 
@@ -245,7 +247,9 @@ def _recalled(folder: Path, told: _Song, choices: dict[str, Choice], offset_s: f
             info = reader.info
     except InputError:
         return None
-    song = Song(told.id, told.visitor, told.name, path, info, told.length_samples, told.seen + offset_s)
+    song = Song(
+        told.id, told.visitor, told.name, path, info, told.length_samples, told.seen + offset_s, tuple(told.warnings)
+    )
     for one in told.works:
         place = path.parent / one.folder
         if one.state == "cancelled":

@@ -22,6 +22,8 @@ class StudioOptions(WebOptions):
         max_waiting: most jobs that wait at once; half of them, and at least one, of one visitor.
         max_uploads: most songs that one visitor sends at once.
         upload_pause_s: longest time in which nothing of a song arrives.
+        max_decode_s: longest that decoding an upload may take.
+        max_decoders: most uploads that are decoded at once, each in a process of its own; `max_waiting` more may wait.
         keep_hours: after this time without use a song and its results are removed.
         folder: where songs and results lie, also over a restart; None is a temporary folder.
 
@@ -36,6 +38,8 @@ class StudioOptions(WebOptions):
     max_waiting: int = 20
     max_uploads: int = 4
     upload_pause_s: float = 30.0
+    max_decode_s: float = 60.0
+    max_decoders: int = 4
     keep_hours: float = 6.0
     folder: Path | None = None
 
@@ -49,6 +53,8 @@ class StudioOptions(WebOptions):
             "max_waiting": self.max_waiting,
             "max_uploads": self.max_uploads,
             "upload_pause_s": self.upload_pause_s,
+            "max_decode_s": self.max_decode_s,
+            "max_decoders": self.max_decoders,
             "keep_hours": self.keep_hours,
         }
         for name, value in limits.items():

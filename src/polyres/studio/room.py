@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from polyres.core.errors import PolyresError
@@ -60,12 +60,29 @@ class Room:
             sent = sum(promise.visitor == visitor != "" for promise in self._promised.values())
             if sent >= self._most_uploads:
                 raise FullError(f"{sent} songs of yours are coming in already; send more when they are here")
-            used = size_bytes(self._folder, {promise.folder for promise in self._promised.values()})
-            free = shutil.disk_usage(self._folder).free
-            promised = sum(promise.size_bytes for promise in self._promised.values()) + more_bytes
-            if used + promised > self._most_bytes or promised > free:
-                raise FullError("the studio's disk is full; remove a song, or try again later")
-            self._promised[owner] = _Promise(more_bytes, folder, visitor)
+            self._promise(owner, _Promise(more_bytes, folder, visitor))
+
+    def resize(self, owner: str, size_bytes: int) -> None:
+        """Change how much is kept for an owner.
+
+        Args:
+            owner: that has a reservation.
+            size_bytes: the most it will write in all.
+
+        Raises:
+            FullError: if there is not as much; the reservation stays as it was.
+        """
+        with self._lock:
+            self._promise(owner, replace(self._promised[owner], size_bytes=size_bytes))
+
+    def _promise(self, owner: str, wanted: _Promise) -> None:
+        others = {name: promise for name, promise in self._promised.items() if name != owner}
+        used = size_bytes(self._folder, {promise.folder for promise in (*others.values(), wanted)})
+        free = shutil.disk_usage(self._folder).free
+        promised = sum(promise.size_bytes for promise in others.values()) + wanted.size_bytes
+        if used + promised > self._most_bytes or promised > free:
+            raise FullError("the studio's disk is full; remove a song, or try again later")
+        self._promised[owner] = wanted
 
     def give_back(self, owner: str) -> None:
         """End a reservation; none is no error."""

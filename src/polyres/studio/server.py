@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -54,6 +55,7 @@ def create_app(engine: Engine, options: StudioOptions | None = None) -> FastAPI:
 
     app = web_app("polyres studio", STATIC_DIR, options, lifespan, _SmallBodies)
     app.state.desk = desk
+    app.state.decoders = CapacityLimiter(options.max_decoders)
     app.include_router(api.router)
     app.add_exception_handler(UnknownNameError, refused(404))
     app.add_exception_handler(FullError, refused(503))

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from polyres.core.errors import InputError
-from polyres.data.audio import AudioInfo, AudioReader
+from polyres.data.apart import Room, decode_apart
+from polyres.data.audio import AudioInfo
+from polyres.data.names import shown
 from polyres.studio.engines import Choice
-from polyres.studio.mixing import BLOCK_SAMPLES, played_rate_hz
+from polyres.studio.mixing import played_rate_hz
+from polyres.studio.options import StudioOptions
 
 State = Literal["queued", "working", "done", "failed", "cancelled"]
 
@@ -70,6 +73,7 @@ class Song:
     info: AudioInfo
     length_samples: int
     seen_s: float
+    warnings: tuple[str, ...] = ()
     works: dict[str, Work] = field(default_factory=dict)
 
 
@@ -86,32 +90,30 @@ def ending_of(name: str) -> str:
     return ending if ending[1:].isalnum() and ending.isascii() and len(ending) <= 6 else ""
 
 
-def facts_of(path: Path, max_minutes: float) -> tuple[AudioInfo, int]:
-    """Read a file's head, and all of it where only that tells its length.
+def take_in(received: Path, name: str, options: StudioOptions, room: Room) -> tuple[Path, list[str]]:
+    """Decode what a visitor sent, in a process of its own, and remove it: everything after works on the result.
 
     Args:
-        path: the file.
-        max_minutes: the longest song.
+        received: the file; its folder is the song's own.
+        name: as it is shown.
+        options: with the limits.
+        room: called with the bytes that the result takes, before it is made.
 
     Returns:
-        Facts, and its length in samples.
+        WAV file of exactly the same samples, and what went wrong, one line each.
 
     Raises:
-        InputError: if it is not audio, or too long.
+        InputError: if it is not audio, too long, or takes too long to decode.
     """
-    with AudioReader(path) as reader:
-        info = reader.info
-        most = max_minutes * 60 * info.sample_rate_hz
-        length = info.length_samples
-        if length is None:
-            length = 0
-            for block in reader.blocks(BLOCK_SAMPLES):
-                length += block.shape[1]
-                if length > most:
-                    break
-    if length > most:
-        raise InputError(f"{path} is longer than {max_minutes:g} minutes, the most this studio takes; cut it")
-    return info, length
+    path = received.with_name(f"sent{ending_of(name)}")
+    received.rename(path)
+    decoded = path.with_name("song.wav")
+    try:
+        warnings = decode_apart(path, decoded, options.max_minutes, room, options.max_decode_s)
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), shown(name))) from error
+    path.unlink()
+    return decoded, [line.replace(str(path), shown(name)) for line in warnings]
 
 
 def told_work(work: Work, now_s: float, ahead: int, sample_rate_hz: int) -> dict[str, Any]:
