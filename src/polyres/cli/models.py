@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         epilog=EPILOG,
     )
     group.callback(invoke_without_command=True)(models)
-    group.command("fetch")(fetch)
+    group.command("fetch", epilog=examples("polyres models fetch htdemucs htdemucs_6s — two models of demucs"))(fetch)
     app.add_typer(group, name="models")
 
 
