@@ -12,6 +12,7 @@ from scipy import stats
 from polyres.core.errors import InputError, UnknownNameError
 from polyres.metrics.aggregate import (
     AGGREGATIONS,
+    Statistic,
     aggregate,
     bootstrap_columns,
     bootstrap_interval,
@@ -212,6 +213,19 @@ def test_opposite_columns_have_a_certain_mean() -> None:
 def test_one_track_has_no_interval() -> None:
     assert np.isnan(bootstrap_columns([[1.0, 2.0]], seed=0)).all()
     assert np.isnan(bootstrap_columns([[1.0], [NAN]], seed=0)).all()
+
+
+@pytest.mark.parametrize("statistic", ["mean", "median"])
+def test_intervals_of_tracks_without_error_reach_to_infinity(statistic: Statistic) -> None:
+    table = np.array([[20.0, INF, -INF, NAN], [19.0, INF, 3.0, INF], [INF, INF, 4.0, INF]])
+    found = bootstrap_columns(table, statistic, seed=0)
+    low = 19.0 if statistic == "median" else pytest.approx(19.0, abs=1.0)
+    assert found[0].tolist() == [low, INF]
+    assert found[1].tolist() == [INF, INF]
+    assert found[2].tolist() == [-INF, 4.0]
+    assert found[3].tolist() == [INF, INF]
+    finite = np.array([[20.0], [19.0], [21.0]])
+    assert np.isfinite(bootstrap_columns(finite, statistic, seed=0)).all()
 
 
 def test_unusable_settings_of_intervals_are_refused() -> None:

@@ -170,7 +170,7 @@ def bootstrap_columns(
     """Intervals for what `over_tracks` gives, from tracks drawn anew with replacement: a track keeps its columns.
 
     Args:
-        table: `[tracks, columns]`; NaN where a track has no score.
+        table: `[tracks, columns]`; NaN where a track has no score, ±inf is one.
         statistic: "mean" or "median".
         seed: of the draws.
         resamples: number of draws, >= 1.
@@ -189,7 +189,7 @@ def bootstrap_columns(
     _statistic(statistic)
     values = np.asarray(table, dtype=np.float64)
     tracks, columns = values.shape
-    scored = np.isfinite(values).sum(axis=0)
+    scored = (~np.isnan(values)).sum(axis=0)
     if tracks < 2:
         return np.full((columns + 1, 2), np.nan)
     draws = np.random.default_rng(seed).integers(tracks, size=(resamples, tracks))
@@ -197,7 +197,13 @@ def bootstrap_columns(
     found[:, np.append(scored, scored.max(initial=0)) < 2] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # columns of nothing but NaN stay NaN
-        return np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0).T
+        ends = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        # Between infinite draws there is nothing to interpolate; the interval then reaches to the outer one.
+        outer = [
+            np.nanquantile(found, share, axis=0, method=method)
+            for share, method in (((1 - level) / 2, "lower"), ((1 + level) / 2, "higher"))
+        ]
+        return np.where(np.isnan(ends), outer, ends).T
 
 
 def _averages(tables: Array, statistic: Statistic) -> tuple[Array, Array]:
