@@ -1,8 +1,9 @@
 """Make validation tracks from tracker modules of artists that are not trained on, with held-out vocals.
 
-python benchmarks/validation_set.py MODULES TRAINED VOCALS OUT: MODULES and TRAINED are folders of modules, and artists
-of the second are left out; VOCALS is a file with the vocals of a song that is never trained on. There is one track per
-artist: the excerpt in which the most stems play together, with a part of the vocals as loud as the music or up to 6 dB below.
+python benchmarks/validation_set.py MODULES TRAINED VOCALS OUT: MODULES and TRAINED are folders of modules, and
+artists of the second are left out; VOCALS is a file with the vocals of a song that is never trained on. There is one
+track per artist: the excerpt in which the most stems play together, with a part of the vocals as loud as the music or
+up to 6 dB below.
 """
 
 from __future__ import annotations
