@@ -197,13 +197,12 @@ def bootstrap_columns(
     found[:, np.append(scored, scored.max(initial=0)) < 2] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # columns of nothing but NaN stay NaN
-        ends = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        shares = [(1 - level) / 2, (1 + level) / 2]
+        ends = np.nanquantile(found, shares, axis=0)
         # Between infinite draws there is nothing to interpolate; the interval then reaches to the outer one.
-        outer = [
-            np.nanquantile(found, share, axis=0, method=method)
-            for share, method in (((1 - level) / 2, "lower"), ((1 + level) / 2, "higher"))
-        ]
-        return np.where(np.isnan(ends), outer, ends).T
+        lower = np.nanquantile(found, shares[0], axis=0, method="lower")
+        higher = np.nanquantile(found, shares[1], axis=0, method="higher")
+        return np.where(np.isnan(ends), [lower, higher], ends).T
 
 
 def _averages(tables: Array, statistic: Statistic) -> tuple[Array, Array]:
