@@ -368,10 +368,12 @@ def test_an_upload_that_stands_still_or_trickles_gives_its_room_back(
     trickle: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("polyres.studio.api._SLOWEST_BYTES_PER_S", 1 << 20)
-    app = create_app(QuickEngine(), StudioOptions(upload_pause_s=0.2))
+    app = create_app(QuickEngine(), StudioOptions(upload_pause_s=1.0))
+    calls = iter(range(200))
 
     async def receive() -> dict[str, Any]:
-        await asyncio.sleep(0.05 if trickle else 60)
+        next(calls)  # at 20 ms each, far more than the pause
+        await asyncio.sleep(0.02 if trickle else 60)
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     length = str(app.state.desk.options.max_upload_bytes).encode()
