@@ -70,6 +70,8 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     (music / "a").symlink_to(music / "z")
     (music / "z" / "up").symlink_to(music)
     (music / "far").symlink_to(elsewhere)
+    (music / "above").symlink_to(tmp_path)
+    sound(tmp_path / "above.wav")
     (elsewhere / "back").symlink_to(music)
     (music / "twin.wav").symlink_to(music / "z" / "deep" / "own.wav")
     files, notes = found(music, music / "z")

@@ -105,7 +105,8 @@ class _Walk:
 
     def __init__(self, root: Path, out_dir: Path | None) -> None:
         self._root = root
-        self._seen: set[tuple[int, int]] = set()
+        # A link to a folder above leads out of what was meant, and back.
+        self._seen = {_identity(above) for above in Path(os.path.realpath(root)).parents}
         if out_dir is not None and os.path.isdir(out_dir) and not os.path.samefile(out_dir, root):
             self._seen.add(_identity(out_dir))
         self._links: list[Path] = []
