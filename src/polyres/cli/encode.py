@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from polyres.cli.json_tracks import terminated_like_interrupted
 from polyres.cli.pipes import PIPE, MaxStdin, Stream, from_stdin, to_stdout
+from polyres.core.interrupts import interruptible
 
 EPILOG = "\n\n".join(
     (
@@ -57,7 +58,7 @@ def encode(
     if out != PIPE:
         check_free(out, overwrite)
     with (
-        terminated_like_interrupted(),
+        interruptible(signal.SIGTERM),
         from_stdin([audio], max_stdin_gb) as piped,
         to_stdout(out, ".safetensors") as target,
         Bars(1) as bars,

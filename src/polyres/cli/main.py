@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ from polyres.cli.examples import examples
 from polyres.cli.streams import prepare_streams
 from polyres.core.cpu import tune_cpu
 from polyres.core.errors import PolyresError
+from polyres.core.interrupts import interruptible
 from polyres.core.plugins import PLUGINS_VARIABLE, use_plugin
 
 REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
@@ -138,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     """Run the command and return its status; errors are one line."""
     try:
-        status = build_app()(arguments, prog_name="polyres", standalone_mode=False)
+        with interruptible(signal.SIGINT):
+            status = build_app()(arguments, prog_name="polyres", standalone_mode=False)
     except PolyresError as error:
         return _report(str(error), error.exit_code)
     except typer.TyperException as error:

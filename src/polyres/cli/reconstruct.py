@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polyres.cli.audio_jobs import tell_note
-from polyres.cli.json_tracks import JsonTracks, terminated_like_interrupted
+from polyres.cli.json_tracks import JsonTracks
 from polyres.cli.pipes import MaxStdin, Name, Stream, from_stdin
+from polyres.core.interrupts import interruptible
 
 if TYPE_CHECKING:
     from polyres.inference.codec_track import Chain, Reconstruction
@@ -107,7 +109,7 @@ def reconstruct(
     given = {"synthesis": phase, "vocoder": vocoder, "post_filter": post_filter, "bandwidth": bandwidth}
     try:
         with (
-            terminated_like_interrupted(),
+            interruptible(signal.SIGTERM),
             from_stdin(inputs, max_stdin_gb, name) as piped,
             JsonTracks({"codec": codec}, as_json) as document,
         ):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import soundfile
 from mutagen.ogg import OggPage
 
+from polyres.core.interrupts import called_from_c
 from polyres.data.blocks import BlockBuffer
 from polyres.data.opening import new_container
 from polyres.data.resample import StreamResampler
@@ -61,6 +62,7 @@ class GuardedFile:
         self.file = cast(BinaryIO, path.open("w+b"))
         self.error: OSError | None = None
 
+    @called_from_c
     def write(self, content: bytes) -> int:
         """Write and answer as if all had gone well."""
         if self.error is None:
@@ -70,10 +72,12 @@ class GuardedFile:
                 self.error = error
         return len(content)
 
+    @called_from_c
     def read(self, size: int = -1) -> bytes:
         """Read as any file does."""
         return self.file.read(size)
 
+    @called_from_c
     def seek(self, offset: int, whence: int = 0) -> int:
         """Seek as any file does."""
         if self.error is None:
@@ -83,6 +87,7 @@ class GuardedFile:
                 self.error = error
         return 0
 
+    @called_from_c
     def tell(self) -> int:
         """Return the position."""
         return self.file.tell() if self.error is None else 0

@@ -13,6 +13,7 @@ import av
 import soundfile
 
 from polyres.core.errors import InputError
+from polyres.core.interrupts import called_from_c
 from polyres.data import headers
 from polyres.data.names import shown
 
@@ -107,6 +108,7 @@ class _Source(io.FileIO):
         # The ending helps where the tags before the sound are longer than what FFmpeg looks at.
         self.name = f"sound{path.suffix}"
 
+    @called_from_c
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Go to where a header may have sent FFmpeg; where that is no place, answer as C does."""
         try:
