@@ -486,6 +486,6 @@ def test_floats_in_the_scale_of_integers_are_told(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, 32768 * sound(1000).T, 44_100, subtype="FLOAT")
     _, (complaint,) = read_all(path)
-    assert "where full scale is 1; it looks like samples in the scale of integers" in complaint
-    soundfile.write(path, 50 * sound(1000).T, 44_100, subtype="FLOAT")
+    assert "where full scale is 1; if they are 16-bit integers, divide them by 32768" in complaint
+    soundfile.write(path, 4 * sound(1000).T, 44_100, subtype="FLOAT")
     assert read_all(path)[1] == []

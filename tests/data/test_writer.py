@@ -339,7 +339,7 @@ def test_what_a_format_cannot_hold_is_resampled_and_mixed_down(
 
 
 @pytest.mark.parametrize(
-    ("audio_format", "rate_hz"), [("ogg", 200_000), ("flac", 655_350), ("opus", 192_000), ("wav", 1)]
+    ("audio_format", "rate_hz"), [("ogg", 200_000), ("flac", 655_350), ("opus", 192_000), ("wav", 1000)]
 )
 def test_rates_at_the_limit(tmp_path: Path, audio_format: str, rate_hz: int):
     path = write(tmp_path / f"a.{audio_format}", sound(5000, 2, 44100), spec_for(audio_format, 16, 2, rate_hz))

@@ -168,6 +168,7 @@ def test_decoding_to_what_is_no_sound_is_refused(saved: Path) -> None:
         codec.decode(latent)
 
 
+@pytest.mark.filterwarnings("ignore:wave has samples up to")
 def test_samples_far_beyond_full_scale_are_not_coded(codec: LoadedCodec) -> None:
     with pytest.raises(InputError, match=r"samples reach 6\.\d+e\+07; full scale is 1: divide them"):
         codec.encode(torch.tensor([[1e8, -3e7] * 50]), 1000)

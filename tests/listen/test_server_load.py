@@ -181,7 +181,8 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         pages=1,
         changes={"questionnaire": [{"name": "age", "question": "Age?", "type": "number"}]},
     )
-    app = create_app(folder, ServerOptions(admin_token=ADMIN_TOKEN))
+    # The calls are addressed to "testserver".
+    app = create_app(folder, ServerOptions(admin_token=ADMIN_TOKEN, public_url="http://testserver"))
     state = app.state.polyres
     no_limit = lambda _key: 0.0  # noqa: E731
     state.joins.wait_s = state.calls.wait_s = state.failures.wait_s = no_limit
