@@ -270,3 +270,32 @@ def test_the_band_of_the_package_comes_with_every_codec_of_16_khz() -> None:
     assert energies[1] < 1e-3 * energies[2]
     with pytest.raises(ConfigError, match=r"bandwidth: .* gives 22050 Hz of band"):
         load_codec("polyres_wave_44k:wide", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("files", "way"),
+    [
+        ({"a": "a.yaml"}, "a.yaml -> a.yaml"),
+        ({"a": "./x/../a.yaml"}, "a.yaml -> a.yaml"),
+        ({"a": "b.yaml", "b": "a.yaml"}, "a.yaml -> b.yaml -> a.yaml"),
+        ({"a": "b.yaml", "b": "c.yaml", "c": "b.yaml"}, "a.yaml -> b.yaml -> c.yaml -> b.yaml"),
+        ({"a": "a.yaml:wide"}, "a.yaml -> a.yaml"),
+        ({"a": "a.yaml:plain"}, "a.yaml -> a.yaml"),
+    ],
+)
+def test_codecs_that_name_themselves_are_refused(
+    files: dict[str, str], way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name, codec in files.items():
+        (tmp_path / f"{name}.yaml").write_text(f"codec: {codec}\n")
+    with pytest.raises(ConfigError, match=rf"codecs in a circle \({way}\); name a codec of the catalogue"):
+        build_codec("a.yaml")
+
+
+def test_long_rows_of_codecs_that_name_each_other_are_refused(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}.yaml").write_text(f"codec: {number + 1}.yaml\n")
+    with pytest.raises(ConfigError, match=r"codecs of more than 16 \(0.yaml -> 1.yaml"):
+        build_codec(tmp_path / "0.yaml")

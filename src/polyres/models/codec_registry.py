@@ -62,7 +62,7 @@ def build_codec(
         WeightsError: when the weights cannot be read or do not fit.
         OfflineError: when weights are not here and cannot be downloaded.
     """
-    name, variant = _split(EMBEDDED if str(name_or_path) == DEFAULT else str(name_or_path))
+    name, variant = split_variant(EMBEDDED if str(name_or_path) == DEFAULT else str(name_or_path))
     _register(name)
     if variant == WIDE:
         codec, variant = _widened(build_codec(name)), ""
@@ -106,14 +106,26 @@ def is_known(name: str) -> bool:
     return name == DEFAULT or plain in CODECS
 
 
-def _split(given: str) -> tuple[str, str]:
-    """Part NAME:VARIANT or PATH:VARIANT; a path may hold colons of its own."""
+def split_variant(given: str) -> tuple[str, str]:
+    """Part NAME:VARIANT or PATH:VARIANT; a path may hold colons of its own.
+
+    Args:
+        given: as users write it.
+
+    Returns:
+        Name or path, and variant; empty where there is none.
+    """
     if is_known(given):
         name, _, variant = given.partition(":")
         return name, variant
     name, colon, variant = given.rpartition(":")
     is_both = colon and not os.path.exists(os.path.expanduser(given)) and len(name) > 1 and os.sep not in variant
     return (name, variant) if is_both else (given, "")
+
+
+def is_stages_file(path: Path) -> bool:
+    """Say whether a path is that of a YAML file, which describes a codec of stages."""
+    return path.suffix.lower() in (".yaml", ".yml") and path.is_file()
 
 
 def _register(name: str | None = None) -> None:
@@ -131,7 +143,7 @@ def _looks_like_path(name: str) -> bool:
 
 def _from_path(given: str) -> Codec:
     path = Path(os.path.expanduser(given))
-    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
+    if is_stages_file(path):
         from polyres.models.staged_build import read_staged
 
         return read_staged(path)

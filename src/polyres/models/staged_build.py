@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 from polyres.core.errors import ConfigError, WeightsError
 from polyres.models.codec_base import Codec
 from polyres.models.codec_latent import Latent
-from polyres.models.codec_registry import build_codec, is_known
+from polyres.models.codec_registry import build_codec, is_known, is_stages_file, split_variant
 from polyres.models.staged import StagedCodec
 from polyres.models.staged_config import EMBEDDED_BAND, FILE_SETTINGS, Stages, is_stages, read_stages, with_stages
+
+MOST_FILES = 16
+"""Most files of stages that name each other."""
 
 
 def staged(
@@ -51,7 +55,20 @@ def read_staged(path: Path) -> StagedCodec:
         ConfigError: if the file cannot be read or something in it is not possible.
         WeightsError: if weights cannot be read.
     """
+    _refuse_circles(path)
     return build_staged(read_stages(path), str(path))
+
+
+def _refuse_circles(path: Path) -> None:
+    """Refuse a file whose codec is, or leads back to, itself."""
+    way: list[Path] = []
+    while is_stages_file(path):
+        way.append(path.resolve())
+        if way[-1] in way[:-1] or len(way) > MOST_FILES:
+            named = " -> ".join(file.name for file in way)
+            what = "in a circle" if way[-1] in way[:-1] else f"of more than {MOST_FILES}"
+            raise ConfigError(f"{path}: codecs {what} ({named}); name a codec of the catalogue or a weight file in one")
+        path = Path(os.path.expanduser(split_variant(read_stages(path).codec)[0]))
 
 
 def build_staged(stages: Stages, name: str) -> StagedCodec:
