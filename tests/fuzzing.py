@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from polyres.core.errors import PolyresError
 from tests.data.sound_files import sound, write_media
@@ -117,6 +118,16 @@ def mutated_json(content: bytes, rng: np.random.Generator) -> bytes:
     at = int(rng.integers(len(lines)))
     lines[at] = json.dumps(mutated_values(json.loads(lines[at]), rng)).encode()
     return b"\n".join(lines) + b"\n"
+
+
+def mutated_yaml(content: bytes, rng: np.random.Generator) -> bytes:
+    """Change bytes, or values of YAML, which come out as JSON, that is YAML too."""
+    if rng.random() < 0.4:
+        return mutated(content, rng)
+    return json.dumps(mutated_values(yaml.safe_load(content), rng)).encode()
+
+
+WAYS = {".safetensors": mutated_safetensors, ".json": mutated_json, ".jsonl": mutated_json, ".yaml": mutated_yaml}
 
 
 def latent_kind(codec: str) -> Callable[[Path], tuple[Path, Reader]]:
@@ -238,6 +249,47 @@ def study_kind(folder: Path) -> tuple[Path, Reader]:
     return folder / STUDY_FILE, lambda path: read_study(folder)
 
 
+def listen_kind(folder: Path) -> tuple[Path, Reader]:
+    from polyres.listen.study_files import load_study, save_study
+    from tests.listen.studies import a_study
+
+    study = a_study(pages=2)
+    for page in (*study.training, *study.pages):
+        for name in page.files():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+    save_study(study, folder)
+    return folder / "study.json", lambda path: load_study(path.parent)
+
+
+def webmushra_kind(folder: Path) -> tuple[Path, Reader]:
+    import soundfile
+
+    from polyres.listen.webmushra import import_webmushra
+
+    for name in ("r", "a", "b"):
+        soundfile.write(folder / f"{name}.wav", sound(9000, seed=ord(name)).T, 44100)
+    (folder / "c.yaml").write_text("""
+testname: T
+testId: t
+pages:
+  - {type: generic, id: first, name: Welcome, content: "<p>Hello</p>"}
+  - - random
+    - type: mushra
+      id: m1
+      createAnchor35: true
+      reference: r.wav
+      stimuli: {C1: a.wav, C2: b.wav}
+  - {type: finish, name: End, content: bye, questionnaire: [{type: text, label: Age, name: age}]}
+""")
+
+    def read(path: Path) -> None:
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        import_webmushra(path, folder / "out")
+
+    return folder / "c.yaml", read
+
+
 def sound_kind(ending: str) -> Callable[[Path], tuple[Path, Reader]]:
     def make(folder: Path) -> tuple[Path, Reader]:
         from polyres.inference.sources import FileSource
@@ -274,6 +326,8 @@ KINDS: dict[str, Callable[[Path], tuple[Path, Reader]]] = {
     "rows": rows_kind,
     "run": run_kind,
     "study": study_kind,
+    "listen": listen_kind,
+    "webmushra": webmushra_kind,
     **{name: sound_kind(name) for name in SOUNDS},
 }
 
@@ -295,7 +349,12 @@ def fuzz(kind: str, count: int, seed: int, limited: bool = False) -> Outcome:
         path, read = KINDS[kind](Path(name))
         content = path.read_bytes()
         read(path)  # the whole file can be read, and everything is loaded
-        ways = {".safetensors": mutated_safetensors, ".json": mutated_json, ".jsonl": mutated_json}
+        ways = {
+            ".safetensors": mutated_safetensors,
+            ".json": mutated_json,
+            ".jsonl": mutated_json,
+            ".yaml": mutated_yaml,
+        }
         change = ways.get(path.suffix, mutated)
         if limited:
             _limit_room()

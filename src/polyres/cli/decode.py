@@ -18,7 +18,7 @@ EPILOG = "\n\n".join(
         "polyres decode song.safetensors -o again.wav — rate, channels and length of what was encoded, float samples",
         "polyres decode song.safetensors -o again.flac --codec my/codec — encoded with a codec of your own",
         "cat song.wav | polyres encode - -o - | polyres decode - -o - | play - — from pipe to pipe",
-        "The file names its codec where that is one of the catalogue; it opens no other files, so a file or folder of your own is "
+        "The file names its codec where that is one of the catalogue. It opens no other files: one of your own is "
         "given with --codec. Weights other than those it was encoded with are refused.",
     )
 )

@@ -42,7 +42,8 @@ def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = nearest(name, names)
     hint = f"did you mean {close!r}? " if close is not None else ""
-    return f"unknown {kind} {name!r}; {hint}known: {', '.join(names) or '(none)'}"
+    shown = name if len(name) <= 80 else name[:79] + "…"
+    return f"unknown {kind} {shown!r}; {hint}known: {', '.join(names) or '(none)'}"
 
 
 class Catalogue(Generic[T]):

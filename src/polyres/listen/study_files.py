@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
@@ -299,7 +300,7 @@ def load_study(folder: str | Path) -> ListenStudy:
         raise ConfigError(f"{path}: {error}") from error
     for page in (*study.training, *study.pages):
         for name in page.files():
-            if not (Path(folder) / name).is_file():
+            if not os.path.isfile(Path(folder) / name):
                 raise InputError(f"{Path(folder) / name} of page {page.id!r} is missing; make the study again")
     return study
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import html
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
+from polyres.core.config import Config
 from polyres.core.errors import ConfigError, InputError, OutputError
 from polyres.core.yaml_files import read_yaml
 from polyres.data.audio import read_audio
@@ -29,6 +32,28 @@ _ANCHORS = {
 _TEXT_PAGES = ("generic", "consent")
 _SILENT_PAGES = ("volume", "finish")
 _REFERENCE = "reference"
+
+
+_Name = Annotated[str, Field(max_length=500)] | int | float | None  # YAML makes numbers of some names
+
+
+class _Answers(Config):
+    """What is read of a question; more may stand beside."""
+
+    model_config = ConfigDict(extra="allow")
+
+    response: list[dict[str, Any]] | None = None
+
+
+class _Page(Config):
+    """What is read of a page; more may stand beside."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: _Name = None
+    reference: _Name = None
+    stimuli: dict[Any, _Name] | None = None
+    questionnaire: list[_Answers] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +89,11 @@ def import_webmushra(config: Path, out: Path, root: Path | None = None, report: 
     values = read_yaml(config)
     if not isinstance(values.get("pages"), list):
         raise ConfigError(f"{config} is no webMUSHRA configuration: it has no list 'pages'")
+    try:
+        for page in _flat(values["pages"]):
+            _Page.from_dict(page)
+    except ConfigError as error:
+        raise ConfigError(f"{config}: {error}") from error
     folder = root or (config.parent.parent if config.parent.name == "configs" else config.parent)
     trials, texts = _read_pages(values["pages"], say)
     if not trials:
@@ -188,7 +218,7 @@ class _Builder:
 
     def _read(self, trial: _Trial, name: Any) -> Wave:
         path = self._folder / str(name)
-        if not path.is_file():
+        if not os.path.isfile(path):  # a name may be too long to be one
             raise InputError(f"{path} of page {trial.name!r} is missing; say with --root what files are relative to")
         wave, rate_hz = read_audio(path)
         if self.rate_hz not in (0, rate_hz):

@@ -166,7 +166,7 @@ def tiny_folder() -> Path:
         WeightsError: when diffusers or transformers is missing.
     """
     folder = cache_folder() / f"{TINY}-{_TINY_VERSION}"
-    if (folder / "vocoder" / "config.json").is_file():
+    if os.path.isfile(folder / "vocoder" / "config.json"):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +252,7 @@ def _part(folder: Path, name: str) -> Path:
     """Return the folder of one part."""
     given = Path(os.path.expanduser(folder))
     for path in (given / name, given):
-        if (path / "config.json").is_file():
+        if os.path.isfile(path / "config.json"):
             return path
     raise WeightsError(f"{given} has no {name} with a config.json; give a folder as AudioLDM2 has it on the Hub")
 

@@ -125,7 +125,7 @@ def split_variant(given: str) -> tuple[str, str]:
 
 def is_stages_file(path: Path) -> bool:
     """Say whether a path is that of a YAML file, which describes a codec of stages."""
-    return path.suffix.lower() in (".yaml", ".yml") and path.is_file()
+    return path.suffix.lower() in (".yaml", ".yml") and os.path.isfile(path)
 
 
 def _register(name: str | None = None) -> None:
@@ -147,9 +147,9 @@ def _from_path(given: str) -> Codec:
         from polyres.models.staged_build import read_staged
 
         return read_staged(path)
-    if (path / "vae").is_dir() or (path / "vocoder").is_dir():
+    if any(os.path.isdir(path / part) for part in ("vae", "vocoder")):
         return CODEC_FILES.build("audioldm2", path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise WeightsError(f"there is no codec at {path}; check the path")
     about = read_about(weights_file(path))
     kind = about.get("codec") if about.get("kind") == "codec" else None

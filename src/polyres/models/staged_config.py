@@ -141,7 +141,7 @@ class Stages(Config):
 
         changes: dict[str, Any] = {}
         here = Path(full(self.codec))
-        if here.is_file() or any((here / inside).exists() for inside in ("vae", "vocoder", RUN_FILE)):
+        if os.path.isfile(here) or any(os.path.exists(here / inside) for inside in ("vae", "vocoder", RUN_FILE)):
             changes["codec"] = str(here)
         if self.enhancer is not None and self.enhancer.network is not None:
             changes["enhancer.network"] = full(self.enhancer.network)
