@@ -114,7 +114,7 @@ def test_all_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     [
         (lambda one: (one / "bass.wav").unlink(), "no estimate of 'bass' in"),
         (lambda one: soundfile.write(one / "bass.wav", np.zeros((72000, 2)), 48000), "is at 48000 Hz"),
-        (lambda one: [soundfile.write(path, np.zeros((50000, 2)), 44100) for path in one.iterdir()], "have 50000 samp"),
+        (lambda one: [soundfile.write(path, np.zeros((50000, 2)), 44100) for path in one.iterdir()], "has 50000 samp"),
         (lambda one: [path.unlink() for path in one.iterdir()], "no estimate of 'drums' in"),
         *((broken, "bass.wav") for broken in BROKEN),
     ],

@@ -125,14 +125,17 @@ class FolderSubject:
                     f"'{path}' is at {rate_hz} Hz, the tracks are scored at {sample_rate_hz} Hz; "
                     "resample the estimates, or choose another --sample-rate"
                 )
-        stems = load_track(folder, sources, sample_rate_hz, mixture.shape[0])
         length = mixture.shape[-1]
-        if abs(stems.shape[-1] - length) > MAX_LENGTH_DIFFERENCE_SAMPLES:
-            raise InputError(
-                f"the estimates in '{folder}' have {stems.shape[-1]} samples, the track has {length}; "
-                "give estimates of the whole track"
-            )
-        return torch.nn.functional.pad(stems, (0, max(0, length - stems.shape[-1])))[..., :length]
+        # One by one, as stems that are read together are padded to the longest.
+        stems = {source: load_track(folder, (source,), sample_rate_hz, mixture.shape[0])[0] for source in sources}
+        for source, stem in stems.items():
+            if abs(stem.shape[-1] - length) > MAX_LENGTH_DIFFERENCE_SAMPLES:
+                raise InputError(
+                    f"'{found[source]}' has {stem.shape[-1]} samples, the track has {length}; "
+                    "give estimates of the whole track"
+                )
+        fitting = [torch.nn.functional.pad(stem, (0, max(0, length - stem.shape[-1]))) for stem in stems.values()]
+        return torch.stack([stem[..., :length] for stem in fitting])
 
 
 @dataclass(frozen=True)
