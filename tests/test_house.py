@@ -168,10 +168,9 @@ def test_every_make_target_is_explained() -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_commands_on_the_pages_exist(path: Path) -> None:
-    from polyres.cli.main import build_app
+    from polyres.cli.main import COMMANDS
 
-    groups = build_app()
-    known = {info.name for info in [*groups.registered_commands, *groups.registered_groups]}
+    known = set(COMMANDS)
     lines = re.findall(r"^ *(?:\$ )?((?:make|polyres|\.venv/bin/polyres) .*)$", code_of(path), flags=re.MULTILINE)
     for line in lines:
         program, word = re.sub(r"\b[A-Z]+=\S+ ?", "", line).split()[:2]

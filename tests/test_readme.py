@@ -20,7 +20,7 @@ import typer
 import uvicorn
 
 import polyres.analysis.measure
-from polyres.cli.main import build_app, main
+from polyres.cli.main import COMMANDS, build_app, load_command, main
 from tests.documents import (
     PAGES,
     RATE_HZ,
@@ -315,7 +315,10 @@ def command_tree() -> dict[str, Any]:
         for name, below in getattr(command, "commands", {}).items():
             add(f"{words} {name}", below)
 
-    add("polyres", typer.main.get_command(build_app()))
+    root = typer.main.get_command(build_app())
+    add("polyres", root)
+    for name in COMMANDS:
+        add(f"polyres {name}", load_command(name))
     return found
 
 

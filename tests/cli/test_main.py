@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
@@ -14,7 +15,10 @@ from polyres.core.errors import InputError, PolyresError
 
 
 def with_command(monkeypatch: pytest.MonkeyPatch, command: Callable[..., None]) -> None:
-    monkeypatch.setattr(cli, "REGISTER", (lambda app: app.command("probe")(command),))
+    module = ModuleType("polyres.cli.probe")
+    vars(module)["register"] = lambda app: app.command("probe")(command)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(cli, "COMMANDS", {"probe": "A command of the tests."})
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,8 +30,19 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_lists_the_groups(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == 0
     shown = capsys.readouterr().out
-    for group in cli.REGISTER:
-        assert group.__module__.rpartition(".")[2] in shown
+    for name in cli.COMMANDS:
+        assert f" {name} " in shown
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_list_has_the_first_line_of_each_command(name: str) -> None:
+    first, _, _ = cli.load_command(name).help.partition("\n\n")
+    assert cli.COMMANDS[name] == " ".join(first.split())
+
+
+def test_every_module_with_a_command_is_listed() -> None:
+    files = Path(cli.__file__).parent.glob("*.py")
+    assert set(cli.COMMANDS) == {path.stem for path in files if "\ndef register(" in path.read_text()}
 
 
 def test_a_command_that_ends_well_returns_0(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +154,8 @@ def test_the_module_runs_as_the_command_does() -> None:
 def test_help_loads_no_heavy_library() -> None:
     code = (
         "import sys; from polyres.cli.main import main; main(['--help']);"
-        "print([name for name in ('torch', 'numpy', 'av', 'scipy') if name in sys.modules], file=sys.stderr)"
+        "heavy = ('torch', 'numpy', 'av', 'scipy', 'importlib.metadata', 'polyres.cli.separate');"
+        "print([name for name in heavy if name in sys.modules], file=sys.stderr)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert run.stderr == "[]\n"

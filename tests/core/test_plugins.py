@@ -23,7 +23,7 @@ SHELF: Catalogue[str] = Catalogue("shelf")
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No plugin is loaded before a test, and none stays."""
     monkeypatch.setattr(plugins, "_LOADER", plugins._Loader())
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv(PLUGINS_VARIABLE, "")
     monkeypatch.setitem(sys.modules, "shelf_of_tests", sys.modules[__name__])
@@ -92,12 +92,12 @@ def test_an_installed_package_names_its_module(tmp_path: Path, monkeypatch: pyte
     plugin(tmp_path, "plugin_installed", "SHELF.register('installed')(str)")
     monkeypatch.syspath_prepend(tmp_path)
     points = {"polyres": [EntryPoint("mine", "plugin_installed", "polyres")]}
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points[group])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points[group])
     assert "installed" in SHELF
 
 
 def test_a_package_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [EntryPoint("mine", "plugin_absent", group)])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [EntryPoint("mine", "plugin_absent", group)])
     for _ in range(2):  # it is not forgotten after the first time
         with pytest.raises(ConfigError, match=r"plugin 'mine' of the package plugin_absent cannot be loaded \(Module"):
             load_plugins()

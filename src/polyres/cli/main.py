@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import polyres
-from polyres.cli import (
-    complexity,
-    data,
-    decode,
-    encode,
-    enhance,
-    evaluate,
-    fusion,
-    ladder,
-    listen,
-    models,
-    pack,
-    paper,
-    reconstruct,
-    runs,
-    separate,
-    studio,
-    study,
-    synth,
-    train,
-)
 from polyres.cli.examples import examples
 from polyres.cli.streams import prepare_streams
 from polyres.core.cpu import tune_cpu
@@ -40,27 +22,30 @@ from polyres.core.errors import PolyresError
 from polyres.core.interrupts import interruptible
 from polyres.core.plugins import PLUGINS_VARIABLE, use_plugin
 
-REGISTER: tuple[Callable[[typer.Typer], None], ...] = (
-    separate.register,
-    models.register,
-    train.register,
-    runs.register,
-    pack.register,
-    synth.register,
-    evaluate.register,
-    reconstruct.register,
-    encode.register,
-    decode.register,
-    enhance.register,
-    ladder.register,
-    study.register,
-    complexity.register,
-    fusion.register,
-    paper.register,
-    listen.register,
-    studio.register,
-    data.register,
-)
+COMMANDS = {
+    "separate": "Split songs into stems, file to file, in memory that does not grow with their length.",
+    "models": "List the models and codecs that are known by name, and whether they are here; download them ahead.",
+    "train": "Train a model as a recipe says, and leave its best weights in the folder of the run.",
+    "runs": "Look at training runs: list them, or compare them.",
+    "pack": "Pack a recipe with compressed data and code, to train where there is no network.",
+    "synth": "Make songs with known stems; what is finished already is skipped.",
+    "evaluate": "Score models on songs with known stems, and keep every score as a row.",
+    "reconstruct": "Send audio through a codec and compare what comes back: audio, scores and a figure per file.",
+    "encode": "Code an audio file as latents that 'polyres decode' turns back into audio.",
+    "decode": "Turn a latent file back into audio.",
+    "enhance": "Change a codec's latent before it is decoded, and measure what that is worth.",
+    "ladder": "Take a codec apart and say which of its parts loses what.",
+    "study": "Train every arm of a study with every seed, score all, and compare them.",
+    "complexity": "Count parameters and multiply-accumulates of models, and measure their speed and memory.",
+    "fusion": "Report how a model fuses its resolutions: weights per stage and source, how even they are, raw against "
+    "averaged.",
+    "paper": "Turn studies into a paper's tables (LaTeX and Markdown), figures (PDF and PNG) and judged claims.",
+    "listen": "Blind listening tests: make one, serve it, analyse it. Begin with new; simulate and power help "
+    "planning.",
+    "studio": "A page that separates songs and plays their stems.",
+    "data": "Check and measure folders of tracks.",
+}
+"""All commands and the first lines of their help; `polyres.cli.NAME` holds each."""
 
 EPILOG = examples(
     "polyres separate song.mp3 — drums, bass, other and vocals, in separated/polyres-small/song/",
@@ -69,23 +54,50 @@ EPILOG = examples(
     "polyres train recipes/debug.yaml --out RUN — the whole path of training in a minute",
     "polyres COMMAND --help shows what a command takes, with examples.",
 )
+_HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 _USAGE_STATUS = 2
 _INTERRUPTED_STATUS = 130
 
 
+class _Commands(TyperGroup):
+    """The commands by name and first line; the one that is called for is loaded, so that the others cost no time."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args and args[0] in self.commands:
+            self.commands[args[0]] = load_command(args[0])
+        return super().resolve_command(ctx, args)
+
+
+def load_command(name: str) -> Any:
+    """Load one command.
+
+    Args:
+        name: one of `COMMANDS`.
+
+    Returns:
+        The command or group, as typer runs it.
+    """
+    app = typer.Typer(callback=lambda: None, context_settings=_HELP_OPTIONS)
+    importlib.import_module(f"polyres.cli.{name}").register(app)
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    return group.commands[name]
+
+
 def build_app() -> typer.Typer:
-    """Put the command together from its groups."""
+    """Put the command together; what `COMMANDS` names is loaded when it is called for."""
     app = typer.Typer(
         name="polyres",
+        cls=_Commands,
         help="Split songs into stems, and take audio through codecs, with models that listen at many time-frequency "
         "resolutions.",
         epilog=EPILOG,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=_HELP_OPTIONS,
         pretty_exceptions_enable=False,
     )
     app.callback(invoke_without_command=True)(_without_command)
-    for register in REGISTER:
-        register(app)
+    for name, line in COMMANDS.items():
+        app.command(name, help=line)(lambda: None)
     return app
 
 
@@ -130,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if "torch" not in sys.modules:
         tune_cpu()
+        gc.set_threshold(20_000, 20, 20)  # loading libraries makes much and drops little: look for garbage less often
     lost = prepare_streams()
     status = _run(arguments)
     if (error := lost()) is not None:

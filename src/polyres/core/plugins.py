@@ -10,11 +10,14 @@ import os
 import sys
 import threading
 from importlib import import_module, invalidate_caches
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from polyres.core.errors import ConfigError, PolyresError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 PLUGINS_VARIABLE = "POLYRES_PLUGINS"
 """Environment variable with plugin files, separated as in PATH."""
@@ -49,6 +52,8 @@ class _Loader:
                 _import_file(Path(text).resolve())
                 self.done.add(text)
         if self.found is None:
+            from importlib.metadata import entry_points  # slow to load, and not needed for a page of help
+
             self.found = list(entry_points(group=ENTRY_POINTS))
         while self.found:
             _import_installed(self.found[0])
