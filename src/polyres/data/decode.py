@@ -16,6 +16,7 @@ import soundfile
 from polyres.core.errors import InputError, NoSoundError
 from polyres.data import headers
 from polyres.data.blocks import skip_samples, trim_excess
+from polyres.data.mp3_frames import Mp3Frames, find_mp3_frames
 from polyres.data.names import shown
 from polyres.data.opening import open_container, open_sound
 from polyres.data.sound_facts import SoundFacts, default_stream, facts_of, told_streams
@@ -142,6 +143,7 @@ class LibavDecoder:
         self.stream_index = stream_index
         self.damaged_parts = 0
         self.gaps: list[Gap] = []
+        self._mp3: Mp3Frames | None = None
         self._sound_end: int | None = None
         self.is_cut = False
         try:
@@ -149,11 +151,12 @@ class LibavDecoder:
                 stream = self._stream(container)
                 if container.format.name == "mp3":
                     self._sound_end = headers.sound_end(path)
-                first = next(self._frames(container, stream, Timeline(True)), None)
+                    self._mp3 = find_mp3_frames(path)
+                first = next(self._frames(container.demux(stream), stream, Timeline(True)), None)
                 if first is None:
                     raise _unreadable(path, "nothing in it could be decoded")
                 self._layout = first.layout.name
-                self.facts = facts_of(path, container, stream, first, stream_index is None)
+                self.facts = facts_of(path, container, stream, first, self._mp3, stream_index is None)
                 self._pads = "mp4" in container.format.name or container.format.name == "mp3"
                 self._has_stamps = has_stamps(container.format.name)
                 self.is_cut = container.format.name == "ogg" and not headers.ogg_is_complete(path)
@@ -164,6 +167,8 @@ class LibavDecoder:
         """Yield the signal from `start_samples` on as `[C, n]` with any n ≥ 1."""
         self.damaged_parts = 0
         pieces: Iterable[Wave] = self._converted()
+        if self._mp3 is not None and not self._mp3.is_regular:
+            pieces = skip_samples(pieces, headers.mp3_delay(self.path))
         if self.facts.late_samples:
             pieces = chain(_silence(self.facts.channels, self.facts.late_samples), pieces)
         if self._pads and self.facts.stated_samples:
@@ -184,10 +189,9 @@ class LibavDecoder:
         return streams[self.stream_index]
 
     def _frames(
-        self, container: av.container.InputContainer, stream: av.AudioStream, timeline: Timeline
+        self, packets: Iterator[av.Packet], stream: av.AudioStream, timeline: Timeline
     ) -> Iterator[av.AudioFrame]:
         """Yield the frames that decode; count the parts that do not and go on behind them."""
-        packets = container.demux(stream)
         is_over = False
         while not is_over:
             packet = None
@@ -210,27 +214,23 @@ class LibavDecoder:
         """Yield all frames as float32 in the constant rate and channel count."""
         rate_hz, channels = self.facts.sample_rate_hz, self.facts.channels
         conform = _Conformer(rate_hz, channels, self._layout)
-        timeline = Timeline(self._has_stamps, self._missing_frames())
+        timeline, known = Timeline(self._has_stamps), None
+        if self._mp3 is not None and not self._mp3.is_regular:
+            known, timeline = self._mp3, Timeline(True, 0.002, headers.mp3_delay(self.path) / rate_hz)
         self.gaps = timeline.gaps
-        with open_container(self.path) as container:
-            for frame in self._frames(container, self._stream(container), timeline):
+        with open_container(self.path) as container, self.path.open("rb") as file:
+            stream = self._stream(container)
+            packets = container.demux(stream)
+            if known is not None:
+                packets = known.packets(file)
+                stream.codec_context.options = {"err_detect": "buffer"}  # broken granules are silent, not noise
+            for frame in self._frames(packets, stream, timeline):
                 missing = round(timeline.silence_s(frame) * rate_hz)
                 if missing:
                     yield from (piece for piece in conform.flush() if piece.shape[1])
                     yield from _silence(channels, missing)
                 yield from (piece for piece in conform.convert(frame) if piece.shape[1])
         yield from (piece for piece in conform.flush() if piece.shape[1])
-
-    def _missing_frames(self) -> int | None:
-        """Count the frames that the header of an MP3 file states and the file lacks; None for other files."""
-        stated = headers.mp3_frames(self.path) if self._sound_end is not None else None
-        if stated is None:
-            return None
-        found = 0
-        with open_container(self.path) as container, suppress(*_LIBAV_ERRORS):
-            for packet in container.demux(self._stream(container)):
-                found += packet.size > 0 and not self._is_behind(packet)
-        return max(0, stated - found)
 
     def _is_behind(self, packet: av.Packet) -> bool:
         """Say whether a packet is made of what follows the sound: tags and zeros."""

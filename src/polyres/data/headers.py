@@ -186,12 +186,23 @@ def mp3_length(path: Path) -> int | None:
     if frames is None or frame is None:
         return None
     samples = 1152 if frame[1] & 0x08 else 576  # MPEG-1, else MPEG-2 and 2.5
+    return max(0, frames * samples - sum(_mp3_added(frame))) or None
+
+
+def mp3_delay(path: Path) -> int:
+    """Return the samples in front of the sound of an MP3 file, of its encoder and of any decoder; 0 if not stated."""
+    frame = _mp3_first_frame(path)
+    delay = 0 if frame is None or _mp3_header(frame) < 0 else _mp3_added(frame)[0]
+    return delay + 529 if delay else 0
+
+
+def _mp3_added(frame: bytes) -> tuple[int, int]:
+    """Return the samples that the encoder added in front and behind, as the header frame states them."""
     at = _mp3_header(frame)
     flags = frame[at + 7]
     extension = at + 8 + 4 * bool(flags & 1) + 4 * bool(flags & 2) + 100 * bool(flags & 4) + 4 * bool(flags & 8)
     added = frame[extension + 21 : extension + 24]
-    delay, padding = (added[0] << 4 | added[1] >> 4, (added[1] & 15) << 8 | added[2]) if len(added) == 3 else (0, 0)
-    return max(0, frames * samples - delay - padding) or None
+    return (added[0] << 4 | added[1] >> 4, (added[1] & 15) << 8 | added[2]) if len(added) == 3 else (0, 0)
 
 
 def mp3_frames(path: Path) -> int | None:
@@ -208,14 +219,19 @@ def _mp3_header(frame: bytes) -> int:
     return next((frame.find(mark) for mark in (b"Xing", b"Info") if mark in frame), -1)
 
 
+def mp3_first_byte(path: Path) -> int:
+    """Return where an MP3 file goes on behind the tags in front of it."""
+    with path.open("rb") as file:
+        head = file.read(10)
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+
+
 def _mp3_first_frame(path: Path) -> bytes | None:
     """Return the head of the first frame of an MP3 file, behind tags; None where there is none."""
     with path.open("rb") as file:
-        head = file.read(10)
-        skip = 0
-        if head[:3] == b"ID3" and len(head) == 10:
-            skip = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-        file.seek(skip)
+        file.seek(mp3_first_byte(path))
         frame = file.read(256)
     is_layer_3 = len(frame) > 2 and frame[0] == 0xFF and frame[1] & 0xE6 == 0xE2
     return frame if is_layer_3 else None

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 
 from polyres.data import headers
+from polyres.data.mp3_frames import Mp3Frames
 from polyres.data.names import shown
 
 
@@ -78,6 +79,7 @@ def facts_of(
     container: av.container.InputContainer,
     stream: av.AudioStream,
     first: av.AudioFrame,
+    mp3: Mp3Frames | None,
     is_chosen_here: bool,
 ) -> SoundFacts:
     """Gather what the container says of a stream; rate and channels are those of the first decoded frame.
@@ -87,6 +89,7 @@ def facts_of(
         container: It, open.
         stream: The audio stream.
         first: Its first frame.
+        mp3: The frames of an MP3 file, None for others.
         is_chosen_here: Whether nobody asked for this stream, so that a note tells of it.
     """
     rate_hz = first.sample_rate
@@ -99,6 +102,13 @@ def facts_of(
     if exact is not None:
         length, is_promise, tolerance_s = exact, True, 0.1
     notes, streams = [], container.streams.audio
+    if mp3 is not None and (exact is None or mp3.more_frames > 1):
+        length, is_promise = mp3.samples(rate_hz) - headers.mp3_delay(path), False
+    if mp3 is not None:
+        notes += mp3.told_strays(headers.mp3_delay(path) / rate_hz)
+    if length is not None and exact is not None and not is_promise:
+        told = f"{exact / rate_hz:.2f} s that its header states; all {length / rate_hz:.2f} s are taken"
+        notes.append(f"it goes on behind the {told}")
     if len(streams) > 1 and is_chosen_here:
         number = next(number for number, one in enumerate(streams, start=1) if one.index == stream.index)
         notes.append(f"audio stream {number} of {told_streams(streams)} is taken; --stream chooses another")

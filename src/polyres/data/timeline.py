@@ -31,22 +31,24 @@ class Timeline:
     """Follow the frames of one pass and say how much silence belongs before each.
 
     Args:
-        has_stamps: Whether the container has time stamps of its own; else lost bytes are counted in frames.
-        missing_frames: Frames that a header states and the file lacks; None where none are stated.
+        has_stamps: Whether the packets have time stamps that tell of gaps; else lost bytes are counted in frames.
+        tolerance_s: Steps of time stamps up to this are no gaps.
+        early_s: How much is cut off in front of what comes out, where time stamps count from 0; None where they
+            count from the first frame.
 
     Attributes:
         gaps: What was filled so far.
     """
 
-    def __init__(self, has_stamps: bool, missing_frames: int | None = None) -> None:
+    def __init__(self, has_stamps: bool, tolerance_s: float = _TOLERANCE_S, early_s: float | None = None) -> None:
         self.gaps: list[Gap] = []
         self._has_stamps = has_stamps
-        self._origin_s: float | None = None
-        self._position_s = 0.0
+        self._tolerance_s = tolerance_s
+        self._origin_s = early_s
+        self._position_s = -(early_s or 0.0)
         self._end_bytes: int | None = None
         self._sizes: list[int] = []
         self._lost_bytes = 0
-        self._missing_frames = missing_frames
 
     def see(self, packet: av.Packet) -> None:
         """Note where a packet lies in the file, before its frames come."""
@@ -61,8 +63,6 @@ class Timeline:
         """Note a packet that cannot be decoded."""
         if not self._has_stamps and packet.size:
             self._lost_bytes += packet.size
-            if self._missing_frames is not None:
-                self._missing_frames += 1
 
     def silence_s(self, frame: av.AudioFrame) -> float:
         """Return the seconds of silence that belong before a frame, and count both.
@@ -84,7 +84,7 @@ class Timeline:
         if self._origin_s is None:
             self._origin_s = stamp_s
         missing_s = stamp_s - self._origin_s - self._position_s
-        if _TOLERANCE_S < missing_s <= _LONGEST_S:
+        if self._tolerance_s < missing_s <= _LONGEST_S:
             return missing_s
         if not -_LONGEST_S <= missing_s <= _LONGEST_S:
             self._origin_s = stamp_s - self._position_s
@@ -94,12 +94,7 @@ class Timeline:
         lost, self._lost_bytes = self._lost_bytes, 0
         if not lost or not self._sizes or not self._position_s:
             return 0.0
-        frames = round(lost * len(self._sizes) / sum(self._sizes))
-        if self._missing_frames is not None:
-            # Most of what is missing is missing here, and bytes alone tell it less exactly than the header.
-            frames = self._missing_frames if 2 * frames > self._missing_frames else frames
-            self._missing_frames -= frames
-        return min(frames * length_s, _LONGEST_S)
+        return min(round(lost * len(self._sizes) / sum(self._sizes)) * length_s, _LONGEST_S)
 
 
 def has_stamps(format_name: str) -> bool:
