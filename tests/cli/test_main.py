@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import typer
+import typer.main
+from typer import rich_utils
 
 import polyres
 from polyres.cli import main as cli
@@ -43,6 +47,28 @@ def test_the_list_has_the_first_line_of_each_command(name: str) -> None:
 def test_every_module_with_a_command_is_listed() -> None:
     files = Path(cli.__file__).parent.glob("*.py")
     assert set(cli.COMMANDS) == {path.stem for path in files if "\ndef register(" in path.read_text()}
+
+
+def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    yield name, command
+    for inner, sub in getattr(command, "commands", {}).items():
+        yield from commands(sub, f"{name} {inner}")
+
+
+def test_every_help_shows_every_word_of_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brackets such as `[drums, bass]` would be swallowed as markup."""
+    monkeypatch.setattr(rich_utils, "MAX_WIDTH", 1000)
+    swallowed = []
+    for top in cli.COMMANDS:
+        for name, command in commands(cli.load_command(top), top):
+            print(command.get_help(typer.Context(command, info_name=name)))
+            shown = "".join(re.findall(r"[^\s│]", capsys.readouterr().out))
+            texts = [getattr(part, name, None) for part in (command, *command.params) for name in ("help", "epilog")]
+            lines = [line.replace("\\[", "[") for text in texts if text for line in text.splitlines()]
+            swallowed += [f"{name}: {line}" for line in lines if "".join(line.split()) not in shown]
+    assert not swallowed
+    assert cli.main(["listen", "new", "--help"]) == 0
+    assert "stems: [drums, bass]" in capsys.readouterr().out
 
 
 def test_a_command_that_ends_well_returns_0(monkeypatch: pytest.MonkeyPatch) -> None:
