@@ -84,6 +84,34 @@ def test_ratings_are_exported(study: Path, tmp_path: Path, ending: str) -> None:
     assert len(ratings_from(path)) == 12
 
 
+def test_ratings_outside_of_the_scale_are_refused_with_file_and_row(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["listen", "simulate", str(study), "--listeners", "2"])
+    path = tmp_path / "ratings.csv"
+    main(["listen", "export", str(study), "--out", str(path)])
+    good = path.read_text()
+    lines = good.splitlines()
+    lines[3] = ",".join([*lines[3].split(",")[:6], "5000", *lines[3].split(",")[7:]])
+    path.write_text("\n".join(lines) + "\n")
+    for command in (["analyse", "--no-figures"], ["export", "--out", str(tmp_path / "again.json")]):
+        capsys.readouterr()
+        assert main(["listen", command[0], str(study), *command[1:], "--ratings", str(path)]) == 2
+        assert capsys.readouterr().err == f"error: {path}, row 3: value 5000 is out of range; give from 0 to 100\n"
+    assert not (tmp_path / "again.json").exists()
+    # Of several files, those that can be read are analysed.
+    other = tmp_path / "good.csv"
+    other.write_text(good)
+    options = ["--no-figures", "--json", "--resamples", "100", "--out", str(tmp_path / "report")]
+    both = ["--ratings", str(path), "--ratings", str(other)]
+    assert main(["listen", "analyse", str(study), *options, *both]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[0] == f"not read: {path}, row 3: value 5000 is out of range; give from 0 to 100"
+    assert json.loads(shown.out)["ratings"] == 12
+    assert main(["listen", "analyse", str(study), *options, "--ratings", str(path), "--ratings", "gone.csv"]) == 2
+    assert "none of the files of ratings can be used; the lines above say why" in capsys.readouterr().err
+
+
 def test_new_tells_what_it_made_as_json(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--set", "kind=ab", "--set", "design.rounds=2", "--out", str(recipe.parent / "x"), "--json"]
     assert main(["listen", "new", str(recipe), *arguments]) == 0

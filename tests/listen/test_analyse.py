@@ -84,7 +84,7 @@ def test_one_listener_gives_means_and_no_more() -> None:
 
 EDGES = {
     "additive": lambda listener, page, condition: 40.0 + 3 * listener + 5 * page - 7 * condition,
-    "equal": lambda listener, page, condition: 100.0 / 3,
+    "equal": lambda listener, page, condition: 33.0,
     "only conditions differ": lambda listener, page, condition: 90.0 - 20 * condition,
 }
 
@@ -94,7 +94,8 @@ EDGES = {
 @pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize(("listeners", "pages"), [(6, 4), (2, 1), (1, 4), (1, 1)])
 def test_ratings_without_noise_are_analysed(kind: Kind, edge: str, listeners: int, pages: int, tmp_path: Path) -> None:
-    study = a_study(kind, pages=pages, training=0)
+    steps = [{"name": "quality", "labels": [str(step) for step in range(100)]}]
+    study = a_study(kind, pages=pages, training=0).with_values({"attributes": steps})
     names = [page.id for page in study.pages]
     conditions = [condition.id for condition in study.conditions]
     rows = [

@@ -48,7 +48,7 @@ def test_every_trial_of_every_plan_is_answered_once() -> None:
         for attribute in ("quality", "interference")
     }
     second = [rating for rating in ratings if rating.listener.endswith("002")]
-    assert {rating.key[1:] for rating in second} == expected
+    assert {rating.key[2:] for rating in second} == expected
     assert len(second) == len(expected)
 
 

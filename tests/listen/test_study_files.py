@@ -74,7 +74,8 @@ def test_choices_belong_to_choices(values: dict[str, Any]) -> None:
 
 
 def test_scales_pages_and_conditions() -> None:
-    assert [a_study(kind).scale for kind in ("mushra", "acr", "abx")] == [(0, 100), (1, 5), (0, 1)]  # type: ignore[arg-type]
+    scales = [a_study(kind).scale_of("quality") for kind in ("mushra", "acr", "abx")]  # type: ignore[arg-type]
+    assert scales == [(0, 100, False), (1, 5, True), (0, 1, False)]
     study = a_study()
     assert study.page("p0") == study.training[0]
     assert study.condition("c2").label == "reference"

@@ -23,7 +23,7 @@ ROW = Rating("l1", "s1", "p1", 0, "c1", "quality", 50.0, "mushra")
 def test_a_rating_comes_back_from_plain_values_and_from_text() -> None:
     assert Rating.from_dict(ROW.to_dict()) == ROW
     assert Rating.from_dict({name: str(value) for name, value in ROW.to_dict().items()}) == ROW
-    assert ROW.key == ("s1", "p1", 0, "c1", "quality")
+    assert ROW.key == ("l1", "s1", "p1", 0, "c1", "quality")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,18 @@ def test_a_study_nobody_has_rated_exports_its_columns(tmp_path: Path) -> None:
 def test_the_later_of_two_ratings_counts(tmp_path: Path) -> None:
     path = tmp_path / "ratings.jsonl"
     path.write_text("\n".join(json.dumps(replace(ROW, value=value).to_dict()) for value in (10.0, 20.0)) + "\n\n")
-    assert ratings_from(path) == [replace(ROW, value=20.0)]
+    told: list[str] = []
+    assert ratings_from(path, report=told.append) == [replace(ROW, value=20.0)]
+    assert told == ["warning: 1 answers of 'l1' are given twice with other values; the later ones count"]
+
+
+def test_listeners_who_share_a_session_are_kept_and_told(tmp_path: Path) -> None:
+    rows = [ROW, replace(ROW, listener="l2", value=10.0), replace(ROW, listener="l3", session="s3")]
+    path = tmp_path / "ratings.jsonl"
+    path.write_text("".join(json.dumps(row.to_dict()) + "\n" for row in rows))
+    told: list[str] = []
+    assert ratings_from(path, report=told.append) == rows
+    assert told == ["warning: listeners 'l1', 'l2' share session 's1'; all of their answers are kept"]
 
 
 def test_json_may_hold_the_rows_under_a_name(tmp_path: Path) -> None:

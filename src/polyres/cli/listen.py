@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,17 +81,14 @@ def new(
     from polyres.listen.study_recipe import StudyRecipe
     from polyres.listen.webmushra import import_webmushra
 
-    def say(line: str) -> None:
-        typer.echo(line, err=True)
-
     folder = out or Path(recipe.stem)
     if "pages" in read_yaml(recipe):
         if settings:
             raise ConfigError("--set changes recipes, not webMUSHRA configs; edit the file")
-        study = import_webmushra(recipe, folder, root, say)
+        study = import_webmushra(recipe, folder, root, _tell)
     else:
         parsed = StudyRecipe.from_yaml(recipe, settings or [])
-        study = build_study(parsed.resolved(recipe.parent), folder, say)
+        study = build_study(parsed.resolved(recipe.parent), folder, _tell)
     facts = {
         "study": str(folder),
         "kind": study.kind,
@@ -156,18 +154,31 @@ def score(
     """Measure the excerpts themselves: every system on every page against the page's reference.
 
     Metrics of polyres evaluate are of whole songs; these are of what is heard. Give the file to analyse --metrics.
+    A sound that cannot be measured is told, all others are written, and the status is 2.
     """
     from polyres.listen.score import SCORES_NAME, score_excerpts, write_scores
     from polyres.listen.study_files import load_study
 
     names = [name.strip() for name in metrics.split(",") if name.strip()]
-    rows = score_excerpts(load_study(study), study, names, lambda line: typer.echo(line, err=True))
+    rows, problems = score_excerpts(load_study(study, complete=False), study, names, _tell)
+    for line in problems:
+        _tell(f"not scored: {line}")
     typer.echo(f"{write_scores(rows, out or study / SCORES_NAME)}: {len(rows)} scores")
+    if problems:
+        raise typer.Exit(2)
 
 
 def analyse(
     study: StudyDir,
-    ratings: Ratings = None,
+    ratings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ratings",
+            metavar="SOURCE",
+            help="File (.csv, .json, .jsonl, .parquet, SQLite) or URL of a database; repeatable. By default the "
+            "study's own database, or simulated ratings where nobody has listened yet.",
+        ),
+    ] = None,
     metrics: Annotated[
         Path | None,
         typer.Option(help="scores.jsonl of polyres listen score or polyres evaluate, to correlate with the ratings."),
@@ -182,6 +193,7 @@ def analyse(
 
     Screening by BS.1534, with and without exclusion; intervals over listeners and excerpts; mixed models; Wilcoxon,
     permutation and t-tests with Holm's correction; for abx exact binomial tests, for ab Bradley–Terry strengths.
+    A file of ratings that cannot be used is told, the others are analysed, and the status is 2.
     """
     from polyres.listen.analyse import analyse as run
     from polyres.listen.analyse_metrics import read_metric_rows
@@ -190,32 +202,53 @@ def analyse(
 
     loaded = load_study(study)
     rows = read_metric_rows(metrics) if metrics is not None else None
-    analysis = run(loaded, _ratings(study, ratings), rows, seed=seed, resamples=resamples)
+    found, bad = _ratings(loaded, study, ratings or [])
+    analysis = run(loaded, found, rows, seed=seed, resamples=resamples)
     paths = write_report(analysis, out or study / REPORT_FOLDER, figures)
     if as_json:
         typer.echo(json.dumps(analysis.to_dict()))
-        return
-    _print_short(loaded, analysis)
-    typer.echo(f"\n{paths[1]}")
+    else:
+        _print_short(loaded, analysis)
+        typer.echo(f"\n{paths[1]}")
+    if bad:
+        raise typer.Exit(2)
 
 
-def _ratings(folder: Path, source: str | None) -> list[Rating]:
+def _ratings(study: ListenStudy, folder: Path, sources: Sequence[str]) -> tuple[list[Rating], int]:
+    """Return the ratings of all sources, and how many sources could not be used; those are told."""
+    from polyres.listen.rating_check import RatingCheck
     from polyres.listen.simulate import SIMULATED_NAME
-    from polyres.listen.study_ratings import ratings_from
+    from polyres.listen.study_ratings import merged, ratings_from
 
-    if source is not None:
-        return ratings_from(source)
+    check = RatingCheck(study).check
+    if len(sources) > 1:
+        found, bad = [], 0
+        for source in sources:
+            try:
+                found += ratings_from(source, check)
+            except (InputError, ConfigError) as error:
+                bad += 1
+                typer.echo(f"not read: {error}", err=True)
+        if bad == len(sources):
+            raise InputError("none of the files of ratings can be used; the lines above say why")
+        return merged(found, _tell), bad
+    if sources:
+        return ratings_from(sources[0], check, _tell), 0
     simulated = folder / SIMULATED_NAME
     try:
-        found = ratings_from(folder)
+        found = ratings_from(folder, check, _tell)
     except (InputError, ConfigError):
         if not simulated.is_file():
             raise
         found = []
     if found or not simulated.is_file():
-        return found
+        return found, 0
     typer.echo(f"nobody has listened yet; these are the SIMULATED ratings of {simulated}", err=True)
-    return ratings_from(simulated)
+    return ratings_from(simulated, check, _tell), 0
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _print_short(study: ListenStudy, analysis: Analysis) -> None:
@@ -259,7 +292,7 @@ def export(
     loaded = load_study(study)
     tables = _stored_tables(loaded, study, ratings, training)
     if tables is None:
-        tables = {"ratings": export_rows(loaded, _ratings(study, ratings))}
+        tables = {"ratings": export_rows(loaded, _ratings(loaded, study, [ratings] if ratings else [])[0])}
     if not one_file:
         files = write_tables(tables, out, formats or ["csv"])
         typer.echo(f"{out}: {', '.join(f'{len(rows)} {name}' for name, rows in tables.items())}, {len(files)} files")

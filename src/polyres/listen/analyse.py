@@ -12,6 +12,7 @@ import numpy as np
 
 from polyres.core.errors import InputError
 from polyres.listen.analyse_metrics import Correlation, correlate
+from polyres.listen.rating_check import RatingCheck
 from polyres.listen.screening import Screening, excluded, screen
 from polyres.listen.statistics import ConditionSummary, PairTests, Scores, compare, scores_of, summarise
 from polyres.listen.statistics_mixed import Agreement, Contrast, MixedModel, agreement, mixed_model
@@ -205,7 +206,8 @@ def analyse(
         resamples: of the bootstrap.
 
     Raises:
-        InputError: if there are no ratings, they are of another study, or no objective score belongs to it.
+        InputError: if there are no ratings, one is of another study or off its scale, or no objective score belongs to
+            it.
     """
     counted = _counted(study, ratings)
     by_listener: dict[str, int] = {}
@@ -241,14 +243,10 @@ def analyse(
 def _counted(study: ListenStudy, ratings: Sequence[Rating]) -> list[Rating]:
     if not ratings:
         raise InputError("there are no ratings yet; collect some, or try the study out with polyres listen simulate")
-    pages = {page.id for page in study.pages}
-    training = {page.id for page in study.training}
-    known = {condition.id for condition in study.conditions}
+    check = RatingCheck(study)
     for row in ratings:
-        parts = row.condition.split("+") if study.kind in PAIR_KINDS else [row.condition]
-        if row.kind != study.kind or row.page not in pages | training or not known.issuperset(parts):
-            where = f"kind {row.kind}, page {row.page!r}, condition {row.condition!r}"
-            raise InputError(f"a rating ({where}) is not of study {study.name!r}; give the ratings of this study")
+        check.check(row)
+    pages = {page.id for page in study.pages}
     counted = [row for row in ratings if row.page in pages]
     if not counted:
         raise InputError("only training pages have ratings yet; collect some of the test itself")

@@ -108,7 +108,7 @@ def _scores_figure(study: ListenStudy, block: Block) -> Figure:
     order = sorted(block.summaries, key=lambda line: -line.mean)
     figure, grid = _figure(max(4.5, 1.1 + 1.05 * len(order)), 4.2)
     axes = grid[0, 0]
-    low, high = study.scale
+    low, high, _ = study.scale_of(block.attribute)
     for place, line in enumerate(order):
         table = block.scores.of(line.condition)
         known = np.isfinite(table)

@@ -28,7 +28,7 @@ def metric_names() -> tuple[str, ...]:
 
 def score_excerpts(
     study: ListenStudy, folder: Path, names: Sequence[str] = (), say: Callable[[str], None] | None = None
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Measure every system on every page against the reference of the page, as loud as it is heard.
 
     Args:
@@ -38,39 +38,60 @@ def score_excerpts(
         say: called with one line per page.
 
     Returns:
-        Rows as `polyres evaluate` writes them, each with the `item` that it is of; no row where a metric is undefined.
+        Rows as `polyres evaluate` writes them, each with the `item` that it is of (none where a metric is undefined),
+        and a line per sound that cannot be used.
 
     Raises:
-        InputError: if no page has a reference, or a sound cannot be used.
+        InputError: if no page has a reference, or no sound can be used.
         ConfigError: for a metric that one sound is not enough for.
     """
-    from polyres.metrics.catalogue import METRICS, make_scene, measure
+    from polyres.metrics.catalogue import METRICS, measure
 
     known = metric_names()
     chosen = tuple(names) or known
     for name in chosen:
         if METRICS.build(name).name not in known:
             raise ConfigError(f"{name} needs all sources of a mixture; on excerpts choose {', '.join(known)}")
-    rows = []
-    systems = [condition for condition in study.conditions if condition.role == "system"]
-    for page in {page.item: page for page in study.pages}.values():
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    systems = {condition.id: condition.label for condition in study.conditions if condition.role == "system"}
+    seen: set[tuple[str, str]] = set()
+    for page in study.pages:
         file = _reference_of(study, page)
-        if file is None:
+        todo = [name for name in systems if name in page.audio and (page.item, name) not in seen]
+        seen |= {(page.item, name) for name in todo}
+        if file is None or not todo:
             continue
         if say is not None:
             say(page.item)
-        true, rate_hz = read_audio(folder / file)
-        for condition in (one for one in systems if one.id in page.audio):
-            given, _ = read_audio(folder / page.audio[condition.id])
-            scene = make_scene(true[None], given[None], rate_hz)
-            for name, values in measure(scene, chosen).items():
-                value = _mean(values[0].numpy())
-                if value is not None:
-                    about = {"model": condition.label, "track": page.track, "source": page.stem, "item": page.item}
-                    rows.append({**about, "metric": name, "unit": METRICS.build(name).unit, "value": value})
+        for name in todo:
+            try:
+                found = measure(_scene(folder / file, folder / page.audio[name]), chosen)
+            except InputError as error:
+                problems.append(f"{systems[name]}, {page.item}: {error}")
+                continue
+            about = {"model": systems[name], "track": page.track, "source": page.stem, "item": page.item}
+            means = {metric: _mean(values[0].numpy()) for metric, values in found.items()}
+            rows += [
+                {**about, "metric": metric, "unit": METRICS.build(metric).unit, "value": value}
+                for metric, value in means.items()
+                if value is not None
+            ]
+    if not rows and problems:
+        raise InputError(f"no sound of study {study.name!r} can be measured; the first: {problems[0]}")
     if not rows:
         raise InputError(f"study {study.name!r} has no page with a reference and a system; there is nothing to measure")
-    return rows
+    return rows, problems
+
+
+def _scene(reference: Path, sound: Path) -> Any:
+    from polyres.metrics.catalogue import make_scene
+
+    (true, rate_hz), (given, given_hz) = read_audio(reference), read_audio(sound)
+    if given.shape != true.shape or given_hz != rate_hz:
+        is_, of_ = (f"{w.shape[1]} samples x {w.shape[0]} at {hz} Hz" for w, hz in ((given, given_hz), (true, rate_hz)))
+        raise InputError(f"{sound} has {is_}, its reference {of_}; make the study again")
+    return make_scene(true[None], given[None], rate_hz)
 
 
 def write_scores(rows: Sequence[dict[str, Any]], path: Path) -> Path:

@@ -8,9 +8,10 @@ from typing import Any
 from polyres.core.errors import InputError
 from polyres.listen.api_models import RatingIn
 from polyres.listen.design import TIE, TrialPlan, plan_for
+from polyres.listen.rating_check import RatingCheck
 from polyres.listen.server_audio import OPEN_REFERENCE
 from polyres.listen.store import Listener, SentRating
-from polyres.listen.study_files import PAIR_KINDS, REFERENCE_KINDS, SINGLE_KINDS, ListenStudy
+from polyres.listen.study_files import PAIR_KINDS, REFERENCE_KINDS, ListenStudy
 from polyres.listen.study_ratings import Rating
 
 X_SLOT = "x"
@@ -27,6 +28,7 @@ class Planner:
 
     def __init__(self, study: ListenStudy) -> None:
         self.study = study
+        self._check = RatingCheck(study)
         self._plan = lru_cache(maxsize=_PLANS_KEPT)(lambda number: tuple(plan_for(study, number)))
         # The reference of mushra is shown; that of a study without one never is.
         self._shows_reference = study.kind in REFERENCE_KINDS
@@ -48,7 +50,6 @@ class Planner:
             "headphone_check": study.headphone_check,
             "level_check": study.level_check,
             "sample_rate_hz": study.sample_rate_hz,
-            "scale": list(study.scale),
             "pages": sum(not trial.training for trial in self._plan(0)),
             "ties": study.design.ties and study.kind == "ab",
             "gates": study.gates.to_dict(),
@@ -121,8 +122,7 @@ class Planner:
             InputError: if it does not fit the trial.
         """
         trial = self.trial(listener, given.trial)
-        attribute = next((known for known in self.attributes if known.name == given.attribute), None)
-        if attribute is None:
+        if given.attribute not in {known.name for known in self.attributes}:
             allowed = ", ".join(known.name for known in self.attributes)
             raise InputError(f"attribute {given.attribute!r} is not asked for; allowed: {allowed}")
         answer = ""
@@ -130,7 +130,7 @@ class Planner:
             answer = self._choice(trial, given)
             condition, value = trial.pair, trial.pair_value(answer)
         else:
-            condition, value = self._value(trial, given, len(attribute.labels))
+            condition, value = self._value(trial, given)
         rating = Rating(
             listener=listener.id,
             session=listener.session,
@@ -157,16 +157,12 @@ class Planner:
             return TIE
         return trial.stimuli[CHOICES.index(given.choice)]
 
-    def _value(self, trial: TrialPlan, given: RatingIn, steps: int) -> tuple[str, float]:
+    def _value(self, trial: TrialPlan, given: RatingIn) -> tuple[str, float]:
         if given.slot is None or given.value is None or given.choice is not None:
             raise InputError(f"trial {trial.index} is answered by a slot and a value")
         if given.slot >= len(trial.stimuli):
             raise InputError(f"slot {given.slot} does not exist; there are {len(trial.stimuli)}, counted from 0")
-        is_steps = self.study.kind in SINGLE_KINDS
-        low, high = (1.0, float(steps)) if is_steps else self.study.scale
-        if not low <= given.value <= high or (is_steps and not given.value.is_integer()):
-            kind = "a whole number " if is_steps else ""
-            raise InputError(f"value {given.value:g} is out of range; give {kind}from {low:g} to {high:g}")
+        self._check.check_value(given.attribute, given.value)
         return trial.stimuli[given.slot], given.value
 
     def send_back(self, listener: Listener, sent: SentRating) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from polyres.core.config import Config
 from polyres.core.errors import ConfigError
 from polyres.core.whole_files import write_whole
 from polyres.listen.design import TrialPlan, plan_for
-from polyres.listen.study_files import PAIR_KINDS, SINGLE_KINDS, Attribute, Condition, ListenStudy
+from polyres.listen.study_files import PAIR_KINDS, Attribute, Condition, ListenStudy
 from polyres.listen.study_ratings import SIMULATED_PREFIX, Rating
 
 SIMULATED_NAME = "simulated_ratings.jsonl"
@@ -148,13 +148,13 @@ class _Person:
                         yield self._rating(trial, attribute, condition_id, self._value(trial, attribute, condition))
 
     def _value(self, trial: TrialPlan, attribute: Attribute, condition: Condition) -> float:
-        low, high = self._study.scale
+        low, high, is_whole = self._study.scale_of(attribute.name)
         if self._is_careless:
             points = float(self._generator.uniform(0.0, 100.0))
         else:
             points = self._points(trial, attribute, condition)
         value = low + (high - low) * min(100.0, max(0.0, points)) / 100.0
-        return float(round(value)) if self._study.kind in SINGLE_KINDS else round(value, 1)
+        return float(round(value)) if is_whole else round(value, 1)
 
     def _points(self, trial: TrialPlan, attribute: Attribute, condition: Condition) -> float:
         truth, noise = self._scores[attribute.name][condition.id], self._generator.normal(0.0, self._options.noise_sd)

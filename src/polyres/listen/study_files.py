@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path, PurePosixPath
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -24,8 +24,17 @@ Kind = Literal["mushra", "bs2132", "abx", "ab", "acr", "dcr"]
 Role = Literal["system", "reference", "low_anchor", "mid_anchor", "interference_anchor"]
 PAIR_KINDS: tuple[Kind, ...] = ("abx", "ab")
 SINGLE_KINDS: tuple[Kind, ...] = ("acr", "dcr")
+STEP_KINDS: tuple[Kind, ...] = ("acr", "dcr")
 REFERENCE_KINDS: tuple[Kind, ...] = ("mushra", "dcr")
 _IDENTIFIER = r"^[A-Za-z0-9_-]{1,64}$"
+
+
+class Scale(NamedTuple):
+    """Values of a rating: lowest, highest, and whether only whole numbers are allowed."""
+
+    low: float
+    high: float
+    is_whole: bool
 
 
 class Attribute(Config):
@@ -238,14 +247,21 @@ class ListenStudy(StudyTerms):
         if outside is not None:
             raise ValueError(f"file {outside!r} of page {page.id!r} must lie inside the study folder")
 
-    @property
-    def scale(self) -> tuple[float, float]:
-        """Lowest and highest value of a rating: 0–100, 1–(number of labels) for acr and dcr, 0–1 for abx and ab."""
+    def scale_of(self, attribute: str) -> Scale:
+        """Return the scale of an attribute: 0 to 100, 1 to the number of its labels (acr, dcr), 0 to 1 (abx, ab).
+
+        Args:
+            attribute: its name.
+
+        Raises:
+            InputError: if the study has no such attribute.
+        """
+        known = next((one for one in self.attributes if one.name == attribute), None)
+        if known is None:
+            raise InputError(f"study {self.name!r} has no attribute {attribute!r}")
         if self.kind in PAIR_KINDS:
-            return 0.0, 1.0
-        if self.kind in SINGLE_KINDS:
-            return 1.0, float(len(self.attributes[0].labels))
-        return 0.0, 100.0
+            return Scale(0.0, 1.0, False)
+        return Scale(1.0, float(len(known.labels)), True) if self.kind in STEP_KINDS else Scale(0.0, 100.0, False)
 
     def page(self, page_id: str) -> Page:
         """Return a page by its id, training pages included.
@@ -275,11 +291,12 @@ def _is_inside(name: str) -> bool:
     return bool(name) and "\\" not in name and ":" not in name and not path.is_absolute() and ".." not in path.parts
 
 
-def load_study(folder: str | Path) -> ListenStudy:
+def load_study(folder: str | Path, complete: bool = True) -> ListenStudy:
     """Read a study and see that all of its sounds are there.
 
     Args:
         folder: STUDY_DIR; audio paths of the study are relative to it.
+        complete: whether a missing sound is an error.
 
     Raises:
         InputError: if there is no study, or a file is missing.
@@ -298,7 +315,7 @@ def load_study(folder: str | Path) -> ListenStudy:
         study = ListenStudy.from_dict(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    for page in (*study.training, *study.pages):
+    for page in (*study.training, *study.pages) if complete else ():
         for name in page.files():
             if not os.path.isfile(Path(folder) / name):
                 raise InputError(f"{Path(folder) / name} of page {page.id!r} is missing; make the study again")

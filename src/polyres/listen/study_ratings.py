@@ -20,7 +20,7 @@ SIMULATED_PREFIX = "simulated-"
 
 @dataclass(frozen=True)
 class Rating:
-    """One answer; session, page, repeat, condition and attribute identify it, so that a second one replaces it.
+    """One answer; listener, session, page, repeat, condition and attribute identify it: a second one replaces it.
 
     Attributes:
         listener: who; names that begin with "simulated-" are no people.
@@ -53,9 +53,9 @@ class Rating:
     switches: int = 0
 
     @property
-    def key(self) -> tuple[str, str, int, str, str]:
-        """What identifies it: session, page, repeat, condition and attribute."""
-        return self.session, self.page, self.repeat, self.condition, self.attribute
+    def key(self) -> tuple[str, str, str, int, str, str]:
+        """What identifies it: listener, session, page, repeat, condition and attribute."""
+        return self.listener, self.session, self.page, self.repeat, self.condition, self.attribute
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values under the names of the attributes."""
@@ -93,44 +93,94 @@ class Rating:
         return rating
 
 
-def ratings_from(source: str | Path) -> list[Rating]:
+def ratings_from(
+    source: str | Path, check: Callable[[Rating], None] | None = None, report: Callable[[str], None] | None = None
+) -> list[Rating]:
     """Read ratings from a file or the database of a server; of two with one key the later counts.
 
     Args:
         source: `.jsonl`, `.json` (list of rows), `.csv` or `.parquet` as `polyres listen export` writes them,
             the folder of a study that was served, an SQLite file, or the URL of a database (`postgresql://…`).
+        check: raises InputError for a rating that is not allowed, such as `RatingCheck(study).check`.
+        report: receives one line per warning, as `merged` gives them.
 
     Returns:
         Rows in the order in which they were stored.
 
     Raises:
-        InputError: if there is no such file, or a line is no rating.
+        InputError: if there is no such file, or a line is no rating or not allowed; names file and row.
         ConfigError: if a library for the format is missing.
     """
     url = database_url_of(source)
-    if url is not None:
-        return _unique(_stored(Path(), url))
     path = Path(source)
-    if path.is_dir():
-        return _unique(_stored(path, None))
+    if url is not None or path.is_dir():
+        rows: Iterable[Any] = _stored(Path() if url is not None else path, url)
+    else:
+        rows = _file_rows(path)
+    ratings = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            rating = _rating(row)
+            if check is not None:
+                check(rating)
+        except InputError as error:
+            who = f" (listener {row.listener!r})" if isinstance(row, Rating) else ""
+            raise InputError(f"{source}, row {number}{who}: {error}") from error
+        ratings.append(rating)
+    return merged(ratings, report)
+
+
+def merged(ratings: Iterable[Rating], report: Callable[[str], None] | None = None) -> list[Rating]:
+    """Keep the later of two ratings with one key.
+
+    Args:
+        ratings: of one or more files, in order.
+        report: receives a line for every session that listeners share, and one for what was replaced by other values.
+
+    Returns:
+        Ratings of different keys; listeners who share a session are kept apart.
+    """
+    say = report or (lambda line: None)
+    kept: dict[tuple[str, str, str, int, str, str], Rating] = {}
+    people: dict[str, dict[str, None]] = {}
+    replaced: dict[str, int] = {}
+    for rating in ratings:
+        people.setdefault(rating.session, {})[rating.listener] = None
+        old = kept.get(rating.key)
+        if old is not None and old.value != rating.value:
+            replaced[rating.listener] = replaced.get(rating.listener, 0) + 1
+        kept[rating.key] = rating
+    for session, names in people.items():
+        if len(names) > 1:
+            say(f"warning: listeners {_listed(names)} share session {session[:60]!r}; all of their answers are kept")
+    if replaced:
+        counts = sum(replaced.values())
+        say(f"warning: {counts} answers of {_listed(replaced)} are given twice with other values; the later ones count")
+    return list(kept.values())
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name[:60]) for name in names)
+
+
+def _rating(row: Any) -> Rating:
+    if isinstance(row, Rating):
+        return row
+    if not isinstance(row, Mapping):
+        raise InputError(f"{type(row).__name__} is no rating")
+    return Rating.from_dict({name: row[name] for name in row if name not in EXTRA_COLUMNS})
+
+
+def _file_rows(path: Path) -> list[Any]:
     if not path.is_file():
         raise InputError(f"{path} is no file of ratings; give .jsonl, .json, .csv, .parquet or a database")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path} holds no ratings; give .jsonl, .json, .csv, .parquet or a database")
     try:
-        rows = list(reader(path))
+        return list(reader(path))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be read as ratings ({error}); export it again") from error
-    ratings = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            if not isinstance(row, Mapping):
-                raise InputError(f"{type(row).__name__} is no rating")
-            ratings.append(Rating.from_dict({name: row[name] for name in row if name not in EXTRA_COLUMNS}))
-        except InputError as error:
-            raise InputError(f"{path}, row {number}: {error}") from error
-    return _unique(ratings)
 
 
 def database_url_of(source: str | Path) -> str | None:
@@ -148,10 +198,6 @@ EXTRA_COLUMNS = frozenset(
     ["label", "role", "item", "track", "stem", "start_s", "simulated", "training", "trial", "duration_s", "received_at"]
 )
 """What an export adds for readers; not read back."""
-
-
-def _unique(ratings: Iterable[Rating]) -> list[Rating]:
-    return list({rating.key: rating for rating in ratings}.values())
 
 
 def _stored(folder: Path, url: str | None) -> list[Rating]:
