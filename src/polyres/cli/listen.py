@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +14,6 @@ from polyres.core.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from polyres.listen.analyse import Analysis
     from polyres.listen.study_files import ListenStudy
-    from polyres.listen.study_ratings import Rating
 
 REPORT_FOLDER = "report"
 
@@ -197,12 +195,13 @@ def analyse(
     """
     from polyres.listen.analyse import analyse as run
     from polyres.listen.analyse_metrics import read_metric_rows
+    from polyres.listen.rating_sources import ratings_of
     from polyres.listen.report import write_report
     from polyres.listen.study_files import load_study
 
     loaded = load_study(study)
     rows = read_metric_rows(metrics) if metrics is not None else None
-    found, bad = _ratings(loaded, study, ratings or [])
+    found, bad = ratings_of(loaded, study, ratings or (), _tell)
     analysis = run(loaded, found, rows, seed=seed, resamples=resamples)
     paths = write_report(analysis, out or study / REPORT_FOLDER, figures)
     if as_json:
@@ -212,39 +211,6 @@ def analyse(
         typer.echo(f"\n{paths[1]}")
     if bad:
         raise typer.Exit(2)
-
-
-def _ratings(study: ListenStudy, folder: Path, sources: Sequence[str]) -> tuple[list[Rating], int]:
-    """Return the ratings of all sources, and how many sources could not be used; those are told."""
-    from polyres.listen.rating_check import RatingCheck
-    from polyres.listen.simulate import SIMULATED_NAME
-    from polyres.listen.study_ratings import merged, ratings_from
-
-    check = RatingCheck(study).check
-    if len(sources) > 1:
-        found, bad = [], 0
-        for source in sources:
-            try:
-                found += ratings_from(source, check)
-            except (InputError, ConfigError) as error:
-                bad += 1
-                typer.echo(f"not read: {error}", err=True)
-        if bad == len(sources):
-            raise InputError("none of the files of ratings can be used; the lines above say why")
-        return merged(found, _tell), bad
-    if sources:
-        return ratings_from(sources[0], check, _tell), 0
-    simulated = folder / SIMULATED_NAME
-    try:
-        found = ratings_from(folder, check, _tell)
-    except (InputError, ConfigError):
-        if not simulated.is_file():
-            raise
-        found = []
-    if found or not simulated.is_file():
-        return found, 0
-    typer.echo(f"nobody has listened yet; these are the SIMULATED ratings of {simulated}", err=True)
-    return ratings_from(simulated, check, _tell), 0
 
 
 def _tell(line: str) -> None:
@@ -282,6 +248,7 @@ def export(
     """
     from polyres.listen.export import COLUMNS, FORMATS, export_rows, write_table
     from polyres.listen.export_store import write_tables
+    from polyres.listen.rating_sources import ratings_of
     from polyres.listen.study_files import load_study
 
     one_file = out.suffix.lower().removeprefix(".") in FORMATS
@@ -292,7 +259,7 @@ def export(
     loaded = load_study(study)
     tables = _stored_tables(loaded, study, ratings, training)
     if tables is None:
-        tables = {"ratings": export_rows(loaded, _ratings(loaded, study, [ratings] if ratings else [])[0])}
+        tables = {"ratings": export_rows(loaded, ratings_of(loaded, study, [ratings] if ratings else (), _tell)[0])}
     if not one_file:
         files = write_tables(tables, out, formats or ["csv"])
         typer.echo(f"{out}: {', '.join(f'{len(rows)} {name}' for name, rows in tables.items())}, {len(files)} files")
