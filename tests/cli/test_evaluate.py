@@ -128,6 +128,23 @@ def test_unusable_estimates_are_one_line(
     assert_told(capsys.readouterr().err, text, tmp_path / "out")
 
 
+def test_models_and_folders_that_cannot_be_opened_do_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write_tracks(tmp_path / "data"), tmp_path / "out"
+    (tmp_path / "half.safetensors").write_bytes(b"{")
+    words = ["evaluate", "nothing", str(tmp_path / "half.safetensors"), "--data", str(data), "--out", str(out)]
+    words += ["--metrics", "nsdr", "--estimates", str(tmp_path / "missing")]
+    assert main([*words, "silence", "--estimates", str(data)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    wrong = [line for line in said if line.startswith("not scored: ")]
+    assert [name in line for name, line in zip(("'nothing'", "half", "missing"), wrong, strict=True)] == [True] * 3
+    assert said[-1].startswith("error: 3 of 7 could not be scored")
+    assert {json.loads(row)["model"] for row in (out / "scores.jsonl").read_text().splitlines()} == {"silence", "data"}
+    assert main(words) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: no folder ")
+
+
 def assert_told(said: str, text: str, out: Path) -> None:
     """One line for the track that cannot be scored; the other one is."""
     (line,) = [line for line in said.splitlines() if line.startswith("not scored: ")]

@@ -55,6 +55,25 @@ def test_markdown_without_coalitions(folders: tuple[str, str], capsys: pytest.Ca
     assert "5 passes" in said.err
 
 
+def test_a_track_that_cannot_be_read_is_told_and_left_out(
+    folders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracks = write_tracks(tmp_path / "tracks", (4000, 4000, 4000))
+    good = write_tracks(tmp_path / "good", (4000,))
+    (tracks / "track 1" / "drums.wav").write_bytes(b"RIFF")
+    (tracks / "track 2" / "vocals.wav").write_bytes(b"")
+    options = ["--no-shapley", "--json"]
+    assert main(["fusion", folders[0], "--data", str(tracks), *options]) == 2
+    said = capsys.readouterr()
+    wrong = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert [name in line for name, line in zip(("track 1", "track 2"), wrong, strict=True)] == [True, True]
+    assert main(["fusion", folders[0], "--data", str(good), *options]) == 0
+    assert json.loads(said.out)["data"] == json.loads(capsys.readouterr().out)["data"]
+    (tracks / "track 0" / "vocals.wav").write_bytes(b"")
+    assert main(["fusion", folders[0], "--data", str(tracks), *options]) == 2
+    assert capsys.readouterr().out == ""
+
+
 def test_without_matplotlib(
     folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -47,7 +48,8 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         assert isinstance(self.server, Server)
-        self.server.asked.append(self.path)
+        if "Range" not in self.headers:  # nothing but a question whether it is there
+            self.server.asked.append(self.path)
         if not self.path.endswith(".th"):
             self.send_error(404)
             return
@@ -55,9 +57,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
         self.wfile.write(CONTENT[:1000] if self.server.cut else CONTENT)
-
-    def do_HEAD(self) -> None:
-        self.send_error(404)  # an answer all the same
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -311,16 +310,58 @@ def test_what_torch_and_the_hubs_client_have_kept_is_found(tmp_path: Path) -> No
     assert fetch(MODEL) == [own]
 
 
-def test_a_server_that_says_nothing_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, as the queue has room, and is silent
-        address = f"http://127.0.0.1:{mute.getsockname()[1]}"
+HEADERS = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+
+
+@contextmanager
+def stalling(to_head: bytes, to_get: bytes) -> Iterator[str]:
+    """A server that takes connections, says so much to each, and then nothing more; yields its address."""
+    held: list[socket.socket] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                held.append(listening.accept()[0])
+                asked = held[-1].recv(4096)
+                held[-1].sendall(to_head if asked.startswith(b"HEAD") else to_get)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for one in held:
+        one.close()
+
+
+@pytest.mark.parametrize(
+    ("to_head", "to_get"),
+    [(b"", b""), (HEADERS, b""), (HEADERS, HEADERS[:20]), (HEADERS, HEADERS)],
+    ids=["mute", "head alone", "half a head", "no content"],
+)
+def test_a_server_that_stops_talking_is_given_up_soon(
+    monkeypatch: pytest.MonkeyPatch, to_head: bytes, to_get: bytes
+) -> None:
+    with stalling(to_head, to_get) as address:
         monkeypatch.setattr(hub, "LEGACY_URL", f"{address}/")
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         monkeypatch.setattr(hub, "answering", lambda urls: answering(urls, 0.3))
         start = time.monotonic()
         with pytest.raises(OfflineError, match=r"cannot download htdemucs \(no server answers\); put http://127"):
             fetch(MODEL)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 2
+
+
+def test_a_download_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with stalling(b"", HEADERS + b"a") as address:
+        monkeypatch.setattr(hub, "LEGACY_URL", f"{address}/")
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        assert hub.TIMEOUT_S <= 10
+        monkeypatch.setattr(hub, "TIMEOUT_S", 0.2)
+        with pytest.raises(OfflineError, match=r"cannot download htdemucs \(timed out\); put http://127"):
+            fetch(MODEL)
+    assert list(model_folder(MODEL).iterdir()) == []
 
 
 def test_it_is_the_file_itself_that_a_server_is_asked_for(

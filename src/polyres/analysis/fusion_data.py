@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from polyres.analysis.errors import AnalysisError
+from polyres.core.errors import InputError
 from polyres.data.tracks import list_tracks, load_track
 from polyres.metrics.coalitions import knock_outs, members, shapley_values
 from polyres.metrics.separation import ENERGY_FLOOR
@@ -107,19 +108,22 @@ class _Sums:
             products += rows @ rows.transpose(1, 2)
 
 
-def analyse_data(model: Separator, options: DataOptions, say: Say = lambda line: None) -> DataReport:
+def analyse_data(
+    model: Separator, options: DataOptions, say: Say = lambda line: None, failed: Say | None = None
+) -> DataReport:
     """Listen to what every resolution does.
 
     Args:
         model: two or more resolutions, on the device to use.
         options: where the tracks are, and how much is asked.
         say: receives a line per track.
+        failed: receives a line for each track that cannot be read, which is left out; None ends with the first.
 
     Returns:
         The figures.
 
     Raises:
-        InputError: when a track cannot be read.
+        InputError: when a track cannot be read and `failed` is None, or none can.
         AnalysisError: when there are no tracks, or none of them has any of the sources.
     """
     count, sources = len(model.config.n_fft), len(model.sources)
@@ -128,10 +132,18 @@ def analyse_data(model: Separator, options: DataOptions, say: Say = lambda line:
     sums = _Sums(count, sources)
     scores = torch.zeros(2**count, sources, dtype=torch.float64)
     tracks_with = torch.zeros(sources, dtype=torch.float64)
+    names: list[str] = []
     seconds = 0.0
     for number, folder in enumerate(folders, start=1):
+        try:
+            stems = _excerpt(folder, model, options.seconds)
+        except InputError as error:
+            if failed is None or (number == len(folders) and not names):
+                raise
+            failed(str(error))
+            continue
         say(f"{number}/{len(folders)} {folder.name}: {len(wanted)} passes")
-        stems = _excerpt(folder, model, options.seconds)
+        names.append(folder.name)
         seconds += stems.shape[-1] / model.sample_rate_hz
         errors = _errors(model, stems, wanted, sums)
         signal = stems.double().square().sum(dim=(1, 2))
@@ -141,7 +153,7 @@ def analyse_data(model: Separator, options: DataOptions, say: Say = lambda line:
     if not tracks_with.any():
         raise AnalysisError(f"all stems under {options.folder} are silent; give tracks with {', '.join(model.sources)}")
     scores /= tracks_with  # NaN for a source that no track has
-    return _report([folder.name for folder in folders], seconds, tracks_with, scores, sums, options.shapley, model)
+    return _report(names, seconds, tracks_with, scores, sums, options.shapley, model)
 
 
 def _folders(model: Separator, options: DataOptions) -> list[Path]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from polyres.cli.examples import examples
-from polyres.core.errors import ConfigError, InputError
+from polyres.core.errors import ConfigError, InputError, PolyresError
 
 if TYPE_CHECKING:
     from polyres.data.datasets import TracksDataset
@@ -28,6 +29,7 @@ EPILOG = examples(
     "SONGS holds a folder per song with drums.wav, bass.wav, other.wav and vocals.wav; polyres synth SONGS --miniature "
     "makes some.",
 )
+Given = TypeVar("Given", str, Path)
 DEFAULT_METRICS = "nsdr,sdr"
 TABLES_FILE = "tables.md"
 PARQUET_FILE = "scores.parquet"
@@ -144,8 +146,10 @@ def evaluate(
     options = EvaluateOptions(_metric_names(metrics), workers, own_mixture)
     tracks = open_songs(data, SongChoices(sources, layout, split, sample_rate, max_length_s))
     separate = SeparateOptions(overlap=overlap, shifts=shifts)
-    wholes = _models(models or [], device, precision, separate)
-    subjects = [part for one in wholes for part in _with_parts(one, parts, shapley)] + _folders(estimates or [])
+    guard = _Guard(len(models or []) + len(estimates or []), problems)
+    wholes = guard.all_of(models or [], lambda name: _model(name, device, precision, separate))
+    subjects = [part for one in wholes for part in _with_parts(one, parts, shapley)]
+    subjects += guard.all_of(estimates or [], _folder)
     reference = None if against is None else _reference(against, subjects)
     rows = _run(subjects, tracks, out, options, problems)
     rows += _shapley(wholes, rows, out) if shapley else []
@@ -211,25 +215,42 @@ def _run(
     return rows
 
 
-def _models(models: list[str], device: str, precision: str, options: SeparateOptions) -> list[Subject]:
+class _Guard:
+    """Opens what is scored; one of several that cannot be opened is told, and does not stop the others."""
+
+    def __init__(self, count: int, problems: list[str]) -> None:
+        self._left, self._problems = count, problems
+
+    def all_of(self, given: Sequence[Given], make: Callable[[Given], Subject]) -> list[Subject]:
+        """Open each; the last that could be scored raises where none could."""
+        made = []
+        for one in given:
+            try:
+                made.append(make(one))
+            except PolyresError as error:
+                self._left -= 1
+                if not self._left:
+                    raise
+                self._problems.append(str(error))
+                typer.echo(f"not scored: {error}", err=True)
+        return made
+
+
+def _model(name: str, device: str, precision: str, options: SeparateOptions) -> Subject:
     from polyres.experiments.subjects import GUESSES, GuessSubject, ModelSubject, origin_of
     from polyres.inference.load import load_separator
 
-    subjects: list[Subject] = []
-    for name in models:
-        if name in GUESSES:
-            subjects.append(GuessSubject(name))
-            continue
-        separator = load_separator(name, device, precision)
-        subjects.append(ModelSubject(separator, origin_of(name, separator), options))
-    return subjects
+    if name in GUESSES:
+        return GuessSubject(name)
+    separator = load_separator(name, device, precision)
+    return ModelSubject(separator, origin_of(name, separator), options)
 
 
-def _folders(estimates: list[Path]) -> list[Subject]:
+def _folder(folder: Path) -> Subject:
     from polyres.data.track_files import require_folder
     from polyres.experiments.subjects import FolderSubject
 
-    return [FolderSubject(require_folder(folder), folder.resolve().name) for folder in estimates]
+    return FolderSubject(require_folder(folder), folder.resolve().name)
 
 
 def _with_parts(whole: Subject, parts: bool, shapley: bool) -> list[Subject]:

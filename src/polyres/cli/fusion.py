@@ -50,6 +50,7 @@ def fusion(
 
     Over the epochs too where there is a run. With --data also knock-outs, exact Shapley values, levels, correlations
     and gradients of every resolution, because a weight is not an importance.
+    Tracks that cannot be read are told and left out; the exit status is then 2.
     """
     from polyres.analysis import fusion_text
     from polyres.analysis.fusion import build_report, choose_weights
@@ -65,11 +66,13 @@ def fusion(
         check_matplotlib()
     subject = load_fusion_subject(run)
     chosen = choose_weights(subject, weights)
-    listened = None
+    listened, problems = None, list[str]()
     if data is not None:
         model = subject.use(chosen).to(target)
         options = DataOptions(data, seconds, max_tracks, shapley)
-        listened = analyse_data(model, options, lambda line: typer.echo(line, err=True))
+        listened = analyse_data(model, options, lambda line: typer.echo(line, err=True), problems.append)
+    for problem in problems:
+        typer.echo(f"error: {problem}", err=True)
     report = build_report(subject, chosen, listened)
     text = json.dumps(report.to_dict(), indent=2)
     if out is not None:
@@ -85,3 +88,5 @@ def fusion(
         typer.echo(text)
     else:
         print_tables(fusion_text.report_tables(report), markdown)
+    if problems:
+        raise typer.Exit(2)

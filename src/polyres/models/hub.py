@@ -20,7 +20,7 @@ from polyres.models.separator import MUSIC_SOURCES
 from polyres.models.weights import one_line
 
 LEGACY_URL = "https://dl.fbaipublicfiles.com/demucs/hybrid_transformer/"
-TIMEOUT_S = 30
+TIMEOUT_S = 10
 CHUNK_BYTES = 1 << 20
 LICENCE = "not MIT; for scientific purposes only"
 LICENCE_REMARK = (
