@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +99,20 @@ def test_a_new_process_computes_as_it_is_told(given: dict[str, str], expected: s
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
     done = subprocess.run([sys.executable, "-c", code], env=kept | given, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of another C library")
+def test_freed_memory_is_used_again() -> None:
+    code = (
+        "import resource, sys\n"
+        "if 'keep' in sys.argv: import polyres; polyres.tune_cpu(1)\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "bytearray(4 << 20); before = faults()\n"
+        "for _ in range(50): blocks = [bytearray(4 << 20) for _ in range(5)]; del blocks\n"
+        "print(faults() - before)"
+    )
+    counts = [
+        int(subprocess.run([sys.executable, "-c", code, *words], capture_output=True, check=True).stdout)
+        for words in ([], ["keep"])
+    ]
+    assert counts[1] < 10_000 < counts[0]  # a page has 4 KiB, and each round takes 5120 of them

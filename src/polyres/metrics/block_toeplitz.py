@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +21,9 @@ TRUST_LIMIT = 1e-14
 
 DEPENDENT_LIMIT = 1e-14
 """Energy of a channel, as a fraction of its own, that others must leave of it so that it counts."""
+
+BLOCK_ROWS = 16
+"""Rows of a step of the factorisation where so many come together from few channels."""
 
 Solver = Callable[[Tensor], Tensor]
 
@@ -71,10 +75,15 @@ def dense_matrix(lags: Tensor) -> Tensor:
     Returns:
         `[L·K, L·K]`; entry (i, a), (j, b) is the product of channel a delayed by i and channel b delayed by j.
     """
+    return _delayed(lags, lags.shape[-1])
+
+
+def _delayed(lags: Tensor, delays: int) -> Tensor:
+    """Lay out the rows of the first delays: `[delays·K, L·K]`."""
     channels, _, length = lags.shape
-    two_sided = torch.cat([lags.transpose(0, 1)[..., 1:].flip(-1), lags], dim=-1)
+    two_sided = torch.cat([lags.transpose(0, 1)[..., 1:].flip(-1), lags[..., :delays]], dim=-1)
     toeplitz = two_sided.unfold(-1, length, 1).flip(-1)
-    return toeplitz.permute(2, 0, 3, 1).reshape(length * channels, length * channels)
+    return toeplitz.permute(2, 0, 3, 1).reshape(delays * channels, length * channels)
 
 
 def multiply(lags: Tensor, vectors: Tensor) -> Tensor:
@@ -100,6 +109,9 @@ def multiply(lags: Tensor, vectors: Tensor) -> Tensor:
 def schur_factor(lags: Tensor) -> Tensor | None:
     """Factorise the matrix of `dense_matrix` by the block Schur algorithm: order L² steps instead of L³.
 
+    Several delays make one step, as a matrix of blocks `[K, K]` is one of blocks `[G·K, G·K]` too: with few channels
+    most of the time goes into starting small operations.
+
     Args:
         lags: `[K, K, L]`.
 
@@ -112,26 +124,28 @@ def schur_factor(lags: Tensor) -> Tensor | None:
     Algorithm.
     """
     channels, _, length = lags.shape
-    row = lags.permute(1, 2, 0).reshape(channels, length * channels)
-    start, info = torch.linalg.cholesky_ex(row[:, :channels], upper=True)
+    group = math.gcd(length, max(1, 1 << (BLOCK_ROWS // channels).bit_length() - 1))
+    rows = group * channels
+    row = _delayed(lags, group)
+    start, info = torch.linalg.cholesky_ex(row[:, :rows], upper=True)
     if int(info):
         return None
     factor = row.new_zeros(length * channels, length * channels)
     upper = torch.linalg.solve_triangular(start.T, row, upper=False)
-    factor[:channels] = upper
-    lower = upper[:, channels:]
-    one = torch.eye(channels, dtype=row.dtype, device=row.device)
+    factor[:rows] = upper
+    lower = upper[:, rows:]
+    one = torch.eye(rows, dtype=row.dtype, device=row.device)
     failed = info.clone()
-    for step in range(1, length):
-        upper = upper[:, :-channels]
-        slope = torch.linalg.solve_triangular(upper[:, :channels], lower[:, :channels], upper=True, left=False)
+    for first in range(rows, length * channels, rows):
+        upper = upper[:, :-rows]
+        slope = torch.linalg.solve_triangular(upper[:, :rows], lower[:, :rows], upper=True, left=False)
         shrink = torch.stack([one - slope.T @ slope, one - slope @ slope.T])
         roots, infos = torch.linalg.cholesky_ex(shrink, upper=True)
         failed += infos.sum()
         turned = torch.linalg.solve_triangular(roots[0].T, torch.addmm(upper, slope.T, lower, alpha=-1), upper=False)
         back = torch.linalg.solve_triangular(roots[0], roots[1] @ slope, upper=True, left=False)
-        factor[step * channels : (step + 1) * channels, step * channels :] = turned
-        lower = torch.addmm(roots[1] @ lower, back, turned, alpha=-1)[:, channels:]
+        factor[first : first + rows, first:] = turned
+        lower = torch.addmm(roots[1] @ lower, back, turned, alpha=-1)[:, rows:]
         upper = turned
     return None if int(failed) or not bool(torch.isfinite(factor[-1, -1])) else factor
 

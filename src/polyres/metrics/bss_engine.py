@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from polyres.core.cpu import keep_freed_memory
 from polyres.core.errors import InputError
 from polyres.metrics.bss_filters import FILTER_SAMPLES, correlate, projection_filters, silent_sources
 from polyres.metrics.waves import Piece, Track, check_window, cut_windows
@@ -77,7 +78,7 @@ def _time_energies(piece: Piece) -> Tensor:
     references, estimates = piece
     error = references - estimates
     silent = torch.stack([silent_sources(references), silent_sources(estimates)]).any()
-    energies = (references.square().sum(dim=(1, 2)), error.square_().sum(dim=(1, 2)))
+    energies = [torch.linalg.vecdot(wave, wave) for wave in (references.flatten(1), error.flatten(1))]
     return torch.stack([*energies, silent.expand(len(error)).to(error)])
 
 
@@ -126,6 +127,7 @@ class Projector:
             track: references and estimates `[S, C, T]`.
             window_samples: longest piece that will be projected.
         """
+        keep_freed_memory()  # the pieces of every block are made anew
         correlations = correlate(track)
         self.sources = correlations.sources
         self.silent = correlations.silent
@@ -151,10 +153,8 @@ class Projector:
             Energies `[5, S]`: of the projection on the own source, of its difference from the reference, of its
             difference from the projection on all sources, of the latter, and of what that leaves of the estimate.
         """
-        references, estimates = piece
-        sources, channels, _ = references.shape
-        true = torch.fft.rfft(references, n=self.n_fft)
-        given = torch.fft.rfft(estimates, n=self.n_fft)
+        sources, channels, _ = piece[0].shape
+        true, given = (torch.fft.rfft(wave, n=self.n_fft) for wave in piece)
         own = true[:, 0, None] * self.own[:, 0]
         for channel in range(1, channels):
             own.addcmul_(true[:, channel, None], self.own[:, channel])
