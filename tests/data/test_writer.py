@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from polyres.data.audio import AudioReader, probe, read_audio
 from polyres.data.resample import resample
 from polyres.data.writer import FORMATS, AudioWriter, WriteSpec, partial_path
 from tests.data.sound_files import lag, snr_db, sound
+from tests.full_disk import at_most
 
 KINDS = [
     ("wav", 16),
@@ -179,17 +177,6 @@ def test_nothing_written_is_no_file(tmp_path: Path, audio_format: str):
         writer.close()
     assert os.listdir(tmp_path) == []
     writer.abort()
-
-
-@contextmanager
-def at_most(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond `size` bytes, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size", [0, 3000, 40_000])

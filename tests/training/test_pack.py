@@ -18,12 +18,14 @@ from polyres.data.datasets import StemsDataset, find_tracks, load_layout_track
 from polyres.data.track_files import SOURCES, Part
 from polyres.models.separator import Separator
 from polyres.models.weights import save_separator
+from polyres.training import pack as pack_module
 from polyres.training.ingredients import Ingredient, collect, folder_names, thin
 from polyres.training.pack import CODE_FOLDER, DATA_FOLDER, open_bundle, pack
 from polyres.training.run import run_training
 from polyres.training.separation import SeparationTask, TrainConfig, resolve_roots
 from polyres.training.start import load_start
 from tests.data.stem_files import RATE_HZ, noise, write_slakh_track, write_stem_mp4, write_track
+from tests.full_disk import at_most
 
 
 def quiet(line: str) -> None:
@@ -216,6 +218,16 @@ def test_too_small_a_limit_is_refused_and_leaves_nothing(recipe, tmp_path):
     with pytest.raises(TrainingError, match="--max-mb"):
         pack(TrainConfig.from_yaml(recipe), tmp_path / "bundle", max_mb=0.2, report=quiet)
     assert list(tmp_path.glob("*bundle*")) == []
+
+
+def test_a_disk_that_is_full_is_told_and_leaves_nothing(recipe, tmp_path, monkeypatch):
+    config = TrainConfig.from_yaml(recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr(pack_module, "_write_code", lambda folder: 0)  # the largest file is then that of a stem
+        with at_most(2000), pytest.raises(OutputError, match=r"bundle' \(File too large\); make room"):
+            pack(config, tmp_path / "bundle", report=quiet)
+    assert list(tmp_path.glob("*bundle*")) == []
+    pack(config, tmp_path / "bundle", report=quiet)
 
 
 def test_an_existing_folder_is_kept(recipe, tmp_path):

@@ -13,6 +13,7 @@ from polyres.core.errors import OutputError, TrainingError
 from polyres.training.ema import Ema
 from polyres.training.saving import Parts, restore_run, save_run
 from polyres.training.state import RunState
+from tests.full_disk import at_most
 
 
 def parts_of(model: nn.Module) -> Parts:
@@ -95,18 +96,11 @@ def test_an_unknown_entry_of_the_state_is_named(saved):
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(saved):
-    resource = pytest.importorskip("resource")
     path, parts = saved
     before = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        with pytest.raises(
-            OutputError, match=r"cannot write .*checkpoint.safetensors: .*; make room or choose another"
-        ):
-            save_run(path, parts, RunState(step=2), {})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    text = r"cannot write .*checkpoint.safetensors: .*; make room or choose another"
+    with at_most(100), pytest.raises(OutputError, match=text):
+        save_run(path, parts, RunState(step=2), {})
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 

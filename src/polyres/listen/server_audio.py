@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import soundfile
 
-from polyres.core.errors import InputError, OutputError
+from polyres.core.errors import InputError
 from polyres.data.opening import open_sound
+from polyres.data.writer import AudioWriter, WriteSpec
 from polyres.listen.study_files import ListenStudy, Page
 
 MAX_SECONDS = 120.0
@@ -101,22 +101,9 @@ def _copy(path: Path, folder: Path) -> Path:
         copy = folder / f"{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}.wav"
     if copy.exists():
         return copy
-    temporary = copy.with_name(f".{copy.name}.part{os.getpid()}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {folder}: {error.strerror}") from error
-    try:
-        with (
-            open_sound(path) as source,
-            soundfile.SoundFile(
-                str(temporary), "w", source.samplerate, source.channels, subtype="PCM_24", format="WAV"
-            ) as sink,
-        ):
-            for block in source.blocks(_CHUNK_SAMPLES, dtype="float64"):
-                sink.write(block)
-        os.replace(temporary, copy)
-    except (soundfile.SoundFileError, OSError) as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot copy {path} to {copy}: {error}") from error
+    with open_sound(path) as source:
+        spec = WriteSpec(source.samplerate, source.channels, "wav", 24)
+        with AudioWriter(copy, spec) as target:
+            for block in source.blocks(_CHUNK_SAMPLES, dtype="float32", always_2d=True):
+                target.write(block.T)
     return copy

@@ -103,7 +103,7 @@ def write_weights(
         with replaced_atomically(target) as temporary:
             save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write {target}: {one_line(error)}") from error
+        raise OutputError(f"cannot write {target}: {one_line(error)}; make room or choose another folder") from error
     return target
 
 

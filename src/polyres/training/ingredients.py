@@ -12,6 +12,7 @@ import soundfile
 
 from polyres.core.errors import TrainingError
 from polyres.data.activity import StemFile
+from polyres.data.encode import GuardedFile
 from polyres.data.musdb import STEM_SUFFIX
 from polyres.data.parts import StemReader, refuse_warnings
 from polyres.data.synth.made import is_made
@@ -272,10 +273,16 @@ def encode(item: Ingredient, folder: Path, quality: int) -> int:
 
     Raises:
         InputError: if a file is gone, cannot be read or ends early.
+        OSError: if it cannot be written.
     """
     path = folder / item.root / item.track / f"{item.source}.ogg"
     path.parent.mkdir(parents=True, exist_ok=True)
     reader = StemReader(item.stem.parts)
-    _write_vorbis(str(path), reader.blocks(_READ_SAMPLES), reader.sample_rate_hz, quality)
+    file = GuardedFile(path)
+    try:
+        _write_vorbis(file, reader.blocks(_READ_SAMPLES), reader.sample_rate_hz, quality)
+        file.end()
+    finally:
+        file.drop()
     refuse_warnings(reader.warnings)
     return path.stat().st_size
