@@ -20,6 +20,8 @@ from polyres.studio.desk import Desk
 from polyres.studio.engines import Choice, Made, PolyresEngine, Progress
 from polyres.studio.memory import MEMORY_FILE
 from polyres.studio.options import StudioOptions
+from polyres.studio.songs import told_failure
+from tests.full_disk import at_most
 from tests.studio.studios import QuickEngine, song, tiny_weights
 from tests.studio.test_desk import VISITOR, over, put
 
@@ -181,6 +183,33 @@ def test_a_memory_that_cannot_be_written_does_not_end_the_worker(
     assert [work.state for work in works] == ["done", "done"]
     monkeypatch.undo()
     desk.close()
+
+
+def test_a_job_that_finds_no_room_says_so_and_can_be_asked_for_again(tmp_path: Path) -> None:
+    class LargeEngine(QuickEngine):
+        def run(self, choice: Choice, song: Path, folder: Path, progress: Progress) -> Made:
+            (folder / "large").write_bytes(bytes(1 << 18))
+            return super().run(choice, song, folder, progress)
+
+    desk = opened(tmp_path / "studio", LargeEngine())
+    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
+    with at_most(1 << 17):
+        work = over(desk.ask(song_id, "separate:sides"))
+        assert "the studio cannot write (File too large); " in (work.error or "")
+    assert not work.folder.exists()
+    assert over(desk.ask(song_id, "separate:sides")).state == "done"
+    desk.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(28, "No space left on device"), "the studio cannot write (No space left on device); remove songs"),
+        (OSError("no words"), "something went wrong in the studio (OSError); see its log"),
+    ],
+)
+def test_what_a_visitor_is_told_of_a_failure(error: Exception, text: str) -> None:
+    assert told_failure(error).startswith(text)
 
 
 def test_jobs_that_a_restart_queues_again_have_room_or_say_so(tmp_path: Path) -> None:

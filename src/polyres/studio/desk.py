@@ -23,7 +23,7 @@ from polyres.studio.memory import hold_folder, recall, remember
 from polyres.studio.mixing import copy_to_play
 from polyres.studio.options import StudioOptions
 from polyres.studio.room import FullError, Room
-from polyres.studio.songs import Lane, Song, State, Work, take_in, told_work
+from polyres.studio.songs import Lane, Song, State, Work, take_in, told_failure, told_work
 from polyres.studio.views import view_of
 
 ORIGINAL = "original"
@@ -344,7 +344,7 @@ class Desk:
             state, work.error = "failed", shown(str(error).replace(str(song.path), song.name))
         except Exception as error:
             _LOG.exception("a job failed")
-            state, work.error = "failed", f"something went wrong in the studio ({type(error).__name__}); see its log"
+            state, work.error = "failed", told_failure(error)
         with self._lock:
             self._room.give_back(work.id)
             work.seconds = self._clock() - work.began_s

@@ -155,3 +155,14 @@ def size_bytes(folder: Path, apart: Collection[Path]) -> int:
             with suppress(OSError):
                 total += os.stat(os.path.join(parent, name)).st_size
     return total
+
+
+def told_failure(error: Exception) -> str:
+    """Say to a visitor why a job failed that should not.
+
+    Args:
+        error: what came of it.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"the studio cannot write ({error.strerror}); remove songs to make room, or ask its host"
+    return f"something went wrong in the studio ({type(error).__name__}); see its log"
