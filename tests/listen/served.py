@@ -105,11 +105,12 @@ class Client:
         return self.call("PUT", "/api/ratings", {"ratings": [{"attribute": "quality", "revision": 1, **rating}]})
 
     def rate_all(self, visit: dict[str, Any], value: float = 50) -> None:
-        pairs = visit["study"]["kind"] in ("abx", "ab")
         for trial in visit["trials"]:
+            part = visit["study"]["parts"][trial["part"]]
+            pairs = part["kind"] in ("abx", "ab")
             slots = [None] if pairs else range(trial["sounds"])
             answers = [{"choice": "a"} if pairs else {"slot": slot, "value": value} for slot in slots]
-            for attribute in visit["study"]["attributes"]:
+            for attribute in part["attributes"]:
                 for answer in answers:
                     sent = self.rate(trial=trial["index"], **answer, attribute=attribute["name"])
                     assert sent.status_code == 200, sent.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 import soundfile
 import yaml
 
+from polyres.cli.main import main
 from polyres.core.errors import ConfigError, InputError, OutputError
 from polyres.listen.anchors import LOW_HZ, low_pass
+from polyres.listen.design import plan_for
 from polyres.listen.study_files import load_study
 from polyres.listen.webmushra import import_webmushra
+from tests.listen.served import Client, serving
 
 RATE_HZ = 16_000
 NAMES = ("ref", "one", "two")
@@ -123,7 +127,9 @@ def test_other_types(folder: Path, kind: str, more: dict[str, Any], expected: st
     study = import_webmushra(config(folder, page(kind, **more)), folder / "study")
     assert study.kind == expected
     assert study.pages[0].reference is None
-    assert {condition.label for condition in study.conditions} == {"C1", "C2"}
+    labels = {condition.label for condition in study.conditions}
+    assert labels - {"reference"} == {"C1", "C2"}
+    assert ("reference" in labels) == (kind == "paired_comparison")  # listeners tell each sound from the reference
 
 
 def test_a_test_of_training_alone_is_a_test(folder: Path) -> None:
@@ -141,10 +147,8 @@ def test_files_are_looked_for_where_the_caller_says(folder: Path) -> None:
 
 def test_what_cannot_be_taken_over_is_refused(folder: Path) -> None:
     out = folder / "study"
-    with pytest.raises(ConfigError, match="has no page to take over; types that can be: mushra, paired_comparison"):
+    with pytest.raises(ConfigError, match="has no page to take over; types that can be: mushra, bs1116, paired"):
         import_webmushra(config(folder, WELCOME), out)
-    with pytest.raises(ConfigError, match="mixes mushra and abx; make one file of each"):
-        import_webmushra(config(folder, page(), page("paired_comparison", "t2")), out)
     with pytest.raises(ConfigError, match="page 'trial_1' has no stimuli"):
         import_webmushra(config(folder, page(stimuli={})), out)
     plain = folder / "plain.yaml"
@@ -157,7 +161,7 @@ def test_what_cannot_be_taken_over_is_refused(folder: Path) -> None:
 def test_sounds_that_do_not_fit_are_refused(folder: Path) -> None:
     path = config(folder, page())
     soundfile.write(folder / sound("two"), np.zeros(RATE_HZ // 2), RATE_HZ)
-    with pytest.raises(InputError, match="the sounds of page 'trial_1' differ in length or channels"):
+    with pytest.raises(InputError, match="the sounds of page 'trial_1' differ in length, 'C2' by 8000 samples"):
         import_webmushra(path, folder / "a")
     soundfile.write(folder / sound("two"), np.zeros(RATE_HZ), 8000)
     with pytest.raises(InputError, match=r"two.wav has 8000 Hz, others have 16000 Hz"):
@@ -172,3 +176,106 @@ def test_studies_are_not_written_over(folder: Path) -> None:
     (folder / "file").write_text("")
     with pytest.raises(OutputError, match="cannot make"):
         import_webmushra(path, folder / "file")
+
+
+STARS = [{"value": "no", "label": "Not at all"}, {"value": "bit", "label": "A bit"}, {"value": "much", "label": "Much"}]
+
+
+def test_a_study_of_all_kinds_has_parts(folder: Path) -> None:
+    lines: list[str] = []
+    likert = {"reference": None, "response": STARS}
+    pages = [
+        page("mushra", "m", content="Rate <b>all</b>."),
+        ["random", [page("bs1116", "b"), page("paired_comparison", "p", unforced="I don't know")]],
+        page("likert_multi_stimulus", "lm", mustRate=True, **likert),
+        page("likert_single_stimulus", "ls", mustPlayback="ended", **likert),
+        page("likert_single_stimulus", "l2", reference=None, response=[STARS, STARS[:2]]),
+        {"type": "finish", "content": "Goodbye!"},
+    ]
+    study = import_webmushra(config(folder, *pages), folder / "study", report=lines.append)
+    assert load_study(folder / "study") == study
+    singles = study.singles()
+    assert [single.kind for single in singles] == ["mushra", "bs1116", "abx", "likert", "acr", "acr"]
+    assert [part.name for part in study.parts] == ["mushra", "bs1116", "abx", "likert", "acr", "acr-2"]
+    assert [len(single.pages) for single in singles] == [1, 2, 2, 1, 1, 1]
+    assert [single.design.order for single in singles] == ["given", "balanced", "balanced", "given", "given", "given"]
+    assert singles[0].pages[0].text == "Rate all."
+    assert study.closing == "Goodbye!"
+    labels = {condition.id: condition.label for condition in study.conditions}
+    for single in singles[1:3]:
+        found = [{labels[name] for name in one.audio} for one in single.pages]
+        assert found == [{"C1", "reference"}, {"C2", "reference"}]
+    assert singles[1].scale_of("quality") == (1, 5, False)
+    assert singles[3].scale_of("quality") == (1, 3, True)
+    assert singles[5].scale_of("scale2") == (1, 2, True)
+    gates = [(single.gates.must_move, single.gates.must_play) for single in singles[3:]]
+    assert gates == [(True, False), (False, True), (False, False)]
+    assert lines == [
+        "warning: page 'p': abx has no answer \"I don't know\"; listeners guess",
+        "note: 6 kinds of pages come one after the other: mushra, bs1116, abx, likert, acr, acr-2",
+    ]
+    plan = plan_for(study, 0)
+    # The sounds of a BS.1116 trial are the reference and one condition; all of a likert page come together.
+    assert [len(trial.stimuli) for trial in plan] == [3, 2, 2, 2, 2, 2, 1, 1, 1, 1]
+    assert [trial.index for trial in plan] == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "message"),
+    [
+        ("likert_multi_stimulus", {}, "page 'trial_1' has 0 answers; list two or more in 'response'"),
+        ("likert_single_stimulus", {"response": STARS[:1]}, "page 'trial_1' has 1 answers"),
+        ("bs1116", {"reference": None}, "page 'trial_1' of type bs1116 has no reference"),
+        ("mushra", {"stimuli": {"reference": "configs/sounds/one.wav"}}, "a stimulus cannot be called 'reference'"),
+        ("likert_single_stimulus", {"response": "yes"}, "my test.yaml: .*response"),
+    ],
+)
+def test_pages_that_lack_something_are_refused(folder: Path, kind: str, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        import_webmushra(config(folder, page(kind, **more)), folder / "study")
+    assert not (folder / "study").exists()
+
+
+def test_sounds_that_are_a_little_shorter_are_padded_on_request(folder: Path) -> None:
+    path = config(folder, page(createAnchor35=True))
+    wave = soundfile.read(folder / sound("two"))[0][:-3]
+    soundfile.write(folder / sound("two"), wave, RATE_HZ, subtype="FLOAT")
+    for few in (0, 2):
+        with pytest.raises(InputError, match="'C2' by 3 samples; cut them to the same, or add silence with --pad 3"):
+            import_webmushra(path, folder / "study", pad_samples=few)
+    lines: list[str] = []
+    study = import_webmushra(path, folder / "study", report=lines.append, pad_samples=3)
+    assert lines == ["padded: page 'trial_1', 'C2': 3 samples of silence at the end"]
+    ids = {condition.label: condition.id for condition in study.conditions}
+    padded = soundfile.read(folder / "study" / study.pages[0].audio[ids["C2"]])[0]
+    np.testing.assert_allclose(padded, [*wave, 0, 0, 0], atol=1e-6)
+
+
+def test_a_mixed_study_is_taken_served_and_analysed(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = [page("bs1116", "b"), page("likert_multi_stimulus", "l", reference=None, response=STARS, mustRate=True)]
+    path = config(folder, *pages, page("paired_comparison", "p"))
+    out = tmp_path / "study"
+    assert main(["listen", "new", str(path), "--out", str(out)]) == 0
+    assert "bs1116, likert, abx, 5 pages of 3 conditions" in capsys.readouterr().out
+    with serving(out) as http:
+        listener = Client(http).join()
+        visit = listener.visit()
+        assert [part["kind"] for part in visit["study"]["parts"]] == ["bs1116", "likert", "abx"]
+        assert visit["study"]["parts"][0]["attributes"][0]["scale"] == [1, 5]
+        statuses = [listener.rate(trial=0, slot=0, value=value).status_code for value in (0.9, 5.1, 4.3)]
+        assert statuses == [422, 422, 200]
+        assert listener.call("POST", "/api/finish").status_code == 409
+        listener.rate_all(visit, 2)
+        assert listener.call("POST", "/api/finish").status_code == 200
+    assert main(["listen", "export", str(out), "--out", str(tmp_path / "ratings.csv")]) == 0
+    options = ["--no-figures", "--json", "--resamples", "100", "--ratings", str(tmp_path / "ratings.csv")]
+    capsys.readouterr()
+    assert main(["listen", "analyse", str(out), *options]) == 0
+    found = json.loads(capsys.readouterr().out)["parts"]
+    assert [(one["kind"], one["ratings"]) for one in found] == [("bs1116", 4), ("likert", 2), ("abx", 2)]
+    assert {path.name for path in (out / "report").iterdir()} == {"bs1116", "likert", "abx"}
+    assert main(["listen", "simulate", str(out), "--listeners", "3"]) == 0
+    assert "24 SIMULATED ratings" in capsys.readouterr().out
+    assert main(["listen", "score", str(out), "--metrics", "snr"]) == 0

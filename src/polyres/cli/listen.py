@@ -50,6 +50,15 @@ def new(
     recipe: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What to compare, or a webMUSHRA config.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the study; the name of the recipe.")] = None,
     root: Annotated[Path | None, typer.Option(help="webMUSHRA only: what its files are relative to.")] = None,
+    pad: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=4096,
+            metavar="SAMPLES",
+            help="webMUSHRA only: add silence to sounds up to so many samples shorter than others of their page.",
+        ),
+    ] = 0,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable.")
     ] = None,
@@ -62,7 +71,7 @@ def new(
 
         name: drums-and-bass
         title: Which drums and bass sound better?
-        kind: mushra            # bs2132, abx, ab, acr, dcr
+        kind: mushra            # bs2132, bs1116, abx, ab, acr, dcr, likert
         references: data/test
         systems: {htdemucs: separated/htdemucs, polyres: separated/polyres-small}
         stems: [drums, bass]
@@ -74,22 +83,25 @@ def new(
     Excerpts are drawn by the seed from where all sources sound, matched in loudness (BS.1770), and stored under names
     that tell nothing.
     """
-    from polyres.core.yaml_files import read_yaml
     from polyres.listen.study_build import build_study
     from polyres.listen.study_recipe import StudyRecipe
     from polyres.listen.webmushra import import_webmushra
+    from polyres.listen.webmushra_texts import read_config
 
     folder = out or Path(recipe.stem)
-    if "pages" in read_yaml(recipe):
+    if "pages" in read_config(recipe, lambda line: None):
         if settings:
             raise ConfigError("--set changes recipes, not webMUSHRA configs; edit the file")
-        study = import_webmushra(recipe, folder, root, _tell)
+        study = import_webmushra(recipe, folder, root, _tell, pad)
     else:
+        if pad:
+            raise ConfigError("--pad is for webMUSHRA configs; excerpts of a recipe are cut to one length already")
         parsed = StudyRecipe.from_yaml(recipe, settings or [])
         study = build_study(parsed.resolved(recipe.parent), folder, _tell)
+    kinds = ", ".join(part.kind for part in study.singles())
     facts = {
         "study": str(folder),
-        "kind": study.kind,
+        "kind": kinds,
         "conditions": [condition.label for condition in study.conditions],
         "pages": len(study.pages),
         "training_pages": len(study.training),
@@ -97,7 +109,7 @@ def new(
     if as_json:
         typer.echo(json.dumps(facts))
         return
-    typer.echo(f"{folder}: {study.kind}, {len(study.pages)} pages of {len(study.conditions)} conditions")
+    typer.echo(f"{folder}: {kinds}, {len(study.pages)} pages of {len(study.conditions)} conditions")
     typer.echo(f"next: polyres listen serve {folder}")
 
 
@@ -191,24 +203,30 @@ def analyse(
 
     Screening by BS.1534, with and without exclusion; intervals over listeners and excerpts; mixed models; Wilcoxon,
     permutation and t-tests with Holm's correction; for abx exact binomial tests, for ab Bradley–Terry strengths.
+    A study of several kinds gets a report for each.
     A file of ratings that cannot be used is told, the others are analysed, and the status is 2.
     """
     from polyres.listen.analyse import analyse as run
     from polyres.listen.analyse_metrics import read_metric_rows
-    from polyres.listen.rating_sources import ratings_of
+    from polyres.listen.rating_sources import ratings_by_part, ratings_of
     from polyres.listen.report import write_report
     from polyres.listen.study_files import load_study
 
     loaded = load_study(study)
     rows = read_metric_rows(metrics) if metrics is not None else None
     found, bad = ratings_of(loaded, study, ratings or (), _tell)
-    analysis = run(loaded, found, rows, seed=seed, resamples=resamples)
-    paths = write_report(analysis, out or study / REPORT_FOLDER, figures)
+    analyses = [
+        run(part, given, rows, seed=seed, resamples=resamples) for part, given in ratings_by_part(loaded, found)
+    ]
+    folder = out or study / REPORT_FOLDER
+    for analysis in analyses:
+        paths = write_report(analysis, folder / analysis.study.name if loaded.parts else folder, figures)
+        if not as_json:
+            _print_short(analysis.study, analysis)
+            typer.echo(f"\n{paths[1]}")
     if as_json:
-        typer.echo(json.dumps(analysis.to_dict()))
-    else:
-        _print_short(loaded, analysis)
-        typer.echo(f"\n{paths[1]}")
+        plain = [analysis.to_dict() for analysis in analyses]
+        typer.echo(json.dumps({"parts": plain} if loaded.parts else plain[0]))
     if bad:
         raise typer.Exit(2)
 

@@ -222,7 +222,7 @@ def _missing(state: ServerState, listener: Listener) -> str:
         (sent.trial, sent.rating.condition, sent.rating.attribute) for sent in state.store.saved_ratings(listener.id)
     }
     owed = state.planner.required(listener) - given
-    if owed and state.study.gates.must_move:
+    if owed:
         return f"{len(owed)} ratings are missing, the first on trial {min(owed)[0]}"
     if listener.checks.get("position", 0) < len(state.planner.trials(listener)):
         return "not all trials have been seen"

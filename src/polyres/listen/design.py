@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -78,7 +78,7 @@ def williams_square(size: int) -> list[list[int]]:
 
 
 def plan_for(study: ListenStudy, listener_index: int) -> list[TrialPlan]:
-    """Lay out the whole test of one listener: training, then the pages, then those that come again.
+    """Lay out the whole test of one listener: training, then the pages, then those that come again, part by part.
 
     Over listeners with successive indices, every page is heard equally often (as far as the numbers allow), and pages
     and the sounds on a page take every place equally often and follow each other equally often (Williams squares).
@@ -96,16 +96,24 @@ def plan_for(study: ListenStudy, listener_index: int) -> list[TrialPlan]:
     """
     if listener_index < 0:
         raise InputError(f"listener_index must be at least 0, got {listener_index}")
+    plans = [_plan(single, listener_index) for single in study.singles()]
+    return [replace(trial, index=index) for index, trial in enumerate(trial for plan in plans for trial in plan)]
+
+
+def _plan(study: ListenStudy, listener_index: int) -> list[TrialPlan]:
     chosen = _subset(study, listener_index)
     heard: list[TrialPlan] = []
     for number in range(study.design.rounds + 1):
-        pages = _order(chosen, study.design.seed, listener_index + number)
+        given = study.design.order == "given"
+        pages = chosen if given else _order(chosen, study.design.seed, listener_index + number)
         if number == study.design.rounds:
             pages = pages[: study.design.repeats]
-        trials = [trial for page in pages for trial in _trials(study, page, number, listener_index)]
+        groups = [_trials(study, page, number, listener_index) for page in pages]
+        if not given:
+            groups = [[trial for group in groups for trial in group]]
         if study.kind in (*PAIR_KINDS, *SINGLE_KINDS):
-            trials = _mixed(trials, study.design.seed, listener_index, number)
-        heard += trials
+            groups = [_mixed(group, study.design.seed, listener_index, number) for group in groups]
+        heard += [trial for group in groups for trial in group]
     heard = _coins(study, heard, listener_index, 0)
     first = [trial for page in study.training for trial in _trials(study, page, 0, listener_index)]
     training = _coins(study, first, listener_index, 1)

@@ -32,7 +32,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "repeat": "0 for the first time that the page comes, then 1, 2, …",
         "condition": "id of what was rated; of a pair both ids in alphabetical order, joined by +",
         "attribute": "what was asked",
-        "value": "0–100 (mushra, bs2132), 1–5 (acr, dcr), 1 right, 0 wrong (abx), 1 first id, 0 second, 0.5 tie (ab)",
+        "value": "0–100 (mushra, bs2132), 1–5 (bs1116), 1–number of labels (acr, dcr, likert), 1 right, 0 wrong (abx), "
+        "1 first id, 0 second, 0.5 tie (ab)",
         "kind": "of the test",
         "answer": "abx, ab: the chosen condition id or tie",
         "started_at": "when the trial was first shown, by the listener's clock, ISO 8601 in UTC as all times",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from polyres.core.errors import InputError
-from polyres.listen.study_files import PAIR_KINDS, ListenStudy
+from polyres.listen.study_files import PAIR_KINDS, ListenStudy, Page
 from polyres.listen.study_ratings import Rating
 
 _PAIR_MARK = "+"
@@ -18,10 +18,8 @@ class RatingCheck:
 
     def __init__(self, study: ListenStudy) -> None:
         self._name = study.name
-        self._attributes = {attribute.name: attribute for attribute in study.attributes}
-        self._kind, self._ties = study.kind, study.design.ties
-        self._study = study
-        self._conditions = {page.id: set(page.audio) for page in (*study.training, *study.pages)}
+        singles = study.singles()
+        self._pages = {page.id: (page, single) for single in singles for page in (*single.training, *single.pages)}
 
     def check(self, rating: Rating) -> None:
         """Refuse a rating that is not of the study, or outside of its scale.
@@ -32,31 +30,37 @@ class RatingCheck:
         Raises:
             InputError: in one line, with what is allowed.
         """
-        parts = rating.condition.split(_PAIR_MARK) if self._kind in PAIR_KINDS else [rating.condition]
-        if rating.kind != self._kind or not self._conditions.get(rating.page, set()).issuperset(parts):
+        page, study = self._pages.get(rating.page, (None, None))
+        if page is None or study is None or rating.kind != study.kind or not _is_on(page, study, rating.condition):
             where = f"kind {rating.kind}, page {rating.page[:60]!r}, condition {rating.condition[:60]!r}"
             raise InputError(f"a rating ({where}) is not of study {self._name!r}; give the ratings of this study")
-        if rating.attribute not in self._attributes:
-            allowed = ", ".join(self._attributes)
-            raise InputError(f"attribute {rating.attribute[:60]!r} is not asked for; allowed: {allowed}")
-        self.check_value(rating.attribute, rating.value)
+        self.check_value(rating.page, rating.attribute, rating.value)
 
-    def check_value(self, attribute: str, value: float) -> None:
+    def check_value(self, page: str, attribute: str, value: float) -> None:
         """Refuse a value outside of the scale.
 
         Args:
-            attribute: one of the study.
+            page: id of a page of the study.
+            attribute: what was asked.
             value: any.
 
         Raises:
             InputError: in one line, with what is allowed.
         """
-        if self._kind in PAIR_KINDS:
-            allowed = (0.0, 0.5, 1.0) if self._kind == "ab" and self._ties else (0.0, 1.0)
+        _, study = self._pages[page]
+        asked = [known.name for known in study.attributes][: 1 if study.kind == "abx" else None]
+        if attribute not in asked:
+            raise InputError(f"attribute {attribute[:60]!r} is not asked for; allowed: {', '.join(asked)}")
+        low, high, is_whole = study.scale_of(attribute)
+        if study.kind in PAIR_KINDS:
+            allowed = (low, 0.5, high) if study.kind == "ab" and study.design.ties else (low, high)
             if value not in allowed:
                 raise InputError(f"value {value:g} is out of range; give {' or '.join(f'{one:g}' for one in allowed)}")
-            return
-        scale = self._study.scale_of(attribute)
-        if not scale.low <= value <= scale.high or (scale.is_whole and not float(value).is_integer()):
-            number = "a whole number " if scale.is_whole else ""
-            raise InputError(f"value {value:g} is out of range; give {number}from {scale.low:g} to {scale.high:g}")
+        elif not low <= value <= high or (is_whole and not float(value).is_integer()):
+            number = "a whole number " if is_whole else ""
+            raise InputError(f"value {value:g} is out of range; give {number}from {low:g} to {high:g}")
+
+
+def _is_on(page: Page, study: ListenStudy, condition: str) -> bool:
+    parts = condition.split(_PAIR_MARK) if study.kind in PAIR_KINDS else [condition]
+    return set(parts) <= set(page.audio) and (study.kind not in PAIR_KINDS or len(set(parts)) == 2)

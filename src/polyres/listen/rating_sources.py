@@ -48,6 +48,20 @@ def ratings_of(
     return ratings_from(simulated, check, report), 0
 
 
+def ratings_by_part(study: ListenStudy, ratings: Sequence[Rating]) -> list[tuple[ListenStudy, list[Rating]]]:
+    """Return every part of a study with its ratings; parts that nobody has rated yet are left out.
+
+    Args:
+        study: the study.
+        ratings: of all parts.
+    """
+    pairs = []
+    for single in study.singles():
+        pages = {page.id for page in (*single.training, *single.pages)}
+        pairs.append((single, [rating for rating in ratings if rating.page in pages or not study.parts]))
+    return [pair for pair in pairs if pair[1]] or pairs[:1]
+
+
 def _of_several(
     sources: Sequence[str], check: Callable[[Rating], None], report: Callable[[str], None]
 ) -> tuple[list[Rating], int]:

@@ -11,7 +11,7 @@ from polyres.listen.design import TIE, TrialPlan, plan_for
 from polyres.listen.rating_check import RatingCheck
 from polyres.listen.server_audio import OPEN_REFERENCE
 from polyres.listen.store import Listener, SentRating
-from polyres.listen.study_files import PAIR_KINDS, REFERENCE_KINDS, ListenStudy
+from polyres.listen.study_files import PAIR_KINDS, REFERENCE_KINDS, Attribute, ListenStudy
 from polyres.listen.study_ratings import Rating
 
 X_SLOT = "x"
@@ -29,10 +29,11 @@ class Planner:
     def __init__(self, study: ListenStudy) -> None:
         self.study = study
         self._check = RatingCheck(study)
+        self._singles = study.singles()
+        self._part_of = {
+            page.id: part for part, single in enumerate(self._singles) for page in (*single.training, *single.pages)
+        }
         self._plan = lru_cache(maxsize=_PLANS_KEPT)(lambda number: tuple(plan_for(study, number)))
-        # The reference of mushra is shown; that of a study without one never is.
-        self._shows_reference = study.kind in REFERENCE_KINDS
-        self.attributes = study.attributes[:1] if study.kind == "abx" else study.attributes
 
     def trials(self, listener: Listener) -> tuple[TrialPlan, ...]:
         """Return the trials of a listener in order."""
@@ -51,10 +52,8 @@ class Planner:
             "level_check": study.level_check,
             "sample_rate_hz": study.sample_rate_hz,
             "pages": sum(not trial.training for trial in self._plan(0)),
-            "ties": study.design.ties and study.kind == "ab",
-            "gates": study.gates.to_dict(),
-            "playback": study.playback.to_dict(),
-            "attributes": [attribute.to_dict() for attribute in self.attributes],
+            "closing": study.closing,
+            "parts": [_part(single) for single in self._singles],
             "questionnaire": [question.to_dict() for question in study.questionnaire],
         }
 
@@ -65,10 +64,20 @@ class Planner:
                 "index": trial.index,
                 "training": trial.training,
                 "sounds": len(trial.stimuli),
-                "reference": self._shows_reference and self.study.page(trial.page).reference is not None,
+                "reference": self._shows_reference(trial) and self.study.page(trial.page).reference is not None,
+                "part": self._part_of[trial.page],
+                "text": self.study.page(trial.page).text,
             }
             for trial in self.trials(listener)
         ]
+
+    def _of(self, trial: TrialPlan) -> ListenStudy:
+        """Return the part of the study that a trial belongs to."""
+        return self._singles[self._part_of[trial.page]]
+
+    def _shows_reference(self, trial: TrialPlan) -> bool:
+        # The reference of mushra is shown; that of a study without one never is.
+        return self._of(trial).kind in REFERENCE_KINDS
 
     def trial(self, listener: Listener, index: int) -> TrialPlan:
         """Return one trial of a listener.
@@ -93,7 +102,7 @@ class Planner:
             InputError: if the trial has no such position.
         """
         trial = self.trial(listener, index)
-        if slot == OPEN_REFERENCE and self._shows_reference:
+        if slot == OPEN_REFERENCE and self._shows_reference(trial):
             return trial.page, OPEN_REFERENCE
         if slot == X_SLOT and trial.x is not None:
             return trial.page, trial.x
@@ -102,13 +111,17 @@ class Planner:
         raise InputError(f"trial {index} has no sound {slot[:20]!r}")
 
     def required(self, listener: Listener) -> set[tuple[int, str, str]]:
-        """Return (trial, condition, attribute) of every rating that the listener owes, training left out."""
+        """Return (trial, condition, attribute) of every rating that the listener owes.
+
+        Training is left out, and parts where sounds may stay without a rating.
+        """
         return {
             (trial.index, condition, attribute.name)
             for trial in self.trials(listener)
             if not trial.training
-            for condition in ([trial.pair] if self.study.kind in PAIR_KINDS else trial.stimuli)
-            for attribute in self.attributes
+            if self._of(trial).gates.must_move
+            for condition in ([trial.pair] if self._of(trial).kind in PAIR_KINDS else trial.stimuli)
+            for attribute in _attributes(self._of(trial))
         }
 
     def receive(self, listener: Listener, given: RatingIn) -> SentRating:
@@ -122,15 +135,14 @@ class Planner:
             InputError: if it does not fit the trial.
         """
         trial = self.trial(listener, given.trial)
-        if given.attribute not in {known.name for known in self.attributes}:
-            allowed = ", ".join(known.name for known in self.attributes)
-            raise InputError(f"attribute {given.attribute!r} is not asked for; allowed: {allowed}")
+        kind = self._of(trial).kind
         answer = ""
-        if self.study.kind in PAIR_KINDS:
+        if kind in PAIR_KINDS:
             answer = self._choice(trial, given)
             condition, value = trial.pair, trial.pair_value(answer)
         else:
             condition, value = self._value(trial, given)
+        self._check.check_value(trial.page, given.attribute, value)
         rating = Rating(
             listener=listener.id,
             session=listener.session,
@@ -139,7 +151,7 @@ class Planner:
             condition=condition,
             attribute=given.attribute,
             value=value,
-            kind=self.study.kind,
+            kind=kind,
             answer=answer,
             started_at=given.started_at,
             finished_at=given.finished_at,
@@ -152,7 +164,7 @@ class Planner:
         if given.choice is None or given.slot is not None or given.value is not None:
             raise InputError(f"trial {trial.index} is answered by a choice: {', '.join(CHOICES)}")
         if given.choice == TIE:
-            if not self.study.design.ties or self.study.kind != "ab":
+            if not self._of(trial).design.ties or self._of(trial).kind != "ab":
                 raise InputError("a tie is not allowed here; choose a or b")
             return TIE
         return trial.stimuli[CHOICES.index(given.choice)]
@@ -162,7 +174,6 @@ class Planner:
             raise InputError(f"trial {trial.index} is answered by a slot and a value")
         if given.slot >= len(trial.stimuli):
             raise InputError(f"slot {given.slot} does not exist; there are {len(trial.stimuli)}, counted from 0")
-        self._check.check_value(given.attribute, given.value)
         return trial.stimuli[given.slot], given.value
 
     def send_back(self, listener: Listener, sent: SentRating) -> dict[str, Any]:
@@ -170,9 +181,27 @@ class Planner:
         trial = self.trial(listener, sent.trial)
         rating = sent.rating
         given: dict[str, Any] = {"trial": sent.trial, "attribute": rating.attribute, "revision": sent.revision}
-        if self.study.kind in PAIR_KINDS:
+        if self._of(trial).kind in PAIR_KINDS:
             is_tie = rating.answer == TIE
             given["choice"] = TIE if is_tie else CHOICES[trial.stimuli.index(rating.answer)]
         else:
             given |= {"slot": trial.stimuli.index(rating.condition), "value": rating.value}
         return given | {"started_at": rating.started_at, "plays": rating.plays, "switches": rating.switches}
+
+
+def _attributes(single: ListenStudy) -> tuple[Attribute, ...]:
+    return single.attributes[:1] if single.kind == "abx" else single.attributes
+
+
+def _part(single: ListenStudy) -> dict[str, Any]:
+    """What a page needs to ask the questions of one kind."""
+    return {
+        "kind": single.kind,
+        "ties": single.design.ties and single.kind == "ab",
+        "gates": single.gates.to_dict(),
+        "playback": single.playback.to_dict(),
+        "attributes": [
+            {**attribute.to_dict(), "scale": list(single.scale_of(attribute.name)[:2])}
+            for attribute in _attributes(single)
+        ],
+    }

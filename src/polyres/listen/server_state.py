@@ -107,4 +107,13 @@ def fingerprint(study: ListenStudy) -> str:
     values = study.to_dict()
     parts = {name: values[name] for name in ("kind", "conditions", "pages", "training", "design", "sample_rate_hz")}
     parts["attributes"] = [[attribute.name, len(attribute.labels)] for attribute in study.attributes]
+    # What came later is left out where it has its default: databases of before stay valid.
+    for page in (*parts["pages"], *parts["training"]):
+        del page["text"]
+        if not page["part"]:
+            del page["part"]
+    if parts["design"]["order"] == "balanced":
+        del parts["design"]["order"]
+    if study.parts:
+        parts["parts"] = values["parts"]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

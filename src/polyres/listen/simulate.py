@@ -102,7 +102,8 @@ def simulate(study: ListenStudy, options: SimulateOptions) -> list[Rating]:
     Raises:
         ConfigError: if an effect names no condition.
     """
-    people = [_Person(study, options, number) for number in range(options.listeners + options.careless)]
+    everyone = range(options.listeners + options.careless)
+    people = [_Person(single, options, number) for number in everyone for single in study.singles()]
     return [rating for person in people for rating in person.ratings()]
 
 

@@ -31,6 +31,7 @@ from polyres.listen.study_files import (
     Role,
     StudyTerms,
     save_study,
+    triples,
 )
 from polyres.listen.study_recipe import StudyRecipe
 
@@ -98,10 +99,14 @@ def build_study(recipe: StudyRecipe, out: Path, report: Report | None = None) ->
 
 def _study(recipe: StudyRecipe, conditions: Sequence[Condition], pages: Sequence[Page]) -> ListenStudy:
     taken = {name: value for name, value in recipe.to_dict().items() if name in StudyTerms.model_fields}
+    first, rest = pages[: recipe.training_pages], pages[recipe.training_pages :]
+    if recipe.kind == "bs1116":
+        hidden = next(condition.id for condition in conditions if condition.role == "reference")
+        first, rest = ([one for page in part for one in triples(page, hidden)] for part in (first, rest))
     made = {
         "conditions": [condition.to_dict() for condition in conditions],
-        "training": [page.to_dict() for page in pages[: recipe.training_pages]],
-        "pages": [page.to_dict() for page in pages[recipe.training_pages :]],
+        "training": [page.to_dict() for page in first],
+        "pages": [page.to_dict() for page in rest],
     }
     return ListenStudy.from_dict({**taken, **made})
 

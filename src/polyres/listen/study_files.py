@@ -20,12 +20,13 @@ from polyres.core.whole_files import write_whole
 STUDY_NAME = "study.json"
 AUDIO_FOLDER = "audio"
 
-Kind = Literal["mushra", "bs2132", "abx", "ab", "acr", "dcr"]
+Kind = Literal["mushra", "bs2132", "abx", "ab", "acr", "dcr", "bs1116", "likert"]
 Role = Literal["system", "reference", "low_anchor", "mid_anchor", "interference_anchor"]
 PAIR_KINDS: tuple[Kind, ...] = ("abx", "ab")
 SINGLE_KINDS: tuple[Kind, ...] = ("acr", "dcr")
-STEP_KINDS: tuple[Kind, ...] = ("acr", "dcr")
-REFERENCE_KINDS: tuple[Kind, ...] = ("mushra", "dcr")
+STEP_KINDS: tuple[Kind, ...] = ("acr", "dcr", "likert")
+REFERENCE_KINDS: tuple[Kind, ...] = ("mushra", "dcr", "bs1116")
+HIDDEN_REFERENCE_KINDS: tuple[Kind, ...] = ("mushra", "bs1116")
 _IDENTIFIER = r"^[A-Za-z0-9_-]{1,64}$"
 
 
@@ -76,6 +77,8 @@ class Page(Config):
         track: name of the song, if known.
         stem: name of the stem, if known.
         start_s: where the excerpt begins in the song, in seconds.
+        part: of a study of several kinds, the name of the part that it belongs to.
+        text: shown above the sounds; empty for nothing.
         reference: file of the open reference relative to the study folder; None where there is none.
         audio: condition id -> file relative to the study folder. The hidden reference has a file of its own.
     """
@@ -85,6 +88,8 @@ class Page(Config):
     track: str = ""
     stem: str = ""
     start_s: float = Field(0.0, ge=0)
+    part: str = ""
+    text: str = ""
     reference: str | None = None
     audio: dict[str, str]
 
@@ -109,6 +114,7 @@ class Design(Config):
         repeats: how many of a listener's pages come once more at the end, to see how well they agree with themselves.
         seed: of all orders.
         ties: whether an AB trial may be answered by "no difference".
+        order: of the pages: "balanced" over listeners, or "given", as the study lists them.
     """
 
     pages_per_listener: int | None = Field(None, ge=1)
@@ -116,6 +122,7 @@ class Design(Config):
     repeats: int = Field(0, ge=0)
     seed: int = Field(0, ge=0)
     ties: bool = False
+    order: Literal["balanced", "given"] = "balanced"
 
 
 class Gates(Config):
@@ -174,7 +181,7 @@ class StudyTerms(Config):
     Attributes:
         name: identifier.
         title: what listeners see.
-        kind: mushra, bs2132 (no reference), abx, ab, acr or dcr.
+        kind: mushra, bs2132 (no reference), bs1116, abx, ab, acr, dcr or likert (steps, all sounds on one page).
         instructions: shown before the first page.
         attributes: asked about every sound (ab: about every pair; abx takes the first alone).
         design: subsets, repeats and seed.
@@ -184,6 +191,7 @@ class StudyTerms(Config):
         consent: text to agree to; empty asks nothing.
         headphone_check: play the antiphase test first (Woods et al. 2017).
         level_check: let the listener set the level first.
+        closing: text at the end.
         completion_code: shown at the end.
         completion_url: where the end leads; empty leads nowhere.
         sample_rate_hz: of all files.
@@ -201,9 +209,21 @@ class StudyTerms(Config):
     consent: str = ""
     headphone_check: bool = False
     level_check: bool = True
+    closing: str = ""
     completion_code: str = ""
     completion_url: str = ""
     sample_rate_hz: int = Field(44_100, ge=8000)
+
+
+class StudyPart(Config):
+    """Pages of one kind in a study of several; the attributes are as in `StudyTerms`."""
+
+    name: str = Field(pattern=_IDENTIFIER)
+    kind: Kind
+    attributes: tuple[Attribute, ...] = Field((Attribute(),), min_length=1)
+    design: Design = Design()
+    gates: Gates = Gates()
+    playback: Playback = Playback()
 
 
 class ListenStudy(StudyTerms):
@@ -213,11 +233,13 @@ class ListenStudy(StudyTerms):
         conditions: all that is compared.
         pages: the test.
         training: pages before it, whose ratings count for nothing.
+        parts: of a study of several kinds, in the order in which they are heard; `singles` gives each as a study.
     """
 
     conditions: tuple[Condition, ...] = Field(min_length=1)
     pages: tuple[Page, ...] = Field(min_length=1)
     training: tuple[Page, ...] = ()
+    parts: tuple[StudyPart, ...] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -226,29 +248,40 @@ class ListenStudy(StudyTerms):
             ("page", [page.id for page in (*self.training, *self.pages)]),
             ("attribute", [attribute.name for attribute in self.attributes]),
             ("question", [question.name for question in self.questionnaire]),
+            ("part", [part.name for part in self.parts]),
         ):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
                 raise ValueError(f"{what} {twice!r} stands there twice; every {what} needs a name of its own")
+        kinds = {part.name: part.kind for part in self.parts} or {"": self.kind}
+        empty = next((name for name in kinds if name not in {page.part for page in self.pages}), None)
+        if empty is not None:
+            raise ValueError(f"part {empty!r} has no pages")
         for page in (*self.training, *self.pages):
-            self._check_page(page)
+            if page.part not in kinds:
+                raise ValueError(f"page {page.id!r} is of a part {page.part!r} that is not among the parts")
+            self._check_page(page, kinds[page.part])
         return self
 
-    def _check_page(self, page: Page) -> None:
+    def _check_page(self, page: Page, kind: Kind) -> None:
         known = {condition.id for condition in self.conditions}
         unknown = next((name for name in page.audio if name not in known), None)
         if unknown is not None:
             raise ValueError(f"page {page.id!r} has a condition {unknown!r} that is not among the conditions")
-        if self.kind in REFERENCE_KINDS and page.reference is None:
-            raise ValueError(f"page {page.id!r} has no reference, but a {self.kind} study needs one")
-        if self.kind in PAIR_KINDS and len(page.audio) < 2:
-            raise ValueError(f"page {page.id!r} has one condition, but a {self.kind} study compares two")
+        if kind in REFERENCE_KINDS and page.reference is None:
+            raise ValueError(f"page {page.id!r} has no reference, but a {kind} study needs one")
+        if kind in (*PAIR_KINDS, "bs1116") and len(page.audio) < 2:
+            raise ValueError(f"page {page.id!r} has one condition, but a {kind} study compares two")
+        if kind == "bs1116" and len(page.audio) > 2:
+            raise ValueError(f"page {page.id!r} has {len(page.audio)} conditions; bs1116 grades one and the reference")
         outside = next((name for name in page.files() if not _is_inside(name)), None)
         if outside is not None:
             raise ValueError(f"file {outside!r} of page {page.id!r} must lie inside the study folder")
 
     def scale_of(self, attribute: str) -> Scale:
-        """Return the scale of an attribute: 0 to 100, 1 to the number of its labels (acr, dcr), 0 to 1 (abx, ab).
+        """Return the scale of an attribute.
+
+        It goes from 0 to 100, from 1 to the number of labels (acr, dcr, likert), 1 to 5 (bs1116) or 0 to 1 (abx, ab).
 
         Args:
             attribute: its name.
@@ -261,7 +294,21 @@ class ListenStudy(StudyTerms):
             raise InputError(f"study {self.name!r} has no attribute {attribute!r}")
         if self.kind in PAIR_KINDS:
             return Scale(0.0, 1.0, False)
-        return Scale(1.0, float(len(known.labels)), True) if self.kind in STEP_KINDS else Scale(0.0, 100.0, False)
+        if self.kind in STEP_KINDS:
+            return Scale(1.0, float(len(known.labels)), True)
+        return Scale(1.0, 5.0, False) if self.kind == "bs1116" else Scale(0.0, 100.0, False)
+
+    def singles(self) -> tuple[ListenStudy, ...]:
+        """Return the study as studies of one kind each: itself, or one per part, in order."""
+        return tuple(self._single(part) for part in self.parts) or (self,)
+
+    def _single(self, part: StudyPart) -> ListenStudy:
+        def mine(pages: tuple[Page, ...]) -> list[dict[str, object]]:
+            return [{**page.to_dict(), "part": ""} for page in pages if page.part == part.name]
+
+        pages = {"pages": mine(self.pages), "training": mine(self.training), "parts": []}
+        title = {"title": f"{self.title}: {part.name}"}
+        return ListenStudy.from_dict({**self.to_dict(), **part.to_dict(), **pages, **title})
 
     def page(self, page_id: str) -> Page:
         """Return a page by its id, training pages included.
@@ -284,6 +331,20 @@ class ListenStudy(StudyTerms):
             if condition.id == condition_id:
                 return condition
         raise InputError(f"study {self.name!r} has no condition {condition_id!r}")
+
+
+def triples(page: Page, hidden: str) -> list[Page]:
+    """Split a page into one per condition, each beside the hidden reference, as BS.1116 has them.
+
+    Args:
+        page: any number of conditions.
+        hidden: id of the hidden reference, one of them.
+    """
+    others = [name for name in page.audio if name != hidden]
+    return [
+        page.with_values({"id": f"{page.id}-{n}", "audio": {name: page.audio[name] for name in (hidden, other)}})
+        for n, other in enumerate(others, start=1)
+    ]
 
 
 def _is_inside(name: str) -> bool:

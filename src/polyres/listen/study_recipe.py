@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from polyres.core.config import Config
-from polyres.listen.study_files import REFERENCE_KINDS, StudyTerms
+from polyres.listen.study_files import HIDDEN_REFERENCE_KINDS, REFERENCE_KINDS, StudyTerms
 
 Anchor = Literal["low", "mid", "interference"]
 
@@ -67,7 +67,7 @@ class StudyRecipe(StudyTerms):
         systems: label -> folder that holds TRACK/STEM.EXT, as `polyres separate` writes them (OUT/MODEL).
         stems: which stems are judged.
         anchors: low (3.5 kHz), mid (7 kHz) and interference (the mixture); none means none.
-        hidden_reference: whether the reference is among the conditions; None: for mushra.
+        hidden_reference: whether the reference is among the conditions; None: for mushra and bs1116.
         training_pages: so many excerpts are for training and do not count.
         excerpts: which parts of the songs.
         levels: how loud.
@@ -87,6 +87,8 @@ class StudyRecipe(StudyTerms):
         conditions = len(self.systems) + len(self.used_anchors) + self.has_hidden_reference
         if conditions > 12 and self.kind in ("mushra", "bs2132"):
             raise ValueError(f"{conditions} sounds on a page are too many to compare; BS.1534 allows 12")
+        if self.kind == "bs1116" and not self.has_hidden_reference:
+            raise ValueError("bs1116 grades every system beside the hidden reference; leave hidden_reference out")
         if conditions < 2:
             raise ValueError("one system alone cannot be compared; add systems, anchors or hidden_reference: true")
         return self
@@ -101,7 +103,7 @@ class StudyRecipe(StudyTerms):
     @property
     def has_hidden_reference(self) -> bool:
         """Whether the reference is among the conditions."""
-        return self.kind == "mushra" if self.hidden_reference is None else self.hidden_reference
+        return self.kind in HIDDEN_REFERENCE_KINDS if self.hidden_reference is None else self.hidden_reference
 
     @property
     def shows_reference(self) -> bool:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,25 +14,47 @@ from pydantic import ConfigDict, Field
 
 from polyres.core.config import Config
 from polyres.core.errors import ConfigError, InputError, OutputError
-from polyres.core.yaml_files import read_yaml
 from polyres.data.audio import read_audio
 from polyres.data.writer import AudioWriter, WriteSpec
 from polyres.listen.anchors import LOW_HZ, MID_HZ, Wave, low_pass
-from polyres.listen.study_files import AUDIO_FOLDER, STUDY_NAME, Kind, ListenStudy, save_study
+from polyres.listen.study_files import (
+    AUDIO_FOLDER,
+    HIDDEN_REFERENCE_KINDS,
+    STEP_KINDS,
+    STUDY_NAME,
+    Kind,
+    ListenStudy,
+    Page,
+    save_study,
+    triples,
+)
+from polyres.listen.webmushra_texts import identifier, plain_text, questions, read_config
 
+MOST_PAD_SAMPLES = 4096
 Report = Callable[[str], None]
 
-_KINDS: dict[str, Kind] = {"mushra": "mushra", "paired_comparison": "abx", "preference_test": "ab"}
+_KINDS: dict[str, Kind] = {
+    "mushra": "mushra",
+    "bs1116": "bs1116",
+    "paired_comparison": "abx",
+    "preference_test": "ab",
+    "likert_single_stimulus": "acr",
+    "likert_multi_stimulus": "likert",
+}
 _ANCHORS = {
     "createAnchor35": ("anchor 3.5 kHz", "low_anchor", LOW_HZ),
     "createAnchor70": ("anchor 7 kHz", "mid_anchor", MID_HZ),
 }
-_TEXT_PAGES = ("generic", "consent")
-_SILENT_PAGES = ("volume", "finish")
+_TEXT_PAGES = ("generic", "consent", "finish")
+_SILENT_PAGES = ("volume",)
 _REFERENCE = "reference"
+_IMPAIRMENT = ("Very annoying", "Annoying", "Slightly annoying", "Perceptible, but not annoying", "Imperceptible")
 
 
 _Name = Annotated[str, Field(max_length=500)] | int | float | None  # YAML makes numbers of some names
+
+
+_Choices = list[dict[str, Any]]
 
 
 class _Answers(Config):
@@ -42,7 +62,7 @@ class _Answers(Config):
 
     model_config = ConfigDict(extra="allow")
 
-    response: list[dict[str, Any]] | None = None
+    response: _Choices | None = None
 
 
 class _Page(Config):
@@ -54,6 +74,7 @@ class _Page(Config):
     reference: _Name = None
     stimuli: dict[Any, _Name] | None = None
     questionnaire: list[_Answers] | None = None
+    response: _Choices | list[_Choices] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,33 +85,44 @@ class _Trial:
     name: str
     values: Mapping[str, Any]
     training: bool
+    is_random: bool
+
+    @property
+    def hides_reference(self) -> bool:
+        return self.kind in HIDDEN_REFERENCE_KINDS or (self.kind == "abx" and bool(self.values.get("reference")))
 
 
-def import_webmushra(config: Path, out: Path, root: Path | None = None, report: Report | None = None) -> ListenStudy:
+def import_webmushra(
+    config: Path, out: Path, root: Path | None = None, report: Report | None = None, pad_samples: int = 0
+) -> ListenStudy:
     """Make a study from a webMUSHRA configuration: pages, texts, questionnaire and sounds.
 
-    Pages of type mushra, paired_comparison (as ABX) and preference_test (as AB) are taken over, all of one type.
+    Pages of type mushra, bs1116, paired_comparison (as ABX of each stimulus and the reference), preference_test (as
+    AB), likert_single_stimulus (as ACR) and likert_multi_stimulus are taken over; pages of several types become parts.
     Anchors that webMUSHRA would make while the page loads are made now, without its delay. Loudness stays as it is.
 
     Args:
         config: YAML file.
         out: STUDY_DIR; must not hold a study yet.
         root: what the sound files are relative to; the folder above `configs/` or else of the file itself by default.
-        report: receives one line per page that is left out.
+        report: receives one line per page that is left out, and whatever else differs from webMUSHRA.
+        pad_samples: sounds that are shorter than the longest of their page by at most so many samples get silence at
+            their end; up to 4096.
 
     Raises:
-        ConfigError: if the file is no webMUSHRA configuration, mixes types of tests or asks for none.
+        ConfigError: if the file is no webMUSHRA configuration, or asks for no test.
         InputError: if a sound is missing or sounds of a page differ in length or rate.
         OutputError: if there is a study already, or a file cannot be written.
     """
     say = report or (lambda line: None)
     if (out / STUDY_NAME).exists():
         raise OutputError(f"{out} holds a study already; choose another folder, or delete it to make it anew")
-    values = read_yaml(config)
+    values = read_config(config, say)
     if not isinstance(values.get("pages"), list):
         raise ConfigError(f"{config} is no webMUSHRA configuration: it has no list 'pages'")
+    pages = [page for page, _ in _flat(values["pages"])]
     try:
-        for page in _flat(values["pages"]):
+        for page in pages:
             _Page.from_dict(page)
     except ConfigError as error:
         raise ConfigError(f"{config}: {error}") from error
@@ -98,30 +130,80 @@ def import_webmushra(config: Path, out: Path, root: Path | None = None, report: 
     trials, texts = _read_pages(values["pages"], say)
     if not trials:
         raise ConfigError(f"{config} has no page to take over; types that can be: {', '.join(_KINDS)}")
-    kinds = list(dict.fromkeys(trial.kind for trial in trials))
-    if len(kinds) > 1:
-        raise ConfigError(f"{config} mixes {' and '.join(kinds)}; make one file of each, a study has one kind")
     conditions = _conditions(trials)
+    parts = _parts(trials, say)
     builder = _Builder(folder, out, {label: f"c{number}" for number, (label, _) in enumerate(conditions, start=1)})
-    pages = [(trial.training, builder.page(trial, f"p{number:02d}")) for number, trial in enumerate(trials, start=1)]
+    built = builder.all_pages(parts, pad_samples, say)
     study = ListenStudy.from_dict(
         {
-            "name": _identifier(str(values.get("testId") or config.stem)),
+            "name": identifier(str(values.get("testId") or config.stem)),
             "title": str(values.get("testname") or config.stem),
-            "kind": kinds[0],
             "instructions": "\n\n".join(texts["generic"]),
             "consent": "\n\n".join(texts["consent"]),
+            "closing": "\n\n".join(texts["finish"]),
             "conditions": [{"id": builder.ids[label], "label": label, "role": role} for label, role in conditions],
-            "pages": [page for training, page in pages if not training],
-            "training": [page for training, page in pages if training],
-            "playback": _playback(trials),
-            "questionnaire": _questions(values["pages"], say),
-            "completion_code": _completion_code(values["pages"]),
+            "pages": [page for training, page in built if not training],
+            "training": [page for training, page in built if training],
+            "questionnaire": questions(pages, say),
+            "completion_code": _completion_code(pages),
             "sample_rate_hz": builder.rate_hz,
+            **_terms(parts),
         }
     )
     save_study(study, out)
     return study
+
+
+def _terms(parts: Mapping[str, tuple[dict[str, Any], list[_Trial]]]) -> dict[str, Any]:
+    """Return what the study says of its only part, or its parts."""
+    terms = [terms for terms, _ in parts.values()]
+    first = {name: value for name, value in terms[0].items() if name != "name"}
+    return first if len(terms) == 1 else {"kind": terms[0]["kind"], "parts": terms}
+
+
+def _parts(trials: Sequence[_Trial], say: Report) -> dict[str, tuple[dict[str, Any], list[_Trial]]]:
+    """Put pages with the same questions together, in the order in which they first come."""
+    groups: dict[str, list[_Trial]] = {}
+    for trial in trials:
+        groups.setdefault(f"{trial.kind} {_attributes(trial)}", []).append(trial)
+    parts: dict[str, tuple[dict[str, Any], list[_Trial]]] = {}
+    for group in groups.values():
+        kind = group[0].kind
+        same = sum(name.partition("-")[0] == kind for name in parts)
+        name = f"{kind}-{same + 1}" if same else str(kind)
+        terms: dict[str, Any] = {"name": name, "kind": kind, "playback": _playback(group)}
+        if _attributes(group[0]):
+            terms["attributes"] = _attributes(group[0])
+        if not any(trial.is_random for trial in group):
+            terms["design"] = {"order": "given"}
+        if kind in STEP_KINDS:
+            must_move = all(trial.values.get("mustRate") is True for trial in group)
+            must_play = any(bool(trial.values.get("mustPlayback")) for trial in group)
+            terms["gates"] = {"must_move": must_move, "must_play": must_play}
+        if all(trial.training for trial in group):  # a test of training alone is a test
+            group = [replace(trial, training=False) for trial in group]
+        parts[name] = (terms, group)
+    if len(parts) > 1:
+        say(f"note: {len(parts)} kinds of pages come one after the other: {', '.join(parts)}")
+    return parts
+
+
+def _attributes(trial: _Trial) -> list[dict[str, Any]]:
+    """Return what is asked; nothing where the usual question is right."""
+    if trial.kind == "bs1116":
+        return [{"name": "quality", "labels": _IMPAIRMENT}]
+    if trial.kind not in STEP_KINDS:
+        return []
+    response = trial.values.get("response") or []
+    scales = response if response and isinstance(response[0], list) else [response]
+    attributes = []
+    for number, scale in enumerate(scales, start=1):
+        labels = [str(one.get("label") or one.get("value")) for one in scale]
+        if len(labels) < 2:
+            raise ConfigError(f"page {trial.name!r} has {len(labels)} answers; list two or more in 'response'")
+        name = "quality" if len(scales) == 1 else f"scale{number}"
+        attributes.append({"name": name, "question": "Which answer fits?", "labels": labels})
+    return attributes
 
 
 def _playback(trials: Sequence[_Trial]) -> dict[str, bool]:
@@ -133,45 +215,41 @@ def _playback(trials: Sequence[_Trial]) -> dict[str, bool]:
     return {"loop": not all_say("enableLooping", False), "restart": all_say("switchBack", True)}
 
 
-def _flat(pages: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield all pages; lists of lists and the word "random" say in which order, which the design does here."""
+def _flat(pages: Sequence[Any], is_random: bool = False) -> Iterator[tuple[Mapping[str, Any], bool]]:
+    """Yield all pages, and whether each is in a list that begins with the word "random"."""
+    is_random = is_random or (bool(pages) and pages[0] == "random")
     for page in pages:
         if isinstance(page, Mapping):
-            yield page
+            yield page, is_random
         elif isinstance(page, Sequence) and not isinstance(page, str):
-            yield from _flat(page)
+            yield from _flat(page, is_random)
 
 
 def _read_pages(pages: Sequence[Any], say: Report) -> tuple[list[_Trial], dict[str, list[str]]]:
     trials: list[_Trial] = []
     texts: dict[str, list[str]] = {name: [] for name in _TEXT_PAGES}
-    for page in _flat(pages):
+    for page, is_random in _flat(pages):
         kind = str(page.get("type", ""))
         name = str(page.get("id") or page.get("name") or f"page {len(trials) + 1}")
         if kind in _TEXT_PAGES:
-            texts[kind].append(_plain_text(str(page.get("content", ""))))
+            texts[kind].append(plain_text(page.get("content")))
         elif kind in _KINDS:
-            trials.append(_Trial(_kind_of(kind, page), name, page, "training" in name.lower()))
+            trials.append(_Trial(_kind_of(kind, page), name, page, "training" in name.lower(), is_random))
+            _tell_differences(trials[-1], say)
         elif kind not in _SILENT_PAGES:
             say(f"warning: page {name!r} of type {kind!r} is left out")
-    if trials and all(trial.training for trial in trials):
-        trials = [_Trial(trial.kind, trial.name, trial.values, False) for trial in trials]
     return trials, texts
+
+
+def _tell_differences(trial: _Trial, say: Report) -> None:
+    if trial.kind == "abx" and trial.values.get("unforced"):
+        say(f"warning: page {trial.name!r}: abx has no answer {str(trial.values['unforced'])[:60]!r}; listeners guess")
+    if trial.values.get("showConditionNames") is True:
+        say(f"warning: page {trial.name!r}: names of conditions are never shown")
 
 
 def _kind_of(kind: str, page: Mapping[str, Any]) -> Kind:
     return "bs2132" if kind == "mushra" and not page.get("reference") else _KINDS[kind]
-
-
-def _plain_text(content: str) -> str:
-    """Turn the HTML of a page into text."""
-    broken = re.sub(r"<\s*(br|/p|/div|/h\d|/li)\s*/?>", "\n", content, flags=re.IGNORECASE)
-    lines = html.unescape(re.sub(r"<[^>]*>", "", broken)).splitlines()
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(" ".join(line.split()) for line in lines)).strip()
-
-
-def _identifier(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:64] or "study"
 
 
 def _conditions(trials: Sequence[_Trial]) -> list[tuple[str, str]]:
@@ -180,16 +258,22 @@ def _conditions(trials: Sequence[_Trial]) -> list[tuple[str, str]]:
         stimuli = trial.values.get("stimuli")
         if not isinstance(stimuli, Mapping) or not stimuli:
             raise ConfigError(f"page {trial.name!r} has no stimuli; write them as 'name: file'")
+        if trial.kind == "bs1116" and not trial.values.get("reference"):
+            raise ConfigError(f"page {trial.name!r} of type bs1116 has no reference; write it as 'reference: file'")
         labels.update({str(label): "system" for label in stimuli})
+    made: dict[str, str] = {}
     for trial in trials:
-        if trial.kind == "mushra":
-            labels[_REFERENCE] = "reference"
-        labels.update({label: role for key, (label, role, _) in _ANCHORS.items() if _anchor(trial, key)})
-    return list(labels.items())
+        if trial.hides_reference:
+            made[_REFERENCE] = "reference"
+        made.update({label: role for key, (label, role, _) in _ANCHORS.items() if _anchor(trial, key)})
+    twice = next((label for label in labels if label in made), None)
+    if twice is not None:
+        raise ConfigError(f"a stimulus cannot be called {twice!r}, which another condition is; rename it")
+    return [*labels.items(), *made.items()]
 
 
 def _anchor(trial: _Trial, key: str) -> bool:
-    return trial.kind == "mushra" and trial.values.get(key) is True
+    return trial.kind in HIDDEN_REFERENCE_KINDS and trial.values.get(key) is True
 
 
 class _Builder:
@@ -199,22 +283,33 @@ class _Builder:
         self._folder, self._out, self.ids = folder, out, ids
         self.rate_hz = 0
 
-    def page(self, trial: _Trial, page_id: str) -> dict[str, Any]:
-        """Write the sounds of a page and return it as plain values."""
+    def all_pages(
+        self, parts: Mapping[str, tuple[dict[str, Any], list[_Trial]]], pad_samples: int, say: Report
+    ) -> list[tuple[bool, dict[str, Any]]]:
+        """Write the sounds of all pages; return whether each is for training, and its plain values."""
+        made: list[tuple[bool, dict[str, Any]]] = []
+        trials = [(name, trial) for name, (_, group) in parts.items() for trial in group]
+        for number, (part, trial) in enumerate(trials, start=1):
+            page = self._page(trial, f"p{number:02d}", pad_samples, say)
+            page = page.with_values({"part": part if len(parts) > 1 else ""})
+            split = trial.kind == "bs1116" or (trial.kind == "abx" and trial.hides_reference)
+            pages = triples(page, self.ids[_REFERENCE]) if split else [page]
+            made += [(trial.training, one.to_dict()) for one in pages]
+        return made
+
+    def _page(self, trial: _Trial, page_id: str, pad_samples: int, say: Report) -> Page:
         sounds = {str(label): self._read(trial, name) for label, name in trial.values["stimuli"].items()}
-        reference = trial.values.get("reference")
-        shown = self._read(trial, reference) if reference and trial.kind != "ab" else None
-        if shown is not None and trial.kind == "mushra":
-            sounds[_REFERENCE] = shown
-            for key, (label, _, cutoff_hz) in _ANCHORS.items():
-                if _anchor(trial, key):
-                    sounds[label] = low_pass(shown, cutoff_hz, self.rate_hz)
-        lengths = {wave.shape for wave in [*sounds.values(), *([shown] if shown is not None else [])]}
-        if len(lengths) > 1:
-            raise InputError(f"the sounds of page {trial.name!r} differ in length or channels; cut them to the same")
+        if trial.hides_reference:
+            sounds[_REFERENCE] = self._read(trial, trial.values.get("reference"))
+        sounds = _of_one_length(trial, sounds, pad_samples, say)
+        for key, (label, _, cutoff_hz) in _ANCHORS.items():
+            if _anchor(trial, key):
+                sounds[label] = low_pass(sounds[_REFERENCE], cutoff_hz, self.rate_hz)
         audio = {self.ids[label]: self._write(wave, page_id, label) for label, wave in sounds.items()}
-        opened = self._write(shown, page_id, "") if shown is not None and trial.kind == "mushra" else None
-        return {"id": page_id, "item": trial.name, "reference": opened, "audio": dict(sorted(audio.items()))}
+        is_open = trial.kind in HIDDEN_REFERENCE_KINDS
+        opened = self._write(sounds[_REFERENCE], page_id, "") if is_open else None
+        text = plain_text(trial.values.get("content"))
+        return Page(id=page_id, item=trial.name, text=text, reference=opened, audio=dict(sorted(audio.items())))
 
     def _read(self, trial: _Trial, name: Any) -> Wave:
         path = self._folder / str(name)
@@ -238,25 +333,23 @@ class _Builder:
         return name
 
 
-def _questions(pages: Sequence[Any], say: Report) -> list[dict[str, Any]]:
-    questions = []
-    for page in _flat(pages):
-        for field in page.get("questionnaire") or ():
-            name, kind = _identifier(str(field.get("name", ""))), str(field.get("type", "text"))
-            question: dict[str, Any] = {"name": name, "question": str(field.get("label") or name)}
-            question["required"] = field.get("optional") is False
-            if kind in ("likert", "slider") and field.get("response"):
-                choices = [str(answer.get("label", answer.get("value"))) for answer in field["response"]]
-                question |= {"type": "choice", "choices": choices}
-            elif kind in ("number", "text", "long_text"):
-                question["type"] = "number" if kind == "number" else "text"
-            else:
-                say(f"warning: question {name!r} of type {kind!r} is left out")
-                continue
-            questions.append(question)
-    return questions
+def _of_one_length(trial: _Trial, sounds: dict[str, Wave], pad_samples: int, say: Report) -> dict[str, Wave]:
+    """Pad what is a little shorter than the longest, where that is wanted."""
+    if len({wave.shape[0] for wave in sounds.values()}) > 1:
+        raise InputError(f"the sounds of page {trial.name!r} differ in channels; give all of them the same")
+    longest = max(wave.shape[1] for wave in sounds.values())
+    missing = {label: longest - wave.shape[1] for label, wave in sounds.items() if wave.shape[1] < longest}
+    most = max(missing.values(), default=0)
+    if most > pad_samples:
+        mend = f", or add silence with --pad {most}" if most <= MOST_PAD_SAMPLES else ""
+        label = max(missing, key=lambda label: missing[label])
+        differ = f"the sounds of page {trial.name!r} differ in length, {label!r} by {most} samples"
+        raise InputError(f"{differ}; cut them to the same{mend}")
+    for label, samples in missing.items():
+        say(f"padded: page {trial.name!r}, {label!r}: {samples} samples of silence at the end")
+    return {label: np.pad(wave, ((0, 0), (0, missing.get(label, 0)))) for label, wave in sounds.items()}
 
 
-def _completion_code(pages: Sequence[Any]) -> str:
-    codes = [str(page["confirmationCode"]) for page in _flat(pages) if page.get("confirmationCode")]
+def _completion_code(pages: Sequence[Mapping[str, Any]]) -> str:
+    codes = [str(page["confirmationCode"]) for page in pages if page.get("confirmationCode")]
     return codes[-1] if codes else ""

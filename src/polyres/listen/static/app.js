@@ -144,7 +144,7 @@ class App {
   async nextStep() {
     const position = this.checks.position ?? 0;
     this.progress(position);
-    if (this.finished) return this.screen(() => show(thanks(this.finished, this.open ? () => this.another() : null)));
+    if (this.finished) return this.screen(() => show(thanks(this.study, this.finished, this.open ? () => this.another() : null)));
     if (!this.checks.instructions_read) {
       return this.screen(() => show(instructions(this.study, () => this.note({ instructions_read: true }))));
     }
@@ -183,7 +183,7 @@ class App {
     this.loader.prefetch(this.trials[plan.index + 1]);
     const known = [...(this.ratings.get(plan.index)?.values() ?? [])];
     const trial = new Trial({
-      study: this.study,
+      study: { ...this.study, ...this.study.parts[plan.part] },
       plan,
       buffers,
       outbox: this.outbox,

@@ -39,7 +39,7 @@ export function instructions(study, go) {
     "section.card.words",
     {},
     h("h1", {}, tr("how")),
-    study.instructions ? paragraphs(study.instructions) : h("p", {}, tr(`how_${study.kind}`)),
+    study.instructions ? paragraphs(study.instructions) : study.parts.map(({ kind }) => h("p", {}, tr(`how_${kind}`))),
     h("p", {}, tr("how_loop")),
     h("p", {}, tr("how_saved")),
     h("div.card-foot", {}, h("span"), h("button.primary", { type: "button", onclick: go }, tr("next"))),
@@ -103,12 +103,13 @@ function field(question, known) {
 }
 
 /** The end; `another` begins anew on a shared computer. */
-export function thanks(finished, another) {
+export function thanks(study, finished, another) {
   const copy = h("button.quiet", { type: "button", onclick: () => copyText(finished.code, copy) }, tr("copy"));
   return h(
     "section.card.words.done",
     {},
     h("h1", {}, tr("done")),
+    study.closing ? paragraphs(study.closing) : null,
     h("p", {}, tr("done_text")),
     h("p.code-name", {}, tr("code")),
     h("div.code", {}, h("code", { lang: currentLanguage() }, finished.code), copy),

@@ -1,15 +1,15 @@
-// How a trial is answered: sliders for many sounds, steps for one, a choice for two.
+// How a trial is answered: sliders or steps for many sounds, steps for one, a choice for two.
 
 import { h } from "./dom.js";
 import { tr } from "./i18n.js";
 
 /** The label of the fifth (or n-th part) of the scale that a value lies in. */
-export function labelOf(value, labels) {
-  return labels[Math.min(labels.length - 1, Math.floor((value / 100) * labels.length))];
+export function labelOf(value, labels, [low, high] = [0, 100]) {
+  return labels[Math.min(labels.length - 1, Math.floor(((value - low) / (high - low)) * labels.length))];
 }
 
 /**
- * MUSHRA and BS.2132: one row per sound, one slider per attribute.
+ * MUSHRA, BS.1116 and BS.2132: one row per sound, one slider per attribute.
  * `trial` has `button(name)`, `mayRate(name)`, `rated(slot, attribute, value)` and `value(slot, attribute)`.
  */
 export function sliderBoard(trial) {
@@ -46,14 +46,16 @@ export function sliderBoard(trial) {
 
 function slider(trial, slot, attribute, several) {
   const known = trial.value(slot, attribute.name);
+  const [low, high] = attribute.scale;
+  const digits = high - low > 10 ? 0 : 1;
   const number = h("output.number", { "aria-hidden": "true" });
   const word = h("span.word", { "aria-hidden": "true" });
   const input = h("input", {
     type: "range",
-    min: 0,
-    max: 100,
-    step: 1,
-    value: known ?? 50,
+    min: low,
+    max: high,
+    step: 10 ** -digits,
+    value: known ?? (low + high) / 2,
     "data-attribute": attribute.name,
     "aria-label": tr("rate_sound", { sound: slot + 1, question: attribute.question }),
   });
@@ -62,10 +64,10 @@ function slider(trial, slot, attribute, several) {
   const show = (set) => {
     last = Number(input.value);
     cell.classList.toggle("unset", !set);
-    number.textContent = set ? input.value : "–";
-    word.textContent = set ? labelOf(last, attribute.labels) : tr("not_rated");
+    number.textContent = set ? last.toFixed(digits) : "–";
+    word.textContent = set ? labelOf(last, attribute.labels, attribute.scale) : tr("not_rated");
     input.setAttribute("aria-valuetext", set ? `${input.value}, ${word.textContent}` : tr("not_rated"));
-    cell.style.setProperty("--value", last);
+    cell.style.setProperty("--value", (100 * (last - low)) / (high - low));
   };
   const rate = () => {
     if (!trial.mayRate(String(slot))) {
@@ -92,16 +94,27 @@ function slider(trial, slot, attribute, several) {
 }
 
 /** ACR and DCR: the steps of a scale, best first. */
-export function steps(trial) {
+export function steps(trial, slot = 0) {
   return trial.study.attributes.map((attribute) => {
-    const known = trial.value(0, attribute.name);
+    const known = trial.value(slot, attribute.name);
     const options = attribute.labels.map((label, n) => ({ value: n + 1, label, number: n + 1 })).reverse();
-    return choices(attribute, options, known, (value) => {
-      if (!trial.mayRate("0")) return false;
-      trial.rated({ slot: 0, attribute: attribute.name, value });
+    const chosen = (value) => {
+      if (!trial.mayRate(String(slot))) return false;
+      trial.rated({ slot, attribute: attribute.name, value });
       return true;
-    });
+    };
+    return choices(attribute, options, known, chosen, slot);
   });
+}
+
+/** Likert: one row per sound, the steps of a scale in each. */
+export function stepBoard(trial) {
+  const slots = Array.from({ length: trial.plan.sounds }, (_, slot) => slot);
+  return h(
+    "div.board",
+    { "data-attributes": 1 },
+    slots.map((slot) => h("div.row", { "data-sound": slot }, trial.button(String(slot)), h("div", {}, steps(trial, slot)))),
+  );
 }
 
 /** ABX and AB: one of two, or neither where the study allows it. */
@@ -122,8 +135,8 @@ export function pairChoice(trial) {
   });
 }
 
-function choices(attribute, options, known, chosen) {
-  const name = `answer-${attribute.name}`;
+function choices(attribute, options, known, chosen, slot = 0) {
+  const name = `answer-${attribute.name}-${slot}`;
   const inputs = options.map(({ value, label, number }) => {
     const input = h("input", { type: "radio", name, value: String(value), checked: value === known });
     input.addEventListener("change", () => {

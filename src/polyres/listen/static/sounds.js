@@ -54,7 +54,7 @@ export class SoundLoader {
   /** Begin to fetch a trial's sounds. */
   prefetch(trial) {
     if (!trial || this.waiting.has(trial.index)) return;
-    const names = soundNames(trial, this.study.kind);
+    const names = soundNames(trial, this.study.parts[trial.part].kind);
     const fetched = names.map((name) => this.api.audio(trial.index, name));
     for (const promise of fetched) promise.catch(() => {});
     this.waiting.set(trial.index, fetched);
@@ -66,7 +66,7 @@ export class SoundLoader {
     const fetched = this.waiting.get(trial.index);
     this.waiting.delete(trial.index);
     for (const index of this.waiting.keys()) if (index !== trial.index + 1) this.waiting.delete(index);
-    const names = soundNames(trial, this.study.kind);
+    const names = soundNames(trial, this.study.parts[trial.part].kind);
     const target = audioContext(this.study.sample_rate_hz);
     let done = 0;
     const decoded = await Promise.all(

@@ -3,8 +3,8 @@
 import { h, icon } from "./dom.js";
 import { Player } from "./engine.js";
 import { tr } from "./i18n.js";
-import { pairChoice, sliderBoard, steps } from "./scales.js";
-import { announce } from "./screens.js";
+import { pairChoice, sliderBoard, stepBoard, steps } from "./scales.js";
+import { announce, paragraphs } from "./screens.js";
 import { audioContext, soundNames } from "./sounds.js";
 import { Timeline } from "./timeline.js";
 
@@ -13,7 +13,8 @@ const TICK_MS = 100;
 const EVENTS_AT_ONCE = 100;
 
 const PAIRS = ["abx", "ab"];
-const SLIDERS = ["mushra", "bs2132"];
+const SLIDERS = ["mushra", "bs2132", "bs1116"];
+const ROWS = [...SLIDERS, "likert"];
 
 export class Trial {
   /**
@@ -66,10 +67,14 @@ export class Trial {
     return h(
       "section.card.trial",
       { "data-kind": kind, "aria-label": tr("trial") },
+      this.plan.text ? h("div.page-text", {}, paragraphs(this.plan.text)) : null,
       question,
       transport,
-      SLIDERS.includes(kind) ? null : h("div.sounds", {}, this.names.filter((name) => name !== "reference").map((name) => this.button(name))),
-      SLIDERS.includes(kind) ? sliderBoard(this) : PAIRS.includes(kind) ? pairChoice(this) : steps(this),
+      ROWS.includes(kind) ? null : h("div.sounds", {}, this.names.filter((name) => name !== "reference").map((name) => this.button(name))),
+      SLIDERS.includes(kind) ? sliderBoard(this) : null,
+      kind === "likert" ? stepBoard(this) : null,
+      PAIRS.includes(kind) ? pairChoice(this) : null,
+      kind === "acr" || kind === "dcr" ? steps(this) : null,
       h("div.card-foot", {}, this.status, this.nextButton),
       keyboardHelp(kind, this.names),
     );
@@ -267,7 +272,7 @@ export class Trial {
     const input = this.element.querySelector(`.row[data-sound="${this.player.active}"] input[type=range]`);
     if (!input) return;
     event.preventDefault();
-    input.value = Number(input.value) + step;
+    input.value = Number(input.value) + step * Number(input.step);
     input.dispatchEvent(new Event("input"));
   }
 
