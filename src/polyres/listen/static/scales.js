@@ -3,8 +3,13 @@
 import { h } from "./dom.js";
 import { tr } from "./i18n.js";
 
-/** The label of the fifth (or n-th part) of the scale that a value lies in. */
-export function labelOf(value, labels, [low, high] = [0, 100]) {
+/** BS.1116: labels stand for the whole numbers of the scale; elsewhere each stands for a part of it. */
+const hasPoints = ({ labels, scale: [low, high] }) => high - low === labels.length - 1;
+
+/** The label of the fifth (or n-th part) of the scale that a value lies in, or of the nearest whole number. */
+export function labelOf(value, attribute) {
+  const { labels, scale: [low, high] } = attribute;
+  if (hasPoints(attribute)) return labels[Math.round(value - low)];
   return labels[Math.min(labels.length - 1, Math.floor(((value - low) / (high - low)) * labels.length))];
 }
 
@@ -25,7 +30,7 @@ export function sliderBoard(trial) {
           "div.scale-head",
           {},
           attributes.length > 1 ? h("strong", {}, attribute.question) : null,
-          h("div.scale-labels", {}, attribute.labels.map((label) => h("span", {}, label))),
+          h("div.scale-labels", hasPoints(attribute) ? { "data-points": "" } : {}, attribute.labels.map((label) => h("span", {}, label))),
         ),
       ),
       attributes.length > 1 ? null : h("span.corner-end"),
@@ -65,7 +70,7 @@ function slider(trial, slot, attribute, several) {
     last = Number(input.value);
     cell.classList.toggle("unset", !set);
     number.textContent = set ? last.toFixed(digits) : "–";
-    word.textContent = set ? labelOf(last, attribute.labels, attribute.scale) : tr("not_rated");
+    word.textContent = set ? labelOf(last, attribute) : tr("not_rated");
     input.setAttribute("aria-valuetext", set ? `${input.value}, ${word.textContent}` : tr("not_rated"));
     cell.style.setProperty("--value", (100 * (last - low)) / (high - low));
   };
@@ -83,7 +88,7 @@ function slider(trial, slot, attribute, several) {
   input.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && cell.classList.contains("unset")) rate();
   });
-  const bands = h("div.bands", { "aria-hidden": "true" }, attribute.labels.map(() => h("i")));
+  const bands = h("div.bands", { "aria-hidden": "true" }, attribute.labels.slice(hasPoints(attribute) ? 1 : 0).map(() => h("i")));
   cell.append(
     ...(several ? [h("span.cell-name", { "aria-hidden": "true" }, attribute.question)] : []),
     h("div.slide", {}, bands, input),
