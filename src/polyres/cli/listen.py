@@ -98,6 +98,10 @@ def new(
             raise ConfigError("--pad is for webMUSHRA configs; excerpts of a recipe are cut to one length already")
         parsed = StudyRecipe.from_yaml(recipe, settings or [])
         study = build_study(parsed.resolved(recipe.parent), folder, _tell)
+    _tell_study(study, folder, as_json)
+
+
+def _tell_study(study: ListenStudy, folder: Path, as_json: bool) -> None:
     kinds = ", ".join(part.kind for part in study.singles())
     facts = {
         "study": str(folder),
