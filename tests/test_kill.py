@@ -64,7 +64,7 @@ def write_training(folder: Path) -> None:
 
 
 def train_words(folder: Path, *more: str) -> list[str]:
-    again = ["--resume"] if (folder / "run" / "checkpoint.safetensors").exists() else []
+    again = ["--resume"] if (folder / "run").exists() else []
     return ["train", "tiny.yaml", "--out", "run", *again, *more]
 
 
