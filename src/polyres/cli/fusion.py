@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,6 @@ def fusion(
     from polyres.analysis.fusion_figures import check_matplotlib, draw_report
     from polyres.analysis.fusion_run import load_fusion_subject
     from polyres.cli.tables import print_tables
-    from polyres.core.whole_files import write_whole
     from polyres.inference.device import resolve_device
 
     target = resolve_device(device)
@@ -76,17 +76,23 @@ def fusion(
     report = build_report(subject, chosen, listened)
     text = json.dumps(report.to_dict(), indent=2)
     if out is not None:
-        paths = draw_report(report, out) if figures else []
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from error
-        write_whole(out / "report.md", fusion_text.markdown(report))
-        write_whole(out / "report.json", text + "\n")
-        typer.echo(f"{len(paths) + 2} files in {out}", err=True)
+        _write(out, draw_report(report, out) if figures else [], fusion_text.markdown(report), text)
     if as_json:
         typer.echo(text)
     else:
         print_tables(fusion_text.report_tables(report), markdown)
     if problems:
         raise typer.Exit(2)
+
+
+def _write(folder: Path, figures: Sequence[Path], markdown: str, text: str) -> None:
+    """Write the report beside its figures, and say so."""
+    from polyres.core.whole_files import write_whole
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from error
+    write_whole(folder / "report.md", markdown)
+    write_whole(folder / "report.json", text + "\n")
+    typer.echo(f"{len(figures) + 2} files in {folder}", err=True)
