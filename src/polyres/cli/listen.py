@@ -110,11 +110,8 @@ def _tell_study(study: ListenStudy, folder: Path, as_json: bool) -> None:
         "pages": len(study.pages),
         "training_pages": len(study.training),
     }
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    typer.echo(f"{folder}: {kinds}, {len(study.pages)} pages of {len(study.conditions)} conditions")
-    typer.echo(f"next: polyres listen serve {folder}")
+    text = f"{folder}: {kinds}, {len(study.pages)} pages of {len(study.conditions)} conditions"
+    typer.echo(json.dumps(facts) if as_json else f"{text}\nnext: polyres listen serve {folder}")
 
 
 def serve(
