@@ -25,13 +25,13 @@ separate: .song-is-given $(VENV)/.runtime ## Split SONG=path into stems (OUT=fol
 	@if [ -z "$$POLYRES_SONG" ]; then echo 'error: no song given; write make separate SONG=path/to/song.mp3' >&2; exit 2; fi
 
 # One process per processor, of one thread each: threads that wait for each other are slower.
-test: lint ## Check style, types and floors, then run the tests
+test: lint ## Check style, types and imports, then run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.test ## Run the tests that take long
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
-lint: $(VENV)/.test ## Check style, types and floors
+lint: $(VENV)/.test ## Check style, types and imports
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy

@@ -24,15 +24,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polyres.audio.files import probe, read_audio
+from polyres.audio.resample import resample
+from polyres.codec.bandwidth import BandwidthConfig, BandwidthExtender, extend, low_band
+from polyres.codec.load import load_codec
+from polyres.codec.networks import load_network, save_network
 from polyres.core.whole_files import write_whole
-from polyres.data.audio import probe, read_audio
-from polyres.data.resample import resample
-from polyres.inference.codec import load_codec
+from polyres.dsp.stft import istft, stft
 from polyres.metrics.aggregate import bootstrap_interval
-from polyres.metrics.reconstruction_spectra import log_spectral_distance, metric_magnitude, spectral_n_fft
-from polyres.models.network_weights import load_network, save_network
-from polyres.nn.bandwidth import BandwidthConfig, BandwidthExtender, extend, low_band
-from polyres.ops.stft import istft, stft
+from polyres.metrics.reconstruction.spectra import log_spectral_distance, metric_magnitude, spectral_n_fft
 
 RATE_HZ = 44100
 BANDS_HZ = {"above 8 kHz": (8000.0, 22050.0), "8 to 12 kHz": (8000.0, 12000.0), "12 to 20 kHz": (12000.0, 20000.0)}

@@ -131,7 +131,7 @@ def score(program: str, path: Path) -> None:
         references, estimates = references.transpose(0, 2, 1), estimates.transpose(0, 2, 1)
         _, wall_s, processor_s = timed(lambda: inner(references, estimates, window=window, hop=window), 1)
     else:
-        from polyres.metrics.bss_eval import bss_eval
+        from polyres.metrics.bss.evaluate import bss_eval
 
         bss_eval(references[..., :RATE_HZ], estimates[..., :RATE_HZ])
         _, wall_s, processor_s = timed(lambda: bss_eval(references, estimates), 1)

@@ -7,7 +7,7 @@ samples per second as the codec stores numbers, and back; 3 200 for `polyres_wav
 codec's wave is decoded from latents that went through a file. `--r3` adds the distance of 64 mels, non-negative least
 squares and a phase method, which is no waveform codec; `--r4 RUN` that of a mel codec's spectra and its vocoder, such
 as a run of `recipes/reconstruct/vocoder_16k.yaml`. `--live` pushes the samples of a codec for live sound block by
-block through `polyres.models.wave_codec_stream` and adds its slowest block. `--curve DIR` codes every file at several
+block through `polyres.codec.wave.streaming` and adds its slowest block. `--curve DIR` codes every file at several
 rates instead, and writes `rate.md` and `rate.png`.
 """
 
@@ -24,18 +24,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from polyres.audio.files import read_audio
+from polyres.audio.resample import resample
+from polyres.codec.latent import Latent
+from polyres.codec.load import LoadedCodec, load_codec
+from polyres.codec.wave.codec import WaveCodec
+from polyres.codec.wave.streaming import WaveStreamDecoder, WaveStreamEncoder
 from polyres.core.whole_files import write_whole
-from polyres.data.audio import read_audio
-from polyres.data.resample import resample
-from polyres.inference.codec import LoadedCodec, load_codec
-from polyres.metrics.reconstruction_level import matched
-from polyres.metrics.reconstruction_spectra import log_spectral_distance, metric_magnitude
-from polyres.models.codec_latent import Latent
-from polyres.models.wave_codec import WaveCodec
-from polyres.models.wave_codec_stream import WaveStreamDecoder, WaveStreamEncoder
-from polyres.ops.mel import AUDIOLDM2_16K, mel_of_magnitude
-from polyres.ops.mel_inverse import mel_to_linear
-from polyres.ops.phase import reconstruct_phase
+from polyres.dsp.mel import AUDIOLDM2_16K, mel_of_magnitude
+from polyres.dsp.mel_inverse import mel_to_linear
+from polyres.dsp.phase import reconstruct_phase
+from polyres.metrics.reconstruction.levels import matched
+from polyres.metrics.reconstruction.spectra import log_spectral_distance, metric_magnitude
 
 CONTROL_HZ = {"polyres_wave": 3200, "polyres_wave:plain": 3200, "polyres_wave_live": 3200}
 """Codecs that were made for a round number of scalars per second are held against that."""

@@ -26,10 +26,12 @@ from typing import Any, cast
 
 import torch
 
-from polyres.core.whole_files import replaced_atomically, write_whole
-from polyres.experiments.enhance import (
+from polyres.codec.base import Codec
+from polyres.codec.enhance.enhancers import ENHANCERS
+from polyres.codec.enhance.sweep import (
     CODEC_ALONE,
     DEFAULT_STRENGTHS,
+    Chain,
     EnhanceOptions,
     EnhanceRow,
     run_enhancers,
@@ -37,13 +39,11 @@ from polyres.experiments.enhance import (
     typical_statistics,
     usable_names,
 )
-from polyres.experiments.enhance_chain import Chain
-from polyres.inference.codec import load_codec
+from polyres.codec.load import load_codec
+from polyres.codec.networks import load_network
+from polyres.core.whole_files import replaced_atomically, write_whole
+from polyres.dsp.mel import decibel_front_end
 from polyres.metrics.aggregate import bootstrap_interval
-from polyres.models.codec_base import Codec
-from polyres.models.network_weights import load_network
-from polyres.nn.enhance import ENHANCERS
-from polyres.ops.mel_controls import decibel_front_end
 
 DB_PER_NEPER = 20 / math.log(10)
 TOLD = ("gain_match", "ltas_match", "adaptive")

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from mel_codec import NAMES, R3, excerpts, median_row, scored
 
-from polyres.inference.codec import LoadedCodec
-from polyres.models.codec_registry import build_codec
-from polyres.training.run import run_training
+from polyres.codec.load import LoadedCodec
+from polyres.codec.registry import build_codec
+from polyres.study.run.train import run_training
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "reconstruct" / "polyres_mel.yaml"
 SIZES = "model.network={widths: [8, 16, 32], middle_blocks: 1}"

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyres.data.audio import read_audio
-from polyres.data.resample import resample
-from polyres.inference.codec import LoadedCodec, load_codec
-from polyres.metrics.reconstruction import score
-from polyres.metrics.reconstruction_level import matched
+from polyres.audio.files import read_audio
+from polyres.audio.resample import resample
+from polyres.codec.load import LoadedCodec, load_codec
+from polyres.metrics.reconstruction.levels import matched
+from polyres.metrics.reconstruction.metrics import score
 
 NAMES = ("lsd", "log_mel_l1", "band_error_low", "band_error_mid", "band_error_high")
 HEADER = ("LSD", "log-mel", "<500", "0.5-4k", ">4k")

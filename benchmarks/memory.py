@@ -24,11 +24,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from polyres.data.writer import AudioWriter, WriteSpec
-from polyres.inference.ensemble import Ensemble, Member
-from polyres.inference.files import TrackResult, separate_track
-from polyres.inference.options import OutputOptions, SeparateOptions
-from polyres.inference.plan import plan_jobs
+from polyres.audio.writer import AudioWriter, WriteSpec
+from polyres.batch.jobs import OutputOptions, plan_jobs
+from polyres.separation.ensemble import Ensemble, Member
+from polyres.separation.files import TrackResult, separate_track
+from polyres.separation.options import SeparateOptions
 
 CHEAP = "cheap"
 SOURCES = ("drums", "bass", "other", "vocals")
@@ -68,7 +68,7 @@ def separate(model: str, path: Path, out: Path) -> tuple[float, TrackResult]:
     """Separate one file; also returns the peak before, with the model loaded."""
     output = OutputOptions("flac", 16)
     if model != CHEAP:
-        from polyres.inference.load import load_separator
+        from polyres.separation.load import load_separator
 
         separator = load_separator(model, device="cpu")
         return peak_mib(), separator.separate_file(path, out, output=output)
@@ -81,7 +81,7 @@ def separate(model: str, path: Path, out: Path) -> tuple[float, TrackResult]:
 def code(task: str, codec: str, folder: Path) -> float:
     """Run a command on the song of a folder; returns the peak before, with the codec loaded."""
     from polyres.cli.main import main as polyres
-    from polyres.inference.codec import load_codec
+    from polyres.codec.load import load_codec
 
     coded, chosen = str(folder / "z.safetensors"), ["--codec", codec, "--device", "cpu", "--overwrite"]
     load_codec(codec, "cpu")

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyres.data.audio import probe, read_audio
-from polyres.data.resample import resample
-from polyres.ops.phase import PHASE_METHODS, reconstruct_phase
+from polyres.audio.files import probe, read_audio
+from polyres.audio.resample import resample
+from polyres.dsp.phase import PHASE_METHODS, reconstruct_phase
 
 try:
     import librosa

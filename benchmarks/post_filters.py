@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
+from polyres.codec.enhance.sweep import Chain
+from polyres.codec.load import load_codec
+from polyres.codec.post_filter import POST_FILTERS, post_filter
 from polyres.core.whole_files import write_whole
-from polyres.experiments.enhance_chain import Chain
-from polyres.inference.codec import load_codec
 from polyres.metrics.aggregate import bootstrap_interval
-from polyres.metrics.reconstruction import score
-from polyres.metrics.reconstruction_level import matched
-from polyres.nn.post_filter import POST_FILTERS, post_filter
+from polyres.metrics.reconstruction.levels import matched
+from polyres.metrics.reconstruction.metrics import score
 
 STRENGTHS = (0.1, 0.3, 1.0)
 DB_PER_NEPER = 20 / math.log(10)

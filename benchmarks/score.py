@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 import polyres
-from polyres.data.datasets import load_track
-from polyres.inference.load import LoadedSeparator
+from polyres.datasets.stems import load_track
 from polyres.metrics.separation import nsdr
+from polyres.separation.load import LoadedSeparator
 
 PART_S = 7.43
 PART_RMS = 0.05

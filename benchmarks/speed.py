@@ -68,7 +68,7 @@ def child(program: str, package: Path, song: Path, out: Path, threads: int) -> N
         _, stems = separator.separate_audio_file(song)
     else:
         import polyres
-        from polyres.data.audio import read_audio
+        from polyres.audio.files import read_audio
 
         precision = program.removeprefix("polyres-")
         ours = polyres.load_separator(package, device="cpu", precision=precision)

@@ -37,8 +37,8 @@ def build(program: str, channels: int, seconds: float) -> nn.Module:
         model = HTDemucs(list(SOURCES), channels=channels, segment=Fraction(seconds).limit_denominator(1000))
         model.use_train_segment = False
         return model
-    from polyres.models.separator import Separator
-    from polyres.models.variants import variant
+    from polyres.separation.model import Separator
+    from polyres.separation.variants import variant
 
     return Separator(variant("htdemucs_48").with_values({"channels": channels}))
 

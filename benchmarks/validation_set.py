@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from polyres.data.audio import read_audio
-from polyres.data.names import safe_name
-from polyres.data.synth.modules import render
-from polyres.data.tracks import Track, index_tracks
+from polyres.audio.file_names import safe_name
+from polyres.audio.files import read_audio
+from polyres.datasets.tracks import Track, index_tracks
+from polyres.synth.modules.tracks import render
 
 RATE_HZ = 44_100
 SECONDS = 24

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from polyres.analysis.measure import Request, measure_apart
+from polyres.separation.complexity.measure import Request, measure_apart
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ import matplotlib
 import numpy as np
 import torch
 
-from polyres.data.audio import read_audio
-from polyres.ops.stft import stft
+from polyres.audio.files import read_audio
+from polyres.dsp.stft import stft
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

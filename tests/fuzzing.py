@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from polyres.core.errors import PolyresError
-from tests.data.sound_files import sound, write_media
+from tests.audio.sound_files import sound, write_media
 
 ROOT = Path(__file__).resolve().parents[1]
 CASE_LIMIT_S = 20
@@ -132,8 +132,8 @@ WAYS = {".safetensors": mutated_safetensors, ".json": mutated_json, ".jsonl": mu
 
 def latent_kind(codec: str) -> Callable[[Path], tuple[Path, Reader]]:
     def make(folder: Path) -> tuple[Path, Reader]:
-        from polyres.inference.codec import codec_for, load_codec
-        from polyres.models.codec_latent import Latent
+        from polyres.codec.latent import Latent
+        from polyres.codec.load import codec_for, load_codec
 
         whole = load_codec(codec, "cpu")
         wave = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(3))
@@ -152,15 +152,15 @@ def latent_kind(codec: str) -> Callable[[Path], tuple[Path, Reader]]:
 
 
 def network_kind(folder: Path) -> tuple[Path, Reader]:
-    from polyres.models.network_weights import build_network, load_network, save_network
+    from polyres.codec.networks import build_network, load_network, save_network
 
     network = build_network("mel_refiner", {"channels": 1, "width": 4, "depth": 2})
     return save_network("mel_refiner", network, folder / "n.safetensors"), load_network
 
 
 def separator_kind(folder: Path) -> tuple[Path, Reader]:
-    from polyres.models.separator import Separator, SeparatorConfig
-    from polyres.models.weights import load_separator_weights, save_separator
+    from polyres.separation.model import Separator, SeparatorConfig
+    from polyres.separation.weights import load_separator_weights, save_separator
 
     config = {"channels": 4, "depth": 2, "n_fft": [512, 1024], "sources": ["a", "b"], "bottleneck_channels": 8}
     known = {key: value for key, value in config.items() if key in SeparatorConfig.model_fields}
@@ -175,7 +175,7 @@ def checkpoint_kind(folder: Path) -> tuple[Path, Reader]:
 
 
 def recipe_kind(folder: Path) -> tuple[Path, Reader]:
-    from polyres.training.separation import TrainConfig
+    from polyres.separation.training.task import TrainConfig
 
     shutil.copy(ROOT / "recipes" / "base.yaml", folder)
     shutil.copy(ROOT / "recipes" / "debug.yaml", folder)
@@ -183,7 +183,7 @@ def recipe_kind(folder: Path) -> tuple[Path, Reader]:
 
 
 def stages_kind(folder: Path) -> tuple[Path, Reader]:
-    from polyres.models.staged_config import read_stages
+    from polyres.codec.staged.config import read_stages
 
     text = "codec: polyres_wave\nenhancer: {name: gain_match, strength: 0.5}\npost_filters: [{name: median}]\nseed: 3\n"
     (folder / "s.yaml").write_text(text)
@@ -191,7 +191,7 @@ def stages_kind(folder: Path) -> tuple[Path, Reader]:
 
 
 def slakh_kind(folder: Path) -> tuple[Path, Reader]:
-    from polyres.data.multitrack import SlakhLayout
+    from polyres.datasets.collections import SlakhLayout
 
     track = folder / "Track00001"
     track.mkdir()
@@ -200,7 +200,7 @@ def slakh_kind(folder: Path) -> tuple[Path, Reader]:
 
 
 def moises_kind(folder: Path) -> tuple[Path, Reader]:
-    from polyres.data.multitrack import MoisesLayout
+    from polyres.datasets.collections import MoisesLayout
 
     (folder / "a").mkdir()
     stems = [{"stemName": "bass", "tracks": [{"id": "x", "extension": "wav"}]}]
@@ -209,19 +209,19 @@ def moises_kind(folder: Path) -> tuple[Path, Reader]:
 
 
 def manifest_kind(folder: Path) -> tuple[Path, Reader]:
-    from polyres.inference.manifest import InputId, Manifest, StemRecord, manifest_text, read_manifest
+    from polyres.batch.manifest import InputId, Manifest, StemRecord, manifest_text, read_manifest
 
     values = dict.fromkeys(InputId.__dataclass_fields__, 1)
     text = manifest_text(Manifest(InputId(**values), {"a.wav": StemRecord("a", {"shifts": 1}, 1.0)}), {})
     (folder / "polyres.json").write_text(text)
-    from polyres.inference.manifest import MANIFEST_NAME
+    from polyres.batch.manifest import MANIFEST_NAME
 
     (folder / "polyres.json").rename(folder / MANIFEST_NAME)
     return folder / MANIFEST_NAME, lambda path: read_manifest(path.parent)
 
 
 def rows_kind(folder: Path) -> tuple[Path, Reader]:
-    from polyres.experiments.rows import RowFile, ScoreRow
+    from polyres.study.evaluate.rows import RowFile, ScoreRow
 
     rows = [ScoreRow("m", "all", f"t{n}", "drums", "sdr", "dB", 1.5) for n in range(3)]
     RowFile(folder / "rows.jsonl").append(rows)
@@ -229,8 +229,8 @@ def rows_kind(folder: Path) -> tuple[Path, Reader]:
 
 
 def run_kind(folder: Path) -> tuple[Path, Reader]:
-    from polyres.training.run_table import read_run
-    from polyres.training.separation import TrainConfig
+    from polyres.separation.training.run_table import read_run
+    from polyres.separation.training.task import TrainConfig
 
     (folder / "config.yaml").write_text(TrainConfig.from_yaml(ROOT / "recipes" / "debug.yaml").to_yaml())
     row = {"step": 3, "elapsed_s": 1.0, "epoch": 1, "progress": 0.5, "valid": {"raw": {"score": 1.0}},
@@ -240,7 +240,7 @@ def run_kind(folder: Path) -> tuple[Path, Reader]:
 
 
 def study_kind(folder: Path) -> tuple[Path, Reader]:
-    from polyres.experiments.study_files import FORMAT, STUDY_FILE, read_study
+    from polyres.study.run.files import FORMAT, STUDY_FILE, read_study
 
     values = {"format": FORMAT, "name": "s", "arms": [{"name": "a", "settings": {}}], "metrics": ["sdr"], "seeds": [1],
               "title": "T", "question": "Q", "base": "b.yaml", "reference": "a", "primary": "sdr", "data": {"a": 1},
@@ -250,7 +250,7 @@ def study_kind(folder: Path) -> tuple[Path, Reader]:
 
 
 def listen_kind(folder: Path) -> tuple[Path, Reader]:
-    from polyres.listen.study_files import load_study, save_study
+    from polyres.listen.design.files import load_study, save_study
     from tests.listen.studies import a_study
 
     study = a_study(pages=2)
@@ -265,7 +265,7 @@ def listen_kind(folder: Path) -> tuple[Path, Reader]:
 def webmushra_kind(folder: Path) -> tuple[Path, Reader]:
     import soundfile
 
-    from polyres.listen.webmushra import import_webmushra
+    from polyres.listen.design.webmushra import import_webmushra
 
     for name in ("r", "a", "b"):
         soundfile.write(folder / f"{name}.wav", sound(9000, seed=ord(name)).T, 44100)
@@ -292,7 +292,7 @@ pages:
 
 def sound_kind(ending: str) -> Callable[[Path], tuple[Path, Reader]]:
     def make(folder: Path) -> tuple[Path, Reader]:
-        from polyres.inference.sources import FileSource
+        from polyres.audio.sources import FileSource
 
         path = folder / f"a.{ending}"
         if ending in ("mp3", "mp4"):

@@ -43,15 +43,15 @@ def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.strip()
 
 
-# -- floors -----------------------------------------------------------------------------------------------------------
+# -- rooms ------------------------------------------------------------------------------------------------------------
 
 
-def test_every_package_is_a_floor_of_the_import_contract() -> None:
+def test_every_package_is_a_room_of_the_import_contract() -> None:
     layers = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
-    floors = {name for layer in layers for name in re.findall(r"\w+", layer)}
+    rooms = {name for layer in layers for name in re.findall(r"\w+", layer)}
     required = {name for layer in layers if "(" not in layer for name in re.findall(r"\w+", layer)}
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert packages <= floors
+    assert packages <= rooms
     assert required <= packages
     assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}
 
@@ -61,7 +61,7 @@ def test_every_folder_with_code_is_a_package() -> None:
 
 
 PUBLIC = {PACKAGE / "metrics" / "__init__.py"}
-"""Packages that name functions for others to import: polyres.metrics.bss_eval and its kin."""
+"""Packages that name functions for others to import: polyres.metrics.bss.evaluate and its kin."""
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_packages_hold_a_docstring_and_nothing_else(path: Path) -> None:
     assert isinstance(body[0].value, ast.Constant)
 
 
-def test_importing_polyres_loads_no_heavy_library_and_no_floor() -> None:
+def test_importing_polyres_loads_no_heavy_library_and_no_room() -> None:
     code = (
         "import sys, polyres; print(*(n for n in sys.modules if n in ('torch', 'numpy') or n.startswith('polyres.')))"
     )
@@ -83,7 +83,7 @@ def test_importing_polyres_loads_no_heavy_library_and_no_floor() -> None:
 
 def test_the_separator_loads_on_first_use() -> None:
     code = "import sys, polyres; print(polyres.load_separator.__module__, 'torch' in sys.modules)"
-    assert python(code) == "polyres.inference.load True"
+    assert python(code) == "polyres.separation.load True"
 
 
 def test_public_names_are_listed_and_others_refused() -> None:
@@ -142,8 +142,8 @@ def test_nothing_loads_loosely_or_is_left_open(path: Path) -> None:
 
 @sources
 def test_sound_files_come_in_by_one_door(path: Path) -> None:
-    # data/opening.py decides what may be opened; a second way in would be one without its limits.
-    if path.relative_to(PACKAGE).as_posix() == "data/opening.py":
+    # audio/opening.py decides what may be opened; a second way in would be one without its limits.
+    if path.relative_to(PACKAGE).as_posix() == "audio/opening.py":
         return
     for node in ast.walk(ast.parse(text_of(path))):
         if not isinstance(node, ast.Call):

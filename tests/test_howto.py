@@ -13,18 +13,18 @@ import pytest
 import soundfile
 
 from polyres.cli.main import main
+from polyres.codec.base import CODECS
+from polyres.codec.enhance.enhancers import ENHANCERS
+from polyres.codec.post_filter import POST_FILTERS
 from polyres.core import plugins
 from polyres.core.catalogue import Catalogue
-from polyres.data.layouts import LAYOUTS
+from polyres.datasets.layouts import LAYOUTS
 from polyres.metrics.catalogue import METRICS
-from polyres.models.codec_base import CODECS
 from polyres.nn.attention import ATTENTION
-from polyres.nn.enhance import ENHANCERS
-from polyres.nn.fusion import OUTPUT_FUSION
-from polyres.nn.post_filter import POST_FILTERS
+from polyres.nn.fusion.base import OUTPUT_FUSION
 from tests.documents import ROOT, Block, blocks, commands, shell_commands, write_song, write_track
-from tests.experiments.study_cases import Inline
 from tests.following import Place
+from tests.study.cases import Inline
 
 PAGE = ROOT / "docs" / "howto" / "own_parts.md"
 CATALOGUES: tuple[Catalogue[object], ...] = (
@@ -109,7 +109,7 @@ def has_stems(folder: Path, said: str) -> None:
 
 
 def has_fusion(folder: Path, said: str) -> None:
-    from polyres.inference.load import load_separator
+    from polyres.separation.load import load_separator
 
     has_stems(folder, said)
     fusion = load_separator(str(folder / "RUN")).model.get_submodule("output")

@@ -20,8 +20,8 @@ import pytest
 import safetensors.numpy
 
 from polyres.core.scratch import PREFIX
-from tests.experiments.study_cases import RECIPE, write_study
 from tests.studio.studios import VISITOR, song
+from tests.study.cases import RECIPE, write_study
 
 pytestmark = [
     pytest.mark.slow,

@@ -19,7 +19,7 @@ import torch
 import typer
 import uvicorn
 
-import polyres.analysis.measure
+import polyres.separation.complexity.measure
 from polyres.cli.main import COMMANDS, build_app, load_command, main
 from tests.documents import (
     PAGES,
@@ -38,8 +38,8 @@ from tests.documents import (
     words_of,
     write_song,
 )
-from tests.experiments.study_cases import Inline
 from tests.following import Place
+from tests.study.cases import Inline
 
 README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 BOTH = [README, CHINESE]
@@ -138,7 +138,9 @@ def place(shared: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     # In processes of their own most of the time would go into starting them.
     monkeypatch.setattr("polyres.cli.study._backend", lambda plan, jobs, ray: Inline())
-    monkeypatch.setattr(polyres.analysis.measure, "measure_apart", polyres.analysis.measure.measure)
+    monkeypatch.setattr(
+        polyres.separation.complexity.measure, "measure_apart", polyres.separation.complexity.measure.measure
+    )
     return shared
 
 

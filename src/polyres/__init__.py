@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from polyres.codec.load import load_codec
     from polyres.core.cpu import tune_cpu
-    from polyres.inference.codec import load_codec
-    from polyres.inference.load import load_separator
+    from polyres.separation.load import load_separator
 
 __all__ = ["__version__", "load_separator", "load_codec", "tune_cpu"]  # noqa: RUF022  (in the order to learn them)
 
@@ -17,11 +17,11 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     """Load the public names on first use, so that `import polyres` stays free of torch."""
     if name == "load_separator":
-        from polyres.inference.load import load_separator
+        from polyres.separation.load import load_separator
 
         return load_separator
     if name == "load_codec":
-        from polyres.inference.codec import load_codec
+        from polyres.codec.load import load_codec
 
         return load_codec
     if name == "tune_cpu":

@@ -179,7 +179,7 @@ def test_every_text_is_there_in_both_languages(page: Page) -> None:
 
 
 def test_every_text_that_is_asked_for_exists() -> None:
-    folder = Path(__file__).parents[2] / "src/polyres/listen/static"
+    folder = Path(__file__).parents[2] / "src/polyres/listen/page"
     known = set(re.findall(r"^  (\w+): \"", (folder / "i18n.js").read_text(encoding="utf-8"), flags=re.MULTILINE))
     for path in [*folder.glob("*.js"), *folder.glob("*.html")]:
         text = path.read_text(encoding="utf-8")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from polyres.audio.encode import PcmSink, SndfileSink
 from polyres.cli.main import main
-from polyres.data.encode import PcmSink, SndfileSink
-from polyres.models import audioldm2_parts
+from polyres.codec.audioldm2 import parts as audioldm2_parts
 
 RATE_HZ = 16000
 TINY = ["--codec", "audioldm2_tiny", "--device", "cpu"]
@@ -163,7 +163,7 @@ def test_a_full_disk_leaves_older_results(
 
     for sink in (PcmSink, SndfileSink):
         monkeypatch.setattr(sink, "write", full)
-    monkeypatch.setattr("polyres.models.codec_latent.save_file", full)
+    monkeypatch.setattr("polyres.codec.latent.save_file", full)
     assert main(COMMANDS[command](given, out)) == 2
     assert "No space left on device" in one_error(capsys)
     assert tree(out) == before

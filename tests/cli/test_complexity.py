@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from polyres.analysis import measure, subjects
 from polyres.cli.main import main
-from polyres.models.weights import save_separator
-from tests.analysis.runs import SMALL, small
+from polyres.separation.complexity import measure, subjects
+from polyres.separation.weights import save_separator
+from tests.separation.fusion_report.runs import SMALL, small
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from polyres.cli.main import main
-from polyres.data.tracks import SOURCES
-from tests.data.stem_files import RATE_HZ, noise, write_moises_track, write_track, write_wave
+from polyres.datasets.tracks import SOURCES
+from tests.datasets.stem_folders import RATE_HZ, noise, write_moises_track, write_track, write_wave
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from polyres.cli.main import main
-from polyres.models.network_weights import build_network, save_network
+from polyres.codec.networks import build_network, save_network
 
 
 def song(path: Path, seconds: float = 1.0) -> Path:

@@ -13,9 +13,9 @@ from pyarrow import parquet
 
 from polyres.cli.main import main
 from polyres.metrics.catalogue import METRICS
-from polyres.models.separator import Separator, SeparatorConfig
-from polyres.models.weights import save_separator
 from polyres.nn.transformer import TransformerConfig
+from polyres.separation.model import Separator, SeparatorConfig
+from polyres.separation.weights import save_separator
 
 SOURCES = ("drums", "bass", "other", "vocals")
 

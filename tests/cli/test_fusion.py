@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from polyres.cli.main import main
-from polyres.models.weights import save_separator
-from tests.analysis.runs import small, write_run, write_tracks
+from polyres.separation.weights import save_separator
+from tests.separation.fusion_report.runs import small, write_run, write_tracks
 
 
 @pytest.fixture(scope="module")

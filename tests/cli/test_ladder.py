@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from polyres.cli.main import main
-from polyres.models.network_weights import build_network, save_network
+from polyres.codec.networks import build_network, save_network
 
 QUICK = ["--codec", "audioldm2_tiny", "--seconds", "0.5", "--device", "cpu"]
 FEW = [part for name in ("R0", "R1", "R5", "R6") for part in ("--rung", name)]
@@ -60,7 +60,7 @@ def test_page_table_and_rows_and_finished_files_are_kept(tmp_path: Path, capsys:
 def test_a_rung_without_weights_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polyres.models.staged_config.EMBEDDED_BAND_FILE", tmp_path / "none.safetensors")
+    monkeypatch.setattr("polyres.codec.staged.config.EMBEDDED_BAND_FILE", tmp_path / "none.safetensors")
     few = ["--rung", "R6", "--rung", "R10", "--out", str(tmp_path / "o")]
     arguments = ["ladder", str(song(tmp_path / "a.wav")), *QUICK, *few]
     assert main(arguments) == 0
@@ -75,7 +75,7 @@ def test_a_rung_appears_with_its_weights(embedded: bool, tmp_path: Path, monkeyp
     network = build_network("bandwidth", {"width": 4, "depth": 1, "n_fft": 256})
     weights = save_network("bandwidth", network, tmp_path / "band.safetensors")
     given = [] if embedded else ["--bandwidth", str(weights)]
-    monkeypatch.setattr("polyres.models.staged_config.EMBEDDED_BAND_FILE", weights if embedded else tmp_path / "none")
+    monkeypatch.setattr("polyres.codec.staged.config.EMBEDDED_BAND_FILE", weights if embedded else tmp_path / "none")
     out = tmp_path / "o"
     arguments = ["ladder", str(song(tmp_path / "a.wav")), *QUICK, "--rung", "R6", "--rung", "R10", *given]
     assert main([*arguments, "--out", str(out)]) == 0

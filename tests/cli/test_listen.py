@@ -15,8 +15,8 @@ import soundfile
 import yaml
 
 from polyres.cli.main import main
-from polyres.listen.study_files import load_study
-from polyres.listen.study_ratings import ratings_from
+from polyres.listen.analysis.ratings import ratings_from
+from polyres.listen.design.files import load_study
 
 RATE_HZ = 8000
 
@@ -180,7 +180,7 @@ def test_serve_hands_its_options_over(study: Path, monkeypatch: pytest.MonkeyPat
         seen.extend([folder, options])
         announce("http://here/", "http://here/admin")
 
-    monkeypatch.setitem(sys.modules, "polyres.listen.server", types.SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "polyres.listen.server.app", types.SimpleNamespace(run=run))
     arguments = ["--port", "9000", "--root-path", "/listen", "--invited-only", "--allow-origin", "https://a.example"]
     assert main(["listen", "serve", str(study), *arguments]) == 0
     assert "listeners: http://here/" in capsys.readouterr().out
@@ -194,7 +194,7 @@ def test_serve_names_a_missing_library(study: Path, monkeypatch: pytest.MonkeyPa
     real = builtins.__import__
 
     def without(name: str, *rest: Any) -> Any:
-        if name == "polyres.listen.server":
+        if name == "polyres.listen.server.app":
             raise ModuleNotFoundError("No module named 'fastapi'", name="fastapi")
         return real(name, *rest)
 

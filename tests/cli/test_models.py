@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from polyres.cli.main import main
-from polyres.models.codec_list import known_codecs
-from polyres.models.registry import known_models
+from polyres.codec.registry import known_codecs
+from polyres.separation.registry import known_models
 
 
 def test_a_table_of_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from polyres.cli.main import main
-from tests.analysis.studies import RATE_HZ, SOURCES, Made, MadeArm, track_name, write_made
-from tests.analysis.test_latex import rows_of
+from tests.report.test_tables import rows_of
+from tests.study.studies import RATE_HZ, SOURCES, Made, MadeArm, track_name, write_made
 
 THREE = {"n_fft": [1024, 2048, 4096]}
 

@@ -14,8 +14,8 @@ import torch
 
 import polyres
 from polyres.cli.main import main
-from polyres.models import audioldm2_parts
-from polyres.models.codec_latent import Latent
+from polyres.codec.audioldm2 import parts as audioldm2_parts
+from polyres.codec.latent import Latent
 
 RATE_HZ, LENGTH = 22050, 15000
 TINY = ["--codec", "audioldm2_tiny", "--device", "cpu"]

@@ -18,12 +18,12 @@ import pytest
 import soundfile
 import torch
 
+from polyres.audio.files import read_audio
 from polyres.cli.main import main
-from polyres.data.audio import read_audio
-from polyres.models.separator import Separator, SeparatorConfig
-from polyres.models.weights import save_separator
 from polyres.nn.transformer import TransformerConfig
-from tests.data.sound_files import sound, write_media
+from polyres.separation.model import Separator, SeparatorConfig
+from polyres.separation.weights import save_separator
+from tests.audio.sound_files import sound, write_media
 
 STEMS = ["bass.wav", "drums.wav", "other.wav", "vocals.wav"]
 

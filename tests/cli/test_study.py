@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from polyres.cli.main import main
-from tests.experiments.study_cases import STUDY, Inline, write_study
+from tests.study.cases import STUDY, Inline, write_study
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 

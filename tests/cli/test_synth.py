@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from polyres.cli.synth import register
 from polyres.core.errors import ConfigError, InputError, OutputError
-from polyres.data.synth import songs
+from polyres.synth import songs
 
 
 @pytest.fixture

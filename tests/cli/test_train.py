@@ -10,7 +10,7 @@ import yaml
 from polyres.cli.main import main
 from polyres.cli.train import quoted, seconds_of
 from polyres.core.errors import ConfigError
-from polyres.training.state import TrainResult
+from polyres.training.progress import TrainResult
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def calls(monkeypatch):
         found.append((recipe, out, overrides, resume))
         return TrainResult(True, None, 1, 1, 1.0, None)
 
-    monkeypatch.setattr("polyres.training.run.run_training", record)
+    monkeypatch.setattr("polyres.study.run.train.run_training", record)
     return found
 
 
@@ -96,7 +96,7 @@ def test_neither_recipe_nor_resume(calls, capsys):
 
 def test_a_stopped_run_says_so_by_its_status(monkeypatch):
     result = TrainResult(False, 15, 1, 1, 1.0, None)
-    monkeypatch.setattr("polyres.training.run.run_training", lambda *arguments: result)
+    monkeypatch.setattr("polyres.study.run.train.run_training", lambda *arguments: result)
     assert main(["train", "r.yaml", "--out", "run"]) == 143
 
 

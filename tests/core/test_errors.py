@@ -12,6 +12,7 @@ def test_the_family_has_its_members() -> None:
         "PolyresError",
         "InputError",
         "OutputError",
+        "AnalysisError",
         "ConfigError",
         "UnknownNameError",
         "WeightsError",

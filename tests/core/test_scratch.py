@@ -10,13 +10,7 @@ from pathlib import Path
 import pytest
 
 from polyres.core import scratch
-from polyres.core.scratch import (
-    is_left_behind,
-    make_scratch_folder,
-    remove_left_behind,
-    scratch_folder,
-    scratch_path,
-)
+from polyres.core.scratch import is_left_behind, make_scratch_folder, remove_left_behind, scratch_folder, scratch_path
 from polyres.core.whole_files import write_whole
 
 DAY_S = 86_400.0

@@ -19,9 +19,9 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from polyres.listen.server import create_app
-from polyres.listen.server_state import ServerOptions, ServerState
-from polyres.listen.study_files import STUDY_NAME
+from polyres.listen.design.files import STUDY_NAME
+from polyres.listen.server.app import create_app
+from polyres.listen.server.state import ServerOptions, ServerState
 
 RATE_HZ = 44_100
 ADMIN_TOKEN = "an-admin-token-for-tests"
@@ -158,9 +158,9 @@ def listening(folder: Path, changes: dict[str, Any] | None = None) -> Iterator[L
 
 _RUN = """
 import json, sys
-from polyres.listen.limits import Rate
-from polyres.listen.server import run
-from polyres.listen.server_state import ServerOptions
+from polyres.listen.server.links import Rate
+from polyres.listen.server.app import run
+from polyres.listen.server.state import ServerOptions
 values = json.loads(sys.argv[2])
 values = {name: Rate(*value) if name in ("joins", "calls") else value for name, value in values.items()}
 run(sys.argv[1], ServerOptions(**values), lambda listeners, admin: print(listeners, admin, flush=True))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from polyres.listen.design import plan_for
-from polyres.listen.simulate import SimulateOptions, simulate
-from polyres.listen.statistics import Scores
-from polyres.listen.study_files import Attribute, Condition, Design, Kind, ListenStudy, Page
-from polyres.listen.study_ratings import Rating
+from polyres.listen.analysis.ratings import Rating
+from polyres.listen.analysis.simulate import SimulateOptions, simulate
+from polyres.listen.analysis.statistics import Scores
+from polyres.listen.design.conditions import plan_for
+from polyres.listen.design.files import Attribute, Condition, Design, Kind, ListenStudy, Page
 
 ROLES = (
     ("good", "system"),

@@ -8,7 +8,7 @@ import torch
 
 from polyres.core.errors import InputError, UnknownNameError
 from polyres.metrics import catalogue
-from polyres.metrics.bss_eval import bss_eval
+from polyres.metrics.bss.evaluate import bss_eval
 from polyres.metrics.catalogue import METRICS, make_scene, measure
 from polyres.metrics.separation import nsdr
 

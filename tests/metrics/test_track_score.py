@@ -11,7 +11,7 @@ import torch
 
 import polyres.metrics
 from polyres.core.errors import InputError
-from polyres.metrics.bss_eval import bss_eval, framewise_sdr
+from polyres.metrics.bss.evaluate import bss_eval, framewise_sdr
 from polyres.metrics.separation import nsdr as nsdr_of_tensors
 from polyres.metrics.track_score import nsdr
 
@@ -68,7 +68,7 @@ def test_the_package_names_functions_and_stays_light() -> None:
     assert polyres.metrics.bss_eval is bss_eval
     assert polyres.metrics.nsdr is nsdr
     code = (
-        "import sys, polyres.metrics.bss_eval, polyres.metrics as m\n"
+        "import sys, polyres.metrics.bss.evaluate, polyres.metrics as m\n"
         "print('torch' in sys.modules, 'numpy' in sys.modules)\n"
         "import polyres.metrics.catalogue\n"
         "print(callable(m.bss_eval), callable(m.framewise_sdr), callable(m.nsdr))"

@@ -8,14 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyres.nn.attention import ATTENTION
-from polyres.nn.band_mixing import (
-    BAND_MIXING,
-    TIME_MIXING,
-    BandAttention,
-    BandBlock,
-    ConvMixing,
-    LineAttention,
-)
+from polyres.nn.band_mixing import BAND_MIXING, TIME_MIXING, BandAttention, BandBlock, ConvMixing, LineAttention
 from polyres.nn.body import BodyConfig
 
 WIDTH, BANDS, FRAMES = 8, 5, 7

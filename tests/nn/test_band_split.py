@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from polyres.models.separator import SeparatorConfig
+from polyres.dsp.stft import istft, stft
 from polyres.nn.band_split import BandBranch, BandLinear, Run, band_edges_hz, band_runs, compressed
 from polyres.nn.body import BAND_TABLE
-from polyres.ops.stft import istft, stft
+from polyres.separation.model import SeparatorConfig
 
 tables = st.lists(st.tuples(st.integers(1, 9), st.floats(5, 5000)), min_size=1, max_size=5)
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from polyres.dsp.stft import istft, stft
 from polyres.nn.branches import (
     Decoder,
     Encoder,
@@ -21,7 +22,6 @@ from polyres.nn.branches import (
     normalise,
 )
 from polyres.nn.layers import FrequencyEmbedding, ResidualDilated, start_at_zero
-from polyres.ops.stft import istft, stft
 
 SHAPE = UNetShape(
     channels=16,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from polyres.core.errors import ConfigError
-from polyres.nn.perceptual import PerceptualDistance
+from polyres.nn.losses import PerceptualDistance
 
 
 def network() -> nn.Sequential:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from polyres.models.separator import SeparatorConfig
+from polyres.dsp.stft import istft, stft
 from polyres.nn.tfc_tdf import TfcTdf, TfcTdfBranch
-from polyres.ops.stft import istft, stft
+from polyres.separation.model import SeparatorConfig
 
 
 def branch(head: str = "mask") -> TfcTdfBranch:

@@ -10,13 +10,7 @@ from torch import Tensor
 
 from polyres.core.errors import ConfigError
 from polyres.nn.attention import ATTENTION
-from polyres.nn.transformer import (
-    CrossTransformer,
-    TransformerConfig,
-    TransformerLayer,
-    grid_positions,
-    line_positions,
-)
+from polyres.nn.transformer import CrossTransformer, TransformerConfig, TransformerLayer, grid_positions, line_positions
 
 CPU = torch.device("cpu")
 SPARSE = {"block": 8, "global_tokens": 4, "random_tokens": 4}

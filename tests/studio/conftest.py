@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from polyres.data.apart import Room, decode
+from polyres.audio.apart import Room, decode
 from tests.browser.conftest import browser
 
 __all__ = ["browser", "decode_here"]

@@ -13,13 +13,13 @@ import soundfile
 import uvicorn
 from fastapi.testclient import TestClient
 
+from polyres.batch.manifest import MANIFEST_NAME, InputId, Manifest, StemRecord, manifest_text
+from polyres.codec.track import REPORT_NAME
 from polyres.core.errors import InputError
-from polyres.inference.codec_track import REPORT_NAME
-from polyres.inference.manifest import MANIFEST_NAME, InputId, Manifest, StemRecord, manifest_text
-from polyres.listen.web import bind
-from polyres.models.separator import Separator, SeparatorConfig
-from polyres.models.weights import save_separator
+from polyres.listen.server.web import bind
 from polyres.nn.transformer import TransformerConfig
+from polyres.separation.model import Separator, SeparatorConfig
+from polyres.separation.weights import save_separator
 from polyres.studio.engines import Choice, Engine, Made, Progress
 from polyres.studio.options import StudioOptions
 from polyres.studio.server import create_app

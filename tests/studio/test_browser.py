@@ -10,7 +10,7 @@ import soundfile
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from polyres.inference.manifest import MANIFEST_NAME
+from polyres.batch.manifest import MANIFEST_NAME
 from polyres.studio.export import ExportOptions, export_page
 from tests.browser.pages import DESKTOP, PHONE, visitor
 from tests.studio.studios import QuickEngine, reconstructed, separated, served, song

@@ -10,9 +10,9 @@ import pytest
 import soundfile
 import torch
 
+from polyres.codec.audioldm2 import parts as audioldm2_parts
 from polyres.core.errors import PolyresError, UnknownNameError, WeightsError
-from polyres.inference.load import load_separator
-from polyres.models import audioldm2_parts
+from polyres.separation.load import load_separator
 from polyres.studio.engines import Choice, PolyresEngine
 from tests.studio.studios import song, tiny_weights
 

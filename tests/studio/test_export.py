@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from polyres.batch.manifest import MANIFEST_NAME
 from polyres.core.errors import ConfigError, InputError, OutputError
-from polyres.inference.manifest import MANIFEST_NAME
 from polyres.studio import export
 from polyres.studio.export import ExportOptions, export_page
 from tests.studio.studios import RATE_HZ, reconstructed, separated

@@ -11,10 +11,10 @@ import pytest
 import soundfile
 import torch
 
+from polyres.batch.manifest import MANIFEST_NAME
 from polyres.cli.main import main
+from polyres.codec.audioldm2 import parts as audioldm2_parts
 from polyres.core.errors import InputError
-from polyres.inference.manifest import MANIFEST_NAME
-from polyres.models import audioldm2_parts
 from polyres.studio.results import Result, find_results, sdr_db, true_stems
 from tests.studio.studios import separated, song, tiny_weights
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from polyres.audio.files import probe
 from polyres.core.errors import InputError
-from polyres.data.audio import probe
 from polyres.studio.engines import Choice
 from polyres.studio.options import StudioOptions
 from polyres.studio.songs import Work, ending_of, take_in

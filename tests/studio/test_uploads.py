@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from polyres.data import apart
+from polyres.audio import apart
 from polyres.studio.options import StudioOptions
 from tests.studio.studios import QuickEngine, song, studio
 from tests.studio.test_api import detail

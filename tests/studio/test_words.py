@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from polyres.listen.web_options import SHARED_DIR
+from polyres.listen.server.web_options import SHARED_DIR
 from polyres.studio.export import _page
 from polyres.studio.server import STATIC_DIR
 

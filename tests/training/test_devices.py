@@ -7,7 +7,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from polyres.core.errors import ConfigError, TrainingError
 from polyres.training.config import SolverConfig
 from polyres.training.devices import build_fabric, device_kind, started_outside
-from polyres.training.spawning import is_to_be_spawned
+from polyres.training.processes import is_to_be_spawned
 
 
 def config(**changes) -> SolverConfig:

@@ -90,9 +90,9 @@ def test_batches_are_stacked_and_prepared_with_the_generator_of_their_number():
 
 
 def test_workers_give_the_same_batches_as_none(stems_config):
-    from polyres.data.augment import AugmentConfig
-    from polyres.data.datasets import StemsDataset
-    from polyres.training.separation import augmented
+    from polyres.datasets.augment.chain import AugmentConfig
+    from polyres.datasets.stems import StemsDataset
+    from polyres.separation.training.task import augmented
 
     batches = StepBatches(StemsDataset(stems_config), partial(augmented, AugmentConfig()), seed=0)
     sampler = StepSampler(stems_config.items_per_epoch, 3, 0)

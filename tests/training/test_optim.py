@@ -10,14 +10,7 @@ from torch import nn
 from polyres.core.errors import ConfigError, TrainingError, UnknownNameError
 from polyres.training.checkpoint import load_optimiser, optimiser_tensors
 from polyres.training.config import OptimiserConfig, ScheduleConfig, SolverConfig
-from polyres.training.optim import (
-    OPTIMISERS,
-    build_optimiser,
-    linear_matrices,
-    parameter_groups,
-    rates,
-    set_rates,
-)
+from polyres.training.optim import OPTIMISERS, build_optimiser, linear_matrices, parameter_groups, rates, set_rates
 
 
 class Lone(nn.Module):

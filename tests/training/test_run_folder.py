@@ -50,7 +50,7 @@ def test_every_setting_that_may_change_exists():
     values = {key: CONFIG.to_dict()["valid"][key.removeprefix("valid.")] if "." in key else None
               for key in run_folder.MAY_CHANGE if key.startswith("valid.")}  # fmt: skip
     assert values == {"valid.batch_size": 4}
-    from polyres.training.separation import TrainConfig
+    from polyres.separation.training.task import TrainConfig
 
     assert {key.split(".")[0] for key in run_folder.MAY_CHANGE} <= set(TrainConfig.model_fields)
 

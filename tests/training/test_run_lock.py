@@ -7,12 +7,12 @@ import pytest
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from polyres.core.errors import OutputError, TrainingError
-from polyres.training import run_lock
-from polyres.training.run import run_training
-from polyres.training.run_lock import LOCK_FILE, held, is_held, refuse_if_held
+from polyres.study.run.train import run_training
+from polyres.training import run_folder as run_lock
+from polyres.training.run_folder import LOCK_FILE, held, is_held, refuse_if_held
 
 HOLD = (
-    "import sys; from pathlib import Path; from polyres.training.run_lock import held\n"
+    "import sys; from pathlib import Path; from polyres.training.run_folder import held\n"
     "with held(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
 )
 

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from polyres.core.errors import OutputError, TrainingError
+from polyres.training.checkpoint import Parts, restore_run, save_run
 from polyres.training.ema import Ema
-from polyres.training.saving import Parts, restore_run, save_run
-from polyres.training.state import RunState
+from polyres.training.progress import RunState
 from tests.full_disk import at_most
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from polyres.core.errors import ConfigError
 from polyres.training.config import ScheduleConfig, SolverConfig
-from polyres.training.schedules import SCHEDULES, Place, Plateau, rate_factor
+from polyres.training.optim import SCHEDULES, Place, Plateau, rate_factor
 
 BY_SHARE = [name for name in SCHEDULES.names() if name != "cosine_epochs"]
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from polyres.training.signals import StopRequest
+from polyres.training.progress import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from polyres.core.errors import InputError, OutputError, TrainingError
 from polyres.training.checkpoint import load_state
-from polyres.training.schedules import Place, rate_factor
-from tests.training.conftest import ToySource
+from polyres.training.optim import Place, rate_factor
+from tests.toy_training import ToySource
 
 STEPS_PER_EPOCH = 3  # 10 items in batches of 4
 

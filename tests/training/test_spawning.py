@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from polyres.core.errors import OutputError, TrainingError
-from polyres.training import spawning
+from polyres.study.run.train import run_training
+from polyres.training import processes as spawning
 from polyres.training.checkpoint import load_state
-from polyres.training.run import run_training
 from polyres.training.run_folder import RunFolder
 
 TWO = ["devices=2", "threads=1"]

@@ -12,17 +12,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from conftest import PlainTask, ToyTask
 from safetensors.torch import save_file
+from toy_training import PlainTask, ToyTask
 
 from polyres.core.errors import PolyresError
-from polyres.training import saving
+from polyres.training import checkpoint as saving
 from polyres.training.config import SolverConfig
 from polyres.training.devices import build_fabric
-from polyres.training.ranks import Ranks
+from polyres.training.processes import Ranks
 from polyres.training.run_folder import RunFolder
 from polyres.training.solver import Solver
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyres.cli.examples import examples
+from polyres.cli.shared.examples import examples
 from polyres.core.errors import OutputError
 
 if TYPE_CHECKING:
-    from polyres.analysis.measure import Complexity
+    from polyres.separation.complexity.measure import Complexity
 
 EPILOG = examples(
     "polyres complexity n w5 released — two variants beside the released HTDemucs",
@@ -55,10 +55,9 @@ def complexity(
     Each model runs in a process of its own. Multiply-accumulates include attention and Fourier transforms. With --out
     the files are written after every model, so that nothing is lost where a later one does not fit into memory.
     """
-    from polyres.analysis.complexity_report import kinds_table, parts_table, summary_table
-    from polyres.analysis.measure import Request, measure_apart
-    from polyres.analysis.subjects import subjects_named
-    from polyres.cli.tables import print_tables
+    from polyres.cli.shared.tables import print_tables
+    from polyres.separation.complexity.measure import Request, kinds_table, measure_apart, parts_table, summary_table
+    from polyres.separation.complexity.subjects import subjects_named
 
     results: list[Complexity] = []
     for model in subjects_named(models):
@@ -73,8 +72,8 @@ def complexity(
 
 
 def _write(results: list[Complexity], out: Path) -> None:
-    from polyres.analysis.complexity_report import complexity_page
     from polyres.core.whole_files import write_whole
+    from polyres.separation.complexity.measure import complexity_page
 
     try:
         out.mkdir(parents=True, exist_ok=True)

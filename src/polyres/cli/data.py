@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from polyres.cli.examples import examples
+from polyres.cli.shared.examples import examples
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from polyres.data.check import DataCheck, TrackCheck
+    from polyres.datasets.check import DataCheck, TrackCheck
 
 CHECK_EPILOG = examples(
     "polyres data check DATA/valid — folders of songs with a file per stem, or whatever else is found there",
@@ -67,7 +67,7 @@ def check(
 
     Exit status: 0 without problems, 1 with problems, 2 if there is no track at all.
     """
-    from polyres.data.check import check_data
+    from polyres.datasets.check import check_data
 
     with _bar() as progress:
         found = check_data(folder, layout, split, _names(sources), progress)
@@ -84,8 +84,8 @@ def index(folder: Folder, layout: LayoutName = None, split: Split = "all", sourc
 
     Files that were measured before and have not changed are not read again.
     """
-    from polyres.data.layouts import guess_layout
-    from polyres.data.tracks import index_tracks
+    from polyres.datasets.layouts import guess_layout
+    from polyres.datasets.tracks import index_tracks
 
     names = _names(sources)
     layout = layout or guess_layout(folder, names) or "stems"

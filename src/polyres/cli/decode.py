@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from polyres.cli.pipes import PIPE, MaxStdin, from_stdin, to_stdout
+from polyres.cli.shared.pipes import PIPE, MaxStdin, from_stdin, to_stdout
 from polyres.core.interrupts import interruptible
 
 EPILOG = "\n\n".join(
@@ -50,12 +50,12 @@ def decode(
     max_stdin_gb: MaxStdin = 4.0,
 ) -> None:
     """Turn a latent file back into audio."""
-    from polyres.cli.progress import Bars
-    from polyres.data.names import shown
-    from polyres.inference.codec import codec_for, load_codec
-    from polyres.inference.codec_files import check_free, write_blocks, write_spec
-    from polyres.inference.plan import Job
-    from polyres.models.codec_latent import Latent
+    from polyres.audio.file_names import shown
+    from polyres.batch.jobs import Job
+    from polyres.cli.shared.progress import Bars
+    from polyres.codec.latent import Latent
+    from polyres.codec.load import codec_for, load_codec
+    from polyres.codec.track import check_free, write_blocks, write_spec
 
     if out != PIPE:
         check_free(out, overwrite)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from polyres.cli.pipes import PIPE, MaxStdin, Stream, from_stdin, to_stdout
+from polyres.cli.shared.pipes import PIPE, MaxStdin, Stream, from_stdin, to_stdout
 from polyres.core.interrupts import interruptible
 
 EPILOG = "\n\n".join(
@@ -49,11 +49,11 @@ def encode(
     max_stdin_gb: MaxStdin = 4.0,
 ) -> None:
     """Code an audio file as latents that 'polyres decode' turns back into audio."""
-    from polyres.cli.progress import Bars
-    from polyres.inference.codec import load_codec
-    from polyres.inference.codec_files import check_free
-    from polyres.inference.plan import Job
-    from polyres.inference.sources import FileSource
+    from polyres.audio.sources import FileSource
+    from polyres.batch.jobs import Job
+    from polyres.cli.shared.progress import Bars
+    from polyres.codec.load import load_codec
+    from polyres.codec.track import check_free
 
     if out != PIPE:
         check_free(out, overwrite)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyres.cli.audio_jobs import (
+from polyres.cli.shared.audio_jobs import (
     Facts,
     FileJob,
     FoundFile,
@@ -28,10 +28,9 @@ from polyres.core.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
+    from polyres.audio.sources import PieceSource
+    from polyres.codec.enhance.sweep import Chain, EnhanceOptions, EnhanceRow
     from polyres.core.tables import Table
-    from polyres.experiments.enhance import EnhanceOptions, EnhanceRow
-    from polyres.experiments.enhance_chain import Chain
-    from polyres.inference.sources import PieceSource
 
 ROWS_FILE = "enhance.jsonl"
 FIGURE_FILE = "pareto.png"
@@ -105,8 +104,8 @@ def enhance(
 
     Example: polyres enhance song.wav --codec audioldm2 --tune --out enhanced
     """
-    from polyres.experiments.enhance import DEFAULT_STRENGTHS
-    from polyres.experiments.enhance_figure import check_matplotlib
+    from polyres.codec.enhance.figure import check_matplotlib
+    from polyres.codec.enhance.sweep import DEFAULT_STRENGTHS
 
     if not audio:
         raise ConfigError("nothing to enhance; name files or folders with audio")
@@ -130,8 +129,8 @@ def enhance(
 
 def _chain(codec: str, device: str, networks: Sequence[str], typical: Sequence[Path]) -> tuple[Chain, list[object]]:
     """Load the codec; also what results depend on beside numbers: weights of all networks, and other files."""
-    from polyres.experiments.enhance_chain import Chain
-    from polyres.inference.codec import load_codec
+    from polyres.codec.enhance.sweep import Chain
+    from polyres.codec.load import load_codec
 
     loaded = load_codec(codec, device)
     weights = [[entry, file_mark(entry.partition("=")[2])] for entry in networks]
@@ -147,7 +146,7 @@ def _options(
     numbers: tuple[float, int, int],
 ) -> EnhanceOptions:
     """Say what is tried; refuse what cannot be, before anything is run."""
-    from polyres.experiments.enhance import EnhanceOptions, check_names, typical_statistics, usable_names
+    from polyres.codec.enhance.sweep import EnhanceOptions, check_names, typical_statistics, usable_names
 
     (networks, typical), (seconds, steps, seed) = given, numbers
     for module in networks.values():
@@ -166,8 +165,8 @@ def _options(
 
 def _report(plain: Sequence[Mapping[str, Any]], tune: bool, out: Path | None, as_json: bool) -> None:
     """Keep the rows of all files, and print."""
+    from polyres.codec.enhance.sweep import EnhanceRow
     from polyres.core.whole_files import write_whole
-    from polyres.experiments.enhance import EnhanceRow
 
     rows = [EnhanceRow(**row) for row in plain]
     if out is not None:
@@ -177,7 +176,7 @@ def _report(plain: Sequence[Mapping[str, Any]], tune: bool, out: Path | None, as
 
 def _jobs(files: Sequence[FoundFile], out: Path | None, settings: Sequence[object]) -> list[FileJob]:
     """Give every file a folder and a key."""
-    from polyres.inference.names import folder_name
+    from polyres.batch.jobs import folder_name
 
     folders = [
         None if out is None else out / folder_name(f"{n:02d}_{path.stem}") for n, (path, _) in enumerate(files, 1)
@@ -197,7 +196,7 @@ def _strengths(text: str) -> tuple[float, ...]:
 
 def _network(entry: str) -> tuple[str, nn.Module]:
     """Load what one --network names."""
-    from polyres.models.network_weights import load_network
+    from polyres.codec.networks import load_network
 
     name, equals, path = entry.partition("=")
     if not equals or name not in _KINDS:
@@ -214,8 +213,8 @@ def _run(
     report: Callable[[float], None],
 ) -> Facts:
     """Run everything on one file; keep sounds and rows."""
-    from polyres.experiments.enhance import run_enhancers
-    from polyres.experiments.enhance_long import enhance_long, sound_name
+    from polyres.codec.enhance.long_files import enhance_long, sound_name
+    from polyres.codec.enhance.sweep import run_enhancers
 
     if (long := _longer(chain, job.input, *span)) is not None:
         return {"rows": [row.to_dict() for row in enhance_long(chain, long, options, folder, report)]}
@@ -233,8 +232,8 @@ def _run(
 
 def _longer(chain: Chain, path: Path, seconds: float, start_s: float | None) -> PieceSource | None:
     """Return a piece that is longer than a window of the codec; None where it is not."""
-    from polyres.data.audio import probe
-    from polyres.inference.sources import PieceSource
+    from polyres.audio.files import probe
+    from polyres.audio.sources import PieceSource
 
     window_s = chain.codec.window_samples / chain.codec.sample_rate_hz
     info = probe(path)
@@ -247,12 +246,12 @@ def _longer(chain: Chain, path: Path, seconds: float, start_s: float | None) -> 
 
 
 def _show(rows: Sequence[EnhanceRow], tune: bool, out: Path | None, as_json: bool) -> None:
-    from polyres.cli.tables import print_tables
-    from polyres.experiments.enhance import summarise
+    from polyres.cli.shared.tables import print_tables
+    from polyres.codec.enhance.sweep import summarise
 
     whole = summarise(rows)
     if tune and out is not None:
-        from polyres.experiments.enhance_figure import draw_front
+        from polyres.codec.enhance.figure import draw_front
 
         draw_front(whole, out / FIGURE_FILE)
     if as_json:
@@ -265,8 +264,8 @@ def _show(rows: Sequence[EnhanceRow], tune: bool, out: Path | None, as_json: boo
 
 
 def _table(rows: Sequence[EnhanceRow], tune: bool) -> Table:
+    from polyres.codec.enhance.sweep import pareto_front
     from polyres.core.tables import Table
-    from polyres.experiments.enhance import pareto_front
 
     front = {(row.enhancer, row.strength) for row in pareto_front(rows)} if tune else set()
     first = rows[0]

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from polyres.cli.examples import examples
+from polyres.cli.shared.examples import examples
 from polyres.core.errors import ConfigError, InputError, PolyresError
 
 if TYPE_CHECKING:
-    from polyres.data.datasets import TracksDataset
-    from polyres.experiments.evaluate import EvaluateOptions
-    from polyres.experiments.rows import ScoreRow
-    from polyres.experiments.subjects import ModelSubject, Subject
-    from polyres.inference.options import SeparateOptions
+    from polyres.datasets.stems import TracksDataset
+    from polyres.separation.options import SeparateOptions
+    from polyres.study.evaluate.rows import ScoreRow
+    from polyres.study.evaluate.run import EvaluateOptions
+    from polyres.study.evaluate.subjects import ModelSubject, Subject
 
 EPILOG = examples(
     "polyres evaluate default share --data SONGS — the default model, and what a fair share of the mixture scores",
@@ -132,11 +132,11 @@ def evaluate(
         raise ConfigError("no songs to score on; give --data DIR")
     if not models and not estimates:
         raise ConfigError("nothing to score; name a model, such as default, or give --estimates DIR")
-    from polyres.experiments.evaluate import EvaluateOptions
-    from polyres.experiments.parquet import check_pyarrow
-    from polyres.experiments.song_sets import SongChoices, open_songs
-    from polyres.inference.options import SeparateOptions
     from polyres.metrics.aggregate import AGGREGATIONS
+    from polyres.separation.options import SeparateOptions
+    from polyres.study.evaluate.rows import check_pyarrow
+    from polyres.study.evaluate.run import EvaluateOptions
+    from polyres.study.evaluate.subjects import SongChoices, open_songs
 
     AGGREGATIONS.build(average)
     if parquet:
@@ -169,7 +169,7 @@ def _refuse_unscored(problems: list[str], rows: list[ScoreRow], out: Path) -> No
 
 def _reference(against: str, subjects: list[Subject]) -> str:
     """Return the name in the results of what others are compared with; it may be given as the model was."""
-    from polyres.inference.names import model_label
+    from polyres.separation.registry import model_label
 
     names = list(dict.fromkeys(subject.name for subject in subjects))
     for name in (against, model_label(against)):
@@ -192,8 +192,8 @@ def _run(
     subjects: list[Subject], tracks: TracksDataset, out: Path, options: EvaluateOptions, problems: list[str]
 ) -> list[ScoreRow]:
     """Score with a line per track on stderr; what cannot be scored is told there, and added to the problems."""
-    from polyres.experiments.evaluate import count_jobs
-    from polyres.experiments.evaluate import evaluate as run
+    from polyres.study.evaluate.run import count_jobs
+    from polyres.study.evaluate.run import evaluate as run
 
     total = count_jobs(subjects, tracks, out, options)
     done, start = 0, time.monotonic()
@@ -237,8 +237,8 @@ class _Guard:
 
 
 def _model(name: str, device: str, precision: str, options: SeparateOptions) -> Subject:
-    from polyres.experiments.subjects import GUESSES, GuessSubject, ModelSubject, origin_of
-    from polyres.inference.load import load_separator
+    from polyres.separation.load import load_separator
+    from polyres.study.evaluate.subjects import GUESSES, GuessSubject, ModelSubject, origin_of
 
     if name in GUESSES:
         return GuessSubject(name)
@@ -247,15 +247,15 @@ def _model(name: str, device: str, precision: str, options: SeparateOptions) -> 
 
 
 def _folder(folder: Path) -> Subject:
-    from polyres.data.track_files import require_folder
-    from polyres.experiments.subjects import FolderSubject
+    from polyres.audio.track_files import require_folder
+    from polyres.study.evaluate.subjects import FolderSubject
 
     return FolderSubject(require_folder(folder), folder.resolve().name)
 
 
 def _with_parts(whole: Subject, parts: bool, shapley: bool) -> list[Subject]:
-    from polyres.experiments.shapley import coalitions_of
-    from polyres.experiments.subjects import ModelSubject, parts_of
+    from polyres.study.evaluate.shapley import coalitions_of
+    from polyres.study.evaluate.subjects import ModelSubject, parts_of
 
     if not isinstance(whole, ModelSubject):
         return [whole]
@@ -265,8 +265,8 @@ def _with_parts(whole: Subject, parts: bool, shapley: bool) -> list[Subject]:
 
 
 def _shapley(wholes: list[Subject], rows: list[ScoreRow], out: Path) -> list[ScoreRow]:
-    from polyres.experiments.shapley import add_shapley
-    from polyres.experiments.subjects import ModelSubject
+    from polyres.study.evaluate.shapley import add_shapley
+    from polyres.study.evaluate.subjects import ModelSubject
 
     chosen: list[ModelSubject] = [whole for whole in wholes if isinstance(whole, ModelSubject)]
     return [row for whole in chosen for row in add_shapley(out, whole, rows)]
@@ -275,10 +275,8 @@ def _shapley(wholes: list[Subject], rows: list[ScoreRow], out: Path) -> list[Sco
 def _keep(rows: list[ScoreRow], sources: tuple[str, ...], out: Path, view: View, parquet: bool) -> None:
     """Write the tables, and print them or the rows."""
     from polyres.core.whole_files import write_whole
-    from polyres.experiments.paired import paired, paired_markdown
-    from polyres.experiments.parquet import write_parquet
-    from polyres.experiments.rows import row_text
-    from polyres.experiments.summary import markdown, shown_lines, summarise
+    from polyres.study.evaluate.rows import row_text, write_parquet
+    from polyres.study.evaluate.summary import markdown, paired, paired_markdown, shown_lines, summarise
 
     lines = shown_lines(summarise(rows, sources, view.average))
     text = f"{view.average.replace('_', ' ')} over tracks\n\n{markdown(lines, sources, view.intervals)}\n"

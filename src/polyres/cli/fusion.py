@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from polyres.cli.examples import examples
+from polyres.cli.shared.examples import examples
 from polyres.core.errors import OutputError
 
 EPILOG = examples(
@@ -53,13 +53,13 @@ def fusion(
     and gradients of every resolution, because a weight is not an importance.
     Tracks that cannot be read are told and left out; the exit status is then 2.
     """
-    from polyres.analysis import fusion_text
-    from polyres.analysis.fusion import build_report, choose_weights
-    from polyres.analysis.fusion_data import DataOptions, analyse_data
-    from polyres.analysis.fusion_figures import check_matplotlib, draw_report
-    from polyres.analysis.fusion_run import load_fusion_subject
-    from polyres.cli.tables import print_tables
-    from polyres.inference.device import resolve_device
+    from polyres.cli.shared.tables import print_tables
+    from polyres.nn.device import resolve_device
+    from polyres.separation.fusion_report import text as fusion_text
+    from polyres.separation.fusion_report.figures import check_matplotlib, draw_report
+    from polyres.separation.fusion_report.report import build_report, choose_weights
+    from polyres.separation.fusion_report.tracks import DataOptions, analyse_data
+    from polyres.separation.fusion_report.weights_over_time import load_fusion_subject
 
     target = resolve_device(device)
     if out is not None and figures:

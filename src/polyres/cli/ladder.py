@@ -11,15 +11,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyres.cli.audio_jobs import Facts, FileJob, FoundFile, file_job, file_mark, find_files, run_files, write_sound
+from polyres.cli.shared.audio_jobs import (
+    Facts,
+    FileJob,
+    FoundFile,
+    file_job,
+    file_mark,
+    find_files,
+    run_files,
+    write_sound,
+)
 from polyres.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from polyres.analysis.ladder_page_distribution import Distributions
-    from polyres.experiments.ladder import LadderRow
-    from polyres.experiments.ladder_rungs import Rung, Workshop
+    from polyres.codec.ladder.climb import LadderRow
+    from polyres.codec.ladder.page import Distributions
+    from polyres.codec.ladder.rungs import Rung, Workshop
 
 ROWS_FILE, TABLE_FILE, PAGE_FILE = "rows.jsonl", "ladder.md", "ladder.html"
 FORMAT = 2
@@ -85,10 +94,10 @@ def ladder(
 
     Example: polyres ladder songs/ --codec audioldm2 --out ladder
     """
+    from polyres.codec.enhance.figure import check_matplotlib
+    from polyres.codec.ladder.climb import LadderRow, missing_rungs
+    from polyres.codec.ladder.rungs import RUNGS
     from polyres.core.whole_files import write_whole
-    from polyres.experiments.enhance_figure import check_matplotlib
-    from polyres.experiments.ladder import LadderRow, missing_rungs
-    from polyres.experiments.ladder_rungs import RUNGS
 
     if not audio:
         raise ConfigError("no audio to climb the ladder; name files or folders with audio")
@@ -115,8 +124,8 @@ def ladder(
 
 def _distributions(climbing: _Climbing, done: Sequence[tuple[bool, Facts]]) -> Distributions:
     """Read what was measured on the way, golden files apart."""
-    from polyres.analysis.ladder_page_distribution import Distributions
-    from polyres.experiments.ladder_distribution import Distribution, expected_std
+    from polyres.codec.ladder.distribution import Distribution, expected_std
+    from polyres.codec.ladder.page import Distributions
 
     found: tuple[list[Distribution], list[Distribution]] = ([], [])
     for is_golden, facts in done:
@@ -126,7 +135,7 @@ def _distributions(climbing: _Climbing, done: Sequence[tuple[bool, Facts]]) -> D
 
 def _jobs(climbing: _Climbing, files: Sequence[tuple[FoundFile, bool]], out: Path) -> list[FileJob]:
     """Give every file a folder and a key."""
-    from polyres.inference.names import folder_name
+    from polyres.batch.jobs import folder_name
 
     jobs = []
     for number, (file, golden) in enumerate(files, 1):
@@ -143,11 +152,11 @@ def _climbing(
     codec: str, device: str, bandwidth: Path | None, how: tuple[float, int], names: Sequence[str]
 ) -> _Climbing:
     """Load what is needed."""
-    from polyres.experiments.enhance_chain import Chain
-    from polyres.experiments.ladder_rungs import RUNGS, Workshop
-    from polyres.inference.codec import load_codec
-    from polyres.models.network_weights import load_network
-    from polyres.models.staged_config import EMBEDDED_BAND_FILE
+    from polyres.codec.enhance.sweep import Chain
+    from polyres.codec.ladder.rungs import RUNGS, Workshop
+    from polyres.codec.load import load_codec
+    from polyres.codec.networks import load_network
+    from polyres.codec.staged.config import EMBEDDED_BAND_FILE
 
     loaded = load_codec(codec, device)
     if bandwidth is None and EMBEDDED_BAND_FILE.is_file():
@@ -168,9 +177,9 @@ def _climb(
     climbing: _Climbing, golden: Sequence[FileJob], job: FileJob, folder: Path | None, report: Callable[[float], None]
 ) -> Facts:
     """Run all rungs on one file, and keep sounds and rows."""
-    from polyres.experiments.ladder import climb
-    from polyres.experiments.ladder_distribution import distributions
-    from polyres.experiments.ladder_piece import read_piece
+    from polyres.codec.ladder.climb import climb
+    from polyres.codec.ladder.distribution import distributions
+    from polyres.codec.ladder.rungs import read_piece
 
     codec = climbing.shop.codec
     piece = read_piece(job.input, codec, climbing.seconds)
@@ -195,11 +204,11 @@ def _report(
     as_json: bool,
 ) -> None:
     """Write table and page, and print."""
-    from polyres.analysis.ladder_page import ladder_page
-    from polyres.analysis.ladder_page_tables import closing_lines, ladder_markdown, ladder_table
-    from polyres.cli.tables import print_tables
+    from polyres.cli.shared.tables import print_tables
+    from polyres.codec.ladder.page import ladder_page
+    from polyres.codec.ladder.rungs import RUNGS
+    from polyres.codec.ladder.tables import closing_lines, ladder_markdown, ladder_table
     from polyres.core.whole_files import write_whole
-    from polyres.experiments.ladder_rungs import RUNGS
 
     (names, missing), codec = rungs, rows[0].codec
     write_whole(out / TABLE_FILE, ladder_markdown(rows, names, missing, codec))

@@ -12,8 +12,8 @@ import typer
 from polyres.core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from polyres.listen.analyse import Analysis
-    from polyres.listen.study_files import ListenStudy
+    from polyres.listen.analysis.analyse import Analysis
+    from polyres.listen.design.files import ListenStudy
 
 REPORT_FOLDER = "report"
 
@@ -83,10 +83,10 @@ def new(
     Excerpts are drawn by the seed from where all sources sound, matched in loudness (BS.1770), and stored under names
     that tell nothing.
     """
-    from polyres.listen.study_build import build_study
-    from polyres.listen.study_recipe import StudyRecipe
-    from polyres.listen.webmushra import import_webmushra
-    from polyres.listen.webmushra_texts import read_config
+    from polyres.listen.design.build import build_study
+    from polyres.listen.design.recipe import StudyRecipe
+    from polyres.listen.design.webmushra import import_webmushra
+    from polyres.listen.design.webmushra_texts import read_config
 
     folder = out or Path(recipe.stem)
     if "pages" in read_config(recipe, lambda line: None):
@@ -133,8 +133,8 @@ def serve(
 ) -> None:
     """Serve a study to listeners until interrupted; every answer is stored at once."""
     try:
-        from polyres.listen.server import run
-        from polyres.listen.server_state import ServerOptions
+        from polyres.listen.server.app import run
+        from polyres.listen.server.state import ServerOptions
     except ModuleNotFoundError as error:
         raise ConfigError(f"the server needs {error.name}; install it with pip install 'polyres[listen]'") from error
     options = ServerOptions(
@@ -167,8 +167,8 @@ def score(
     Metrics of polyres evaluate are of whole songs; these are of what is heard. Give the file to analyse --metrics.
     A sound that cannot be measured is told, all others are written, and the status is 2.
     """
-    from polyres.listen.score import SCORES_NAME, score_excerpts, write_scores
-    from polyres.listen.study_files import load_study
+    from polyres.listen.analysis.score import SCORES_NAME, score_excerpts, write_scores
+    from polyres.listen.design.files import load_study
 
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     rows, problems = score_excerpts(load_study(study, complete=False), study, names, _tell)
@@ -207,11 +207,11 @@ def analyse(
     A study of several kinds gets a report for each.
     A file of ratings that cannot be used is told, the others are analysed, and the status is 2.
     """
-    from polyres.listen.analyse import analyse as run
-    from polyres.listen.analyse_metrics import read_metric_rows
-    from polyres.listen.rating_sources import ratings_by_part, ratings_of
-    from polyres.listen.report import write_report
-    from polyres.listen.study_files import load_study
+    from polyres.listen.analysis.analyse import analyse as run
+    from polyres.listen.analysis.metrics_against_ratings import read_metric_rows
+    from polyres.listen.analysis.report import write_report
+    from polyres.listen.design.files import load_study
+    from polyres.listen.store.rating_sources import ratings_by_part, ratings_of
 
     loaded = load_study(study)
     rows = read_metric_rows(metrics) if metrics is not None else None
@@ -237,7 +237,7 @@ def _tell(line: str) -> None:
 
 
 def _print_short(study: ListenStudy, analysis: Analysis) -> None:
-    from polyres.listen.report import short_sections
+    from polyres.listen.analysis.report import short_sections
 
     simulated = f", {analysis.simulated} of them SIMULATED" if analysis.simulated else ""
     typer.echo(f"{study.title}: {analysis.listeners} listeners{simulated}, {analysis.ratings} answers")
@@ -265,10 +265,9 @@ def export(
     A folder gets every table and COLUMNS.md, which explains the columns. Nothing of it holds links, tokens, completion
     codes or what a recruiting site calls a listener; those are on the administrator's page alone.
     """
-    from polyres.listen.export import COLUMNS, FORMATS, export_rows, write_table
-    from polyres.listen.export_store import write_tables
-    from polyres.listen.rating_sources import ratings_of
-    from polyres.listen.study_files import load_study
+    from polyres.listen.design.files import load_study
+    from polyres.listen.store.export import COLUMNS, FORMATS, export_rows, write_table, write_tables
+    from polyres.listen.store.rating_sources import ratings_of
 
     one_file = out.suffix.lower().removeprefix(".") in FORMATS
     if out.suffix and not one_file and not out.is_dir():
@@ -292,7 +291,7 @@ def _stored_tables(
     study: ListenStudy, folder: Path, source: str | None, training: bool
 ) -> dict[str, list[dict[str, Any]]] | None:
     """Return all tables where they come from a database that somebody has answered into, else None."""
-    from polyres.listen.study_ratings import database_url_of
+    from polyres.listen.analysis.ratings import database_url_of
 
     url = None
     if source is not None and Path(source).is_dir():
@@ -300,8 +299,8 @@ def _stored_tables(
     elif source is not None and (url := database_url_of(source)) is None:
         return None
     try:
-        from polyres.listen.export_store import stored_tables
-        from polyres.listen.store_read import opened_store
+        from polyres.listen.store.export import stored_tables
+        from polyres.listen.store.rating_sources import opened_store
 
         with opened_store(folder, url) as store:
             tables = stored_tables(study, store, training)
@@ -327,9 +326,9 @@ def simulate(
     Their ratings go into STUDY/simulated_ratings.jsonl, never into the database, and every report calls them simulated.
     """
     from polyres.core.yaml_files import parse_override
-    from polyres.listen.simulate import SimulateOptions, write_simulated
-    from polyres.listen.simulate import simulate as run
-    from polyres.listen.study_files import load_study
+    from polyres.listen.analysis.simulate import SimulateOptions, write_simulated
+    from polyres.listen.analysis.simulate import simulate as run
+    from polyres.listen.design.files import load_study
 
     loaded = load_study(study)
     options = SimulateOptions(listeners=listeners, careless=careless, seed=seed, effects=_effects(effects))
@@ -372,7 +371,7 @@ def power(
     With --abx-share, items are the answers of each listener and all answers are tested together.
     """
     from polyres.core.tables import Rows, Table, number
-    from polyres.listen.power import PowerOptions, abx_power, power_lines
+    from polyres.listen.analysis.simulate import PowerOptions, abx_power, power_lines
 
     if abx_share is not None:
         chances = [(count, abx_power(abx_share, count * items, alpha)) for count in range(fewest, most + 1)]

@@ -17,8 +17,8 @@ import typer.main
 from typer.core import TyperGroup
 
 import polyres
-from polyres.cli.examples import examples
-from polyres.cli.streams import prepare_streams
+from polyres.cli.shared.examples import examples
+from polyres.cli.shared.streams import prepare_streams
 from polyres.core.cpu import tune_cpu
 from polyres.core.errors import PolyresError
 from polyres.core.interrupts import interruptible

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from polyres.cli.examples import examples
+from polyres.cli.shared.examples import examples
 
 PIPE_WIDTH = 240
 EPILOG = examples(
@@ -37,8 +37,8 @@ def models(
     """List the models and codecs that are known by name: what they give, size, licence, and whether they are here."""
     if context.invoked_subcommand is not None:
         return
-    from polyres.models.codec_list import known_codecs
-    from polyres.models.registry import known_models
+    from polyres.codec.registry import known_codecs
+    from polyres.separation.registry import known_models
 
     separators, codecs = known_models(), known_codecs()
     if as_json:
@@ -68,7 +68,7 @@ def fetch(
     as_json: Annotated[bool, typer.Option("--json", help="Print names and files as JSON.")] = False,
 ) -> None:
     """Download weights ahead; what is here already stays as it is."""
-    from polyres.models.registry import weight_files
+    from polyres.cli.shared.downloads import weight_files
 
     found = {name: weight_files(name) for name in names}
     if as_json:

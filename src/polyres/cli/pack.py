@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from polyres.cli.examples import examples
+from polyres.cli.shared.examples import examples
 from polyres.cli.train import quoted
 
 EPILOG = examples(
@@ -42,8 +42,8 @@ def pack(
 
     On the other machine, inside the folder: PYTHONPATH=code python -m polyres train . --time-budget 9m --resume
     """
-    from polyres.training.pack import pack as write_bundle
-    from polyres.training.separation import TrainConfig
+    from polyres.separation.training.pack import pack as write_bundle
+    from polyres.separation.training.task import TrainConfig
 
     changes = list(overrides or ())
     if data is not None:

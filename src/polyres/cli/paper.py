@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from polyres.cli.examples import examples
+from polyres.cli.shared.examples import examples
 
 EPILOG = examples(
     "polyres paper studies/main_cpu --out paper — then open paper/index.html",
@@ -52,8 +52,8 @@ def paper(
 
     Start with OUT/index.html; the evidence of every claim is in OUT/claims.md and OUT/claims.json.
     """
-    from polyres.analysis.claims import VERDICTS
-    from polyres.analysis.paper import PaperOptions, write_paper
+    from polyres.study.claims.base import VERDICTS
+    from polyres.study.paper.write import PaperOptions, write_paper
 
     options = PaperOptions(figures, audio, data, track, arm, device)
     made = write_paper(studies, out, options, lambda line: typer.echo(line, err=True))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyres.cli.audio_jobs import tell_note
-from polyres.cli.json_tracks import JsonTracks
-from polyres.cli.pipes import MaxStdin, Name, Stream, from_stdin
+from polyres.cli.shared.audio_jobs import tell_note
+from polyres.cli.shared.json_tracks import JsonTracks
+from polyres.cli.shared.pipes import MaxStdin, Name, Stream, from_stdin
 from polyres.core.interrupts import interruptible
 
 if TYPE_CHECKING:
-    from polyres.inference.codec_track import Chain, Reconstruction
+    from polyres.codec.track import Chain, Reconstruction
 
 EPILOG = "\n\n".join(
     (
@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 def _list_codecs(wanted: bool) -> None:
     if wanted:
-        from polyres.models.codec_registry import codec_names, codec_summary
+        from polyres.codec.registry import codec_names, codec_summary
 
         for name in codec_names():
             typer.echo(f"{name}: {codec_summary(name)}")
@@ -99,11 +99,10 @@ def reconstruct(
     list_codecs: List = False,
 ) -> None:
     """Send audio through a codec and compare what comes back: audio, scores and a figure per file."""
-    from polyres.cli.progress import Bars
-    from polyres.inference.codec import load_codec
-    from polyres.inference.codec_batch import chain_of, codec_label, reconstruct_jobs
-    from polyres.inference.options import OutputOptions
-    from polyres.inference.plan import plan_jobs
+    from polyres.batch.jobs import OutputOptions, plan_jobs
+    from polyres.cli.shared.progress import Bars
+    from polyres.codec.batch import chain_of, codec_label, reconstruct_jobs
+    from polyres.codec.load import load_codec
 
     output = OutputOptions(file_format, bit_depth, overwrite)
     given = {"synthesis": phase, "vocoder": vocoder, "post_filter": post_filter, "bandwidth": bandwidth}
@@ -162,8 +161,8 @@ def _tell(result: Reconstruction, phase_sensitive: bool, to_stderr: bool) -> Non
 
 
 def _scores_text(scores: dict[str, float | None], phase_sensitive: bool) -> str:
-    from polyres.inference.codec_scores import invalid_metrics
-    from polyres.metrics.reconstruction import RECONSTRUCTION_METRICS
+    from polyres.codec.track import invalid_metrics
+    from polyres.metrics.reconstruction.metrics import RECONSTRUCTION_METRICS
 
     invalid = invalid_metrics(phase_sensitive)
     texts = []

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyres.cli.examples import examples
+from polyres.cli.shared.examples import examples
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from polyres.training.run_table import Comparison, RunSummary
+    from polyres.separation.training.run_table import Comparison, RunSummary
 
 LIST_EPILOG = examples("polyres runs list runs — all runs below the folder runs, one line each")
 COMPARE_EPILOG = examples("polyres runs compare runs/small runs/other — what differs in their recipes and results")
@@ -40,7 +40,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """List runs: state, steps, time, parameters, best validation score and its sources."""
-    from polyres.training.run_table import list_runs
+    from polyres.separation.training.run_table import list_runs
 
     runs = list_runs(folder)
     if as_json:
@@ -58,7 +58,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Compare runs: settings that differ, best scores after equal steps and equal times, and at the end."""
-    from polyres.training.run_table import compare_runs
+    from polyres.separation.training.run_table import compare_runs
 
     comparison = compare_runs(runs)
     if as_json:

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyres.cli.audio_jobs import tell_note
-from polyres.cli.json_tracks import JsonTracks
-from polyres.cli.pipes import MaxStdin, Name, Piped, Stream, from_stdin
+from polyres.cli.shared.audio_jobs import tell_note
+from polyres.cli.shared.json_tracks import JsonTracks
+from polyres.cli.shared.pipes import MaxStdin, Name, Piped, Stream, from_stdin
 from polyres.core.interrupts import interruptible
 
 if TYPE_CHECKING:
-    from polyres.inference.files import TrackResult
-    from polyres.inference.load import LoadedSeparator
-    from polyres.inference.options import OutputOptions, SeparateOptions
+    from polyres.batch.jobs import OutputOptions
+    from polyres.separation.files import TrackResult
+    from polyres.separation.load import LoadedSeparator
+    from polyres.separation.options import SeparateOptions
 
 EPILOG = "\n\n".join(
     (
@@ -96,8 +97,9 @@ def separate(
     layout: Layout = None,
 ) -> None:
     """Split songs into stems, file to file, in memory that does not grow with their length."""
-    from polyres.inference.load import load_separator
-    from polyres.inference.options import OutputOptions, SeparateOptions
+    from polyres.batch.jobs import OutputOptions
+    from polyres.separation.load import load_separator
+    from polyres.separation.options import SeparateOptions
 
     options = SeparateOptions(
         stems=None if stems is None else tuple(name.strip() for name in stems.split(",") if name.strip()),
@@ -133,9 +135,9 @@ def _run(
     document: JsonTracks,
 ) -> bool:
     """Separate all files; tell whether one of them failed."""
-    from polyres.cli.progress import Bars
-    from polyres.inference.batch import separate_jobs
-    from polyres.inference.plan import model_folder, plan_jobs, plan_tracks
+    from polyres.batch.jobs import model_folder, plan_jobs, plan_tracks
+    from polyres.cli.shared.progress import Bars
+    from polyres.separation.batch import separate_jobs
 
     out, layout = where
     if layout is None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyres.cli.examples import examples
+from polyres.cli.shared.examples import examples
 from polyres.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from polyres.experiments.study_backend import Backend
-    from polyres.experiments.study_plan import Plan, Request
-    from polyres.training.separation import TrainConfig
+    from polyres.separation.training.task import TrainConfig
+    from polyres.study.plan.arms import Plan, Request
+    from polyres.study.run.processes import Backend
 
 EPILOG = examples(
     "polyres study recipes/studies — the studies of a folder, each with its question",
@@ -79,8 +79,8 @@ def study(
 
     OUT gets study.json, rows.jsonl (every score), costs.jsonl, report.md and, in runs/, the folder of every run.
     """
-    from polyres.experiments.study_files import STUDY_FILE
-    from polyres.experiments.study_plan import make_plan
+    from polyres.study.plan.arms import make_plan
+    from polyres.study.run.files import STUDY_FILE
 
     if recipe.is_dir():
         if (recipe / STUDY_FILE).is_file():
@@ -99,7 +99,7 @@ def study(
 
 def _request(data: str | None, seeds: str | None, arms: str | None, overrides: list[str]) -> Request:
     """Read what was asked for beside the study file."""
-    from polyres.experiments.study_plan import Request
+    from polyres.study.plan.arms import Request
 
     try:
         numbers = None if seeds is None else tuple(int(word) for word in seeds.split(","))
@@ -112,10 +112,10 @@ def _request(data: str | None, seeds: str | None, arms: str | None, overrides: l
 def _backend(plan: Plan, jobs: int, ray: str | None) -> Backend:
     """Return where the runs are done."""
     if ray is not None:
-        from polyres.experiments.study_ray import RayBackend
+        from polyres.study.run.processes import RayBackend
 
         return RayBackend(ray, max(run.config.threads or RAY_THREADS for run in plan.runs))
-    from polyres.experiments.study_backend import LocalBackend
+    from polyres.study.run.processes import LocalBackend
 
     return LocalBackend(jobs)
 
@@ -124,8 +124,8 @@ def _count_macs(config: TrainConfig) -> float:
     """Count the multiply-accumulates per second of audio of a recipe's model."""
     import torch
 
-    from polyres.analysis.complexity import cost_of
-    from polyres.models.separator import Separator
+    from polyres.separation.complexity.counts import cost_of
+    from polyres.separation.model import Separator
 
     model = Separator(config.model).eval()
     length = model.segment_samples
@@ -134,8 +134,8 @@ def _count_macs(config: TrainConfig) -> float:
 
 def _carry_out(plan: Plan, folder: Path, backend: Backend, as_json: bool, markdown: bool) -> None:
     """Do what is not yet done, and print what came out."""
-    from polyres.experiments.study_run import exit_status, run_study
-    from polyres.experiments.study_state import open_folder
+    from polyres.study.run.run import exit_status, run_study
+    from polyres.study.run.state import open_folder
 
     plan = open_folder(plan, folder)
     _say(f"{plan.study.title}: {len(plan.runs)} runs in {folder}")
@@ -152,8 +152,8 @@ def _carry_out(plan: Plan, folder: Path, backend: Backend, as_json: bool, markdo
 
 def _report(folder: Path, as_json: bool, markdown: bool) -> None:
     """Print the tables of a study, and leave them in its folder."""
-    from polyres.cli.study_report import report_json, report_tables
-    from polyres.cli.tables import print_tables
+    from polyres.cli.shared.study_report import report_json, report_tables
+    from polyres.cli.shared.tables import print_tables
     from polyres.core.whole_files import write_whole
 
     tables = report_tables(folder)
@@ -166,9 +166,9 @@ def _report(folder: Path, as_json: bool, markdown: bool) -> None:
 
 def _list_studies(folder: Path, as_json: bool) -> None:
     """Show the studies of a folder."""
-    from polyres.cli.study_report import studies_table
-    from polyres.cli.tables import print_tables
-    from polyres.experiments.study_config import StudyConfig, find_studies
+    from polyres.cli.shared.study_report import studies_table
+    from polyres.cli.shared.tables import print_tables
+    from polyres.study.plan.config import StudyConfig, find_studies
 
     paths = find_studies(folder)
     if not paths:
@@ -182,9 +182,9 @@ def _list_studies(folder: Path, as_json: bool) -> None:
 
 def _show_plan(plan: Plan, folder: Path, check: bool, as_json: bool) -> None:
     """Show the runs of a study; with a check of models and data, which are the same for all seeds of an arm."""
-    from polyres.cli.study_report import plan_json, plan_tables
-    from polyres.cli.tables import print_tables
-    from polyres.experiments.study_check import check_run
+    from polyres.cli.shared.study_report import plan_json, plan_tables
+    from polyres.cli.shared.tables import print_tables
+    from polyres.study.plan.arms import check_run
 
     first = {arm: next(run for run in plan.runs if run.arm == arm) for arm in dict.fromkeys(r.arm for r in plan.runs)}
     checked = {arm: check_run(plan.config.data, run) for arm, run in first.items()} if check else None

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyres.cli.examples import examples
+from polyres.cli.shared.examples import examples
 from polyres.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from polyres.data.synth.making import Made, Totals
+    from polyres.synth.jobs import Made, Totals
 
 EPILOG = examples(
     "polyres synth DATA/train --hours 2 --jobs 2 — composed songs, played by built-in synthesisers",
@@ -78,8 +78,8 @@ def synth(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Make songs with known stems; what is finished already is skipped."""
-    from polyres.data.synth.making import Totals, run_jobs
-    from polyres.data.synth.order import Order, plan_order, write_summary
+    from polyres.synth.jobs import Totals, run_jobs
+    from polyres.synth.requests import Order, plan_order, write_summary
 
     totals = Totals()
     if miniature:
@@ -109,7 +109,7 @@ def synth(
 
 def _make_miniature(out: Path, seed: int, tracks: int, length_s: float, totals: Totals) -> None:
     """Make miniatures; a quarter of them, but at least one, for validation."""
-    from polyres.data.synth.miniature import make_miniature
+    from polyres.synth.miniature import make_miniature
 
     valid = max(1, tracks // 4)
     splits = {"train": tracks - valid, "valid": valid} if tracks > 1 else {"train": 1}

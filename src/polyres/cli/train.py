@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from polyres.cli.examples import examples
+from polyres.cli.shared.examples import examples
 from polyres.core.errors import ConfigError, TrainingError
 
 EPILOG = examples(
@@ -75,7 +75,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a model as a recipe says, and leave its best weights in the folder of the run."""
-    from polyres.training.run import run_training
+    from polyres.study.run.train import run_training
     from polyres.training.run_folder import is_run
 
     if run is not None and out is not None and run != out:
@@ -105,7 +105,7 @@ def _from_bundle(folder: Path, out: Path | None, resume: bool, changes: list[str
 
     --resume starts the run where there is none yet, so that one command may be repeated until the training is over.
     """
-    from polyres.training.pack import open_bundle
+    from polyres.separation.training.pack import open_bundle
 
     recipe, values = open_bundle(folder)
     changes[:0] = [f"{key}={quoted(value)}" for key, value in values.items()]

@@ -39,3 +39,7 @@ class OfflineError(WeightsError):
 
 class TrainingError(PolyresError):
     """A training run that cannot start or go on."""
+
+
+class AnalysisError(PolyresError):
+    """A model or a result that cannot be analysed."""

@@ -12,10 +12,9 @@ from torch import Tensor
 from polyres.core.catalogue import Catalogue
 from polyres.core.errors import InputError
 from polyres.metrics import transients
-from polyres.metrics.bands import BANDS_HZ, band_sdr
-from polyres.metrics.bss_eval import bss_eval, framewise_sdr
+from polyres.metrics.bss.evaluate import bss_eval, framewise_sdr
 from polyres.metrics.distances import l1_distance, log_wmse, multi_resolution_stft_distance
-from polyres.metrics.separation import nsdr, si_sdr, snr
+from polyres.metrics.separation import BANDS_HZ, band_sdr, nsdr, si_sdr, snr
 from polyres.metrics.waves import Wave, as_float64, check_pair
 
 BSS_WINDOW_S = 1.0

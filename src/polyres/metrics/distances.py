@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from polyres.core.errors import InputError
+from polyres.dsp.stft import stft
 from polyres.metrics.separation import checked
-from polyres.ops.stft import stft
 
 MR_STFT_SIZES = (512, 1024, 2048)
 MR_STFT_FLOOR = 1e-5

@@ -29,7 +29,8 @@ def nsdr(references: WaveT, estimates: WaveT) -> WaveT:
 
     Source: Mitsufuji et al. 2022, Music Demixing Challenge 2021, equation 1.
     """
-    from polyres.metrics import bss_engine, separation, waves
+    from polyres.metrics import separation, waves
+    from polyres.metrics.bss import engine as bss_engine
 
     waves.check_pair(references, estimates)
     device = bss_engine.pick_device(None, references, estimates)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyres.core.errors import InputError
+from polyres.dsp.stft import stft
 from polyres.metrics.separation import checked
-from polyres.ops.stft import stft
 
 FLUX_N_FFT = 1024
 FLUX_HOP = 256

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from polyres.core.errors import InputError
-from polyres.ops.axes import check_axes
+from polyres.dsp.axes import check_axes
 
 Wave: TypeAlias = "Tensor | np.ndarray[Any, Any]"
 WaveT = TypeVar("WaveT", Tensor, "np.ndarray[Any, Any]")

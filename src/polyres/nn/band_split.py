@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyres.core.errors import ConfigError
+from polyres.dsp.stft import frame_count, istft, stft
 from polyres.nn.band_mixing import BandMixer, check_mixing
 from polyres.nn.body import BODY, Body, BodyConfig, BodyShape
 from polyres.nn.branches import Branch, Normalised, complex_as_channels, normalise
-from polyres.ops.stft import frame_count, istft, stft
 
 MIN_BINS = 2
 """Bands with fewer bins than this at a resolution share one linear layer with their upper neighbours."""

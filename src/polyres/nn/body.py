@@ -15,9 +15,8 @@ from torch import nn
 from polyres.core.catalogue import Catalogue
 from polyres.core.config import Config
 from polyres.core.errors import ConfigError
+from polyres.dsp.stft import Inverse, frame_count, reference_index
 from polyres.nn.branches import Branch, FrequencyBranch, UNetShape
-from polyres.ops.grid import reference_index
-from polyres.ops.stft import Inverse, frame_count
 
 BAND_TABLE = (
     (8, 86.1328125),
@@ -70,7 +69,7 @@ class BodyShape:
         audio_channels: number of audio channels C.
         sample_rate_hz: of the audio.
         masking: complex ratio masks on the mixture's spectrogram instead of mapping to the sources' spectrograms.
-        inverse: inverse STFT, see `polyres.ops.stft.istft`.
+        inverse: inverse STFT, see `polyres.dsp.stft.istft`.
         unet: sizes of the U-Net.
         embedding: (gain, boost, smooth) of the U-Net's frequency embedding.
     """

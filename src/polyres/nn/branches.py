@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polyres.dsp.stft import Inverse, istft, stft
 from polyres.nn.layers import FrequencyEmbedding, ResidualDilated, gated_convolution, optional_norm
-from polyres.ops.stft import Inverse, istft, stft
 
 EPSILON = 1e-5
 
@@ -177,7 +177,7 @@ class FrequencyBranch(Branch):
         sources: number of sources S.
         audio_channels: number of audio channels C.
         masking: complex ratio mask on the mixture's spectrogram instead of mapping to the sources' spectrograms.
-        inverse: inverse STFT, see `polyres.ops.stft.istft`.
+        inverse: inverse STFT, see `polyres.dsp.stft.istft`.
         embedding: (gain, boost, smooth) of the frequency embedding; gain 0 leaves it out.
 
     Source: Défossez 2021, section 3; mask as in Williamson et al. 2016, "Complex ratio masking", eq. 5.

@@ -9,15 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyres.core.errors import ConfigError
+from polyres.dsp.stft import frame_count, istft, stft
 from polyres.nn.body import BODY, Body, BodyConfig, BodyShape
-from polyres.nn.branches import (
-    Branch,
-    FrequencyState,
-    channels_as_complex,
-    complex_as_channels,
-    normalise,
-)
-from polyres.ops.stft import frame_count, istft, stft
+from polyres.nn.branches import Branch, FrequencyState, channels_as_complex, complex_as_channels, normalise
 
 
 class Norm(nn.Module):

@@ -22,9 +22,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from polyres.audio.file_names import safe_name
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
-from polyres.data.names import safe_name
-from polyres.listen.security import announced_bytes
+from polyres.listen.server.security import announced_bytes
 from polyres.studio.desk import Desk
 from polyres.studio.mixing import Strip, mix
 from polyres.studio.room import FullError

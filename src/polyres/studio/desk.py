@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from polyres.audio.file_names import safe_name, shown
+from polyres.audio.files import probe
 from polyres.core.errors import ConfigError, InputError, PolyresError, UnknownNameError
 from polyres.core.scratch import make_scratch_folder
-from polyres.data.audio import probe
-from polyres.data.names import safe_name, shown
 from polyres.studio.engines import Engine
 from polyres.studio.memory import hold_folder, recall, remember
 from polyres.studio.mixing import copy_to_play

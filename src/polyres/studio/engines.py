@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from polyres.audio.file_names import shown
+from polyres.batch.jobs import Job, OutputOptions
+from polyres.codec.batch import chain_of, reconstruct_jobs
+from polyres.codec.load import load_codec
+from polyres.codec.track import CODEC, ENHANCED, ORIGINAL, Chain
 from polyres.core.errors import PolyresError, UnknownNameError
-from polyres.data.names import shown
-from polyres.inference.codec import load_codec
-from polyres.inference.codec_batch import chain_of, reconstruct_jobs
-from polyres.inference.codec_track import CODEC, ENHANCED, ORIGINAL, Chain
-from polyres.inference.load import LoadedSeparator, load_separator
-from polyres.inference.names import model_label
-from polyres.inference.options import OutputOptions, SeparateOptions
-from polyres.inference.plan import Job
-from polyres.models.registry import DEFAULT, EMBEDDED, known_models
+from polyres.separation.load import LoadedSeparator, load_separator
+from polyres.separation.options import SeparateOptions
+from polyres.separation.registry import DEFAULT, EMBEDDED, known_models, model_label
 from polyres.studio.mixing import difference
 
 Kind = Literal["separate", "reconstruct"]

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polyres.audio.files import probe
 from polyres.core.errors import ConfigError, InputError, OutputError
 from polyres.core.scratch import scratch_folder
 from polyres.core.whole_files import write_whole
-from polyres.data.audio import probe
-from polyres.listen.web_options import SHARED_DIR
+from polyres.listen.server.web_options import SHARED_DIR
 from polyres.studio.engines import DIFFERENCE
 from polyres.studio.mixing import copy_to_play, difference, played_rate_hz
 from polyres.studio.results import Result, find_results, sdr_db, true_stems

@@ -16,10 +16,10 @@ from typing import Annotated, Any
 from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from polyres.audio.files import AudioReader
 from polyres.core.errors import ConfigError, InputError, OutputError
 from polyres.core.scratch import remove_left_behind
 from polyres.core.whole_files import write_whole
-from polyres.data.audio import AudioReader
 from polyres.studio.engines import Choice, Kind
 from polyres.studio.songs import Lane, Song, State, Work
 

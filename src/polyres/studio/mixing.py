@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from polyres.audio.files import AudioReader
+from polyres.audio.resample import StreamResampler
+from polyres.audio.wav import BitDepth
+from polyres.audio.writer import AudioWriter, WriteSpec
 from polyres.core.errors import ConfigError, InputError
-from polyres.data.audio import AudioReader
-from polyres.data.resample import StreamResampler
-from polyres.data.wavfile import BitDepth
-from polyres.data.writer import AudioWriter, WriteSpec
 
 BLOCK_SAMPLES = 1 << 17
 MAX_LEVEL_DB = 12.0

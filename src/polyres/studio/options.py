@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polyres.core.errors import ConfigError
-from polyres.listen.web_options import WebOptions
+from polyres.listen.server.web_options import WebOptions
 
 _MIB = 1 << 20
 

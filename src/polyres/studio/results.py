@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from polyres.audio.file_names import shown
+from polyres.audio.files import probe, read_audio
+from polyres.audio.track_files import SUBSETS, track_folder
+from polyres.batch.manifest import MANIFEST_NAME, read_manifest
+from polyres.codec.track import REPORT_NAME
 from polyres.core.errors import InputError
 from polyres.core.json_text import json_file
-from polyres.data.audio import probe, read_audio
-from polyres.data.names import shown
-from polyres.data.track_files import SUBSETS, track_folder
-from polyres.inference.codec_track import REPORT_NAME
-from polyres.inference.manifest import MANIFEST_NAME, read_manifest
 from polyres.metrics.track_score import nsdr
 from polyres.studio.engines import Kind
 

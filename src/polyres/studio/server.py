@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from polyres.core.errors import UnknownNameError
-from polyres.listen.security import BodyLimit
-from polyres.listen.web import bind, refused, serve, web_app
+from polyres.listen.server.security import BodyLimit
+from polyres.listen.server.web import bind, refused, serve, web_app
 from polyres.studio import api
 from polyres.studio.desk import Desk
 from polyres.studio.engines import Engine

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from polyres.audio.apart import Room, decode_apart
+from polyres.audio.file_names import shown
+from polyres.audio.files import AudioInfo
 from polyres.core.errors import InputError
-from polyres.data.apart import Room, decode_apart
-from polyres.data.audio import AudioInfo
-from polyres.data.names import shown
 from polyres.studio.engines import Choice
 from polyres.studio.mixing import played_rate_hz
 from polyres.studio.options import StudioOptions

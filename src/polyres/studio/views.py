@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from polyres.data.audio import AudioReader
+from polyres.audio.files import AudioReader
 
 COLUMNS = 900
 BANDS = 96

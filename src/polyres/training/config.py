@@ -8,8 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from polyres.core.config import Config
-from polyres.training.optim import OPTIMISERS
-from polyres.training.schedules import SCHEDULES
+from polyres.training.optim import OPTIMISERS, SCHEDULES
 
 
 class GroupConfig(Config):

@@ -13,10 +13,9 @@ from torch import nn
 from polyres.core.errors import TrainingError
 from polyres.training.config import SolverConfig
 from polyres.training.devices import build_fabric
-from polyres.training.run_folder import RunFolder
-from polyres.training.run_lock import held, refuse_if_held
+from polyres.training.progress import TrainResult
+from polyres.training.run_folder import RunFolder, held, refuse_if_held
 from polyres.training.solver import Solver
-from polyres.training.state import TrainResult
 from polyres.training.task import Model, Task
 
 

@@ -13,22 +13,27 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 
 from polyres.core.errors import TrainingError
-from polyres.training.board import Board, check_board
-from polyres.training.checkpoint import save_state
+from polyres.training.checkpoint import Parts, restore_run, save_run, save_state
 from polyres.training.config import SolverConfig
 from polyres.training.devices import build_fabric, check_compiler
 from polyres.training.ema import Ema
-from polyres.training.epochs import add, epoch_figures, timed
 from polyres.training.loading import NoBatchError, StepBatches, StepSampler, endless_batches, next_batch, seed_of
-from polyres.training.optim import build_optimiser, rates, set_rates
-from polyres.training.progress import RunDisplay
-from polyres.training.ranks import Ranks
+from polyres.training.optim import Place, build_optimiser, rate_factor, rates, set_rates
+from polyres.training.processes import Ranks
+from polyres.training.progress import (
+    RunDisplay,
+    RunState,
+    StopRequest,
+    TrainResult,
+    add,
+    epoch_figures,
+    peak_memory_mb,
+    row_text,
+    timed,
+)
 from polyres.training.run_folder import RunFolder, versions
-from polyres.training.saving import Parts, restore_run, save_run
-from polyres.training.schedules import Place, rate_factor
-from polyres.training.signals import StopRequest
-from polyres.training.state import RunState, TrainResult, peak_memory_mb, row_text
 from polyres.training.task import Model, Task
+from polyres.training.tensorboard import Board, check_board
 
 BAD_BATCH_FILE = "bad_batch.safetensors"
 

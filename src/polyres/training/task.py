@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
+from pydantic import field_validator, model_validator
 from torch import Tensor, nn
 
+from polyres.core.errors import TrainingError
+from polyres.datasets.layouts import check_split
+from polyres.synth.cache import MadeConfig, is_made, make_root, root_of
+from polyres.training.config import ValidConfig
 from polyres.training.loading import Prepare, SegmentSource
 
 Forward = Callable[..., Any]
@@ -41,3 +47,61 @@ class Task(Protocol[Model]):
 
     def export(self, model: Model, path: Path, card: Mapping[str, Any]) -> None:
         """Write weights that are ready to use."""
+
+
+class TrackValidConfig(ValidConfig):
+    """On what, how and how often a separator is validated.
+
+    Args:
+        layout: how the tracks lie in all roots.
+        split: which of them count, where the layout has splits.
+        branches: also score every resolution's own estimate, from the same forward pass.
+    """
+
+    layout: str = "stems"
+    split: Literal["all", "train", "valid", "test"] = "all"
+    branches: bool = True
+
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _made_are_roots(cls, roots: Any) -> Any:
+        """Turn `make: {...}` into roots."""
+        return [root_of(root) for root in roots] if isinstance(roots, list | tuple) else roots
+
+    @model_validator(mode="after")
+    def _layout_has_split(self) -> TrackValidConfig:
+        """Refuse unknown layouts and splits that a layout does not have."""
+        check_split(self.layout, self.split)
+        return self
+
+
+def resolve_roots(roots: tuple[str, ...], data_dir: str | None) -> tuple[str, ...]:
+    """Turn the roots of a recipe into folders; those that say what to make are made.
+
+    Args:
+        roots: as the recipe has them.
+        data_dir: what relative ones are relative to; the working directory if None.
+
+    Returns:
+        The folders.
+
+    Raises:
+        TrainingError: if one is not there.
+        InputError: if what is needed to make one is not there.
+        OutputError: if one that is made cannot be written.
+    """
+    found = []
+    for root in roots:
+        if is_made(root):
+            found.append(str(make_root(MadeConfig.from_root(root), data_dir, report=_report)))
+            continue
+        path = Path(data_dir or ".") / Path(root).expanduser()
+        if not path.is_dir():
+            raise TrainingError(f"there is no folder {path} (root {root!r}); set the folder of your data with --data")
+        found.append(str(path))
+    return tuple(found)
+
+
+def _report(line: str) -> None:
+    """Print to standard error, which keeps standard output for results."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,1 +1,0 @@
-"""Reads models and results: complexity, fusion report, tables and figures; it never trains."""

@@ -1,0 +1,1 @@
+"""Codecs: waveforms to few numbers and back, and what makes the result better."""

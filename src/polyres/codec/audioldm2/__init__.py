@@ -1,0 +1,1 @@
+"""AudioLDM2's autoencoder and vocoder."""

@@ -1,0 +1,182 @@
+"""Bandwidth extension: what a codec of low rate cannot hold is made up and added; what it can is kept as it was."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from polyres.core.config import Config
+from polyres.core.errors import InputError
+from polyres.dsp.stft import istft, stft
+
+_QUIET = 1e-4
+_START_NEPER = -4.0  # generated magnitudes before training, below the band they are made from
+_MOST_NEPER = 3.0
+
+
+class BandwidthConfig(Config):
+    """A generator of the band above a cutoff.
+
+    Args:
+        sample_rate_hz: of what goes in (resampled from the low rate) and comes out.
+        cutoff_hz: up to where the input is trusted, at most half of the low rate.
+        n_fft: window of the transform, in samples; the hop is a quarter.
+        width: channels inside.
+        depth: residual blocks.
+    """
+
+    sample_rate_hz: int = Field(default=44100, ge=2000)
+    cutoff_hz: float = Field(default=7500.0, gt=0)
+    n_fft: int = Field(default=1024, ge=64)
+    width: int = Field(default=128, ge=1)
+    depth: int = Field(default=4, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> BandwidthConfig:
+        """Refuse a cutoff that leaves nothing to listen to or to make."""
+        if self.n_fft % 4:
+            raise ValueError(f"n_fft {self.n_fft} must be a multiple of 4")
+        if not 8 <= self.low_bins <= self.n_fft // 2 - 1:
+            raise ValueError(
+                f"cutoff_hz {self.cutoff_hz:g} must leave at least 8 bins of {self.sample_rate_hz / self.n_fft:.3g} Hz "
+                f"below and one above it, up to {self.sample_rate_hz / 2:g} Hz"
+            )
+        return self
+
+    @property
+    def low_bins(self) -> int:
+        """Bins below the cutoff."""
+        return math.floor(self.cutoff_hz * self.n_fft / self.sample_rate_hz)
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples between frames."""
+        return self.n_fft // 4
+
+    @property
+    def context_samples(self) -> int:
+        """How many samples on each side a sample of the result depends on: convolutions, and two transforms."""
+        return (1 + sum(dilation(index) for index in range(self.depth)) + 8) * self.hop_samples
+
+
+def dilation(index: int) -> int:
+    """Frames between the taps of a block."""
+    return 2 ** (index % 4)
+
+
+def low_band(wave: Tensor, config: BandwidthConfig) -> Tensor:
+    """Take the band below the cutoff, by a mask on windowed spectra.
+
+    Args:
+        wave: `[..., T]`.
+        config: says where the cutoff is.
+
+    Returns:
+        Same shape.
+    """
+    hop = config.hop_samples
+    spectrum = stft(wave, config.n_fft, hop)
+    mask = (torch.arange(config.n_fft // 2, device=wave.device) < config.low_bins).to(wave.dtype)
+    return istft(spectrum * mask[:, None], hop, wave.shape[-1])
+
+
+def copy_low_band(generated: Tensor, decoded: Tensor, config: BandwidthConfig) -> Tensor:
+    """Put the decoded low band back under a generated high band.
+
+    Args:
+        generated: `[..., T]`.
+        decoded: what the codec gave, resampled; same shape.
+        config: says where the cutoff is.
+
+    Returns:
+        Same shape: `decoded` where both are the same below the cutoff and above it `generated`.
+    """
+    return generated + low_band(decoded - generated, config)
+
+
+def extend(network: BandwidthExtender, decoded: Tensor) -> Tensor:
+    """Extend what a codec decoded: below the cutoff it stays, what it has above is replaced.
+
+    Args:
+        network: trained on waves that end at its cutoff.
+        decoded: resampled to the rate of the network, `[B, C, T]`.
+
+    Returns:
+        Same shape.
+
+    Raises:
+        InputError: if the shape is another.
+    """
+    # A codec's own filter ends above the cutoff: both bands would stand there together.
+    wide: Tensor = network(decoded)
+    return wide - decoded + low_band(decoded, network.config)
+
+
+class _Block(nn.Module):
+    """A dilated convolution over time with a gate, added to what comes in."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(width, 2 * width, 3, padding=dilation, dilation=dilation)
+        self.out = nn.Conv1d(width, width, 1)
+
+    def forward(self, value: Tensor) -> Tensor:
+        return value + self.out(nn.functional.glu(self.conv(value), dim=1))
+
+
+class BandwidthExtender(nn.Module):
+    """Listens to the low band and adds a high one; louder input gives as much louder output.
+
+    Magnitudes and phases of the high bins come from convolutions over time on the logarithms of the low ones, with
+    the level of each frame taken out before and put back after. Source of the shape (residual generator on a
+    resampled skip): bandwidth extension of LTX-2's audio decoder; of magnitudes and phases with an inverse
+    transform: Siuzdak 2024, Vocos.
+    """
+
+    def __init__(self, config: BandwidthConfig, seed: int = 0) -> None:
+        """Build the generator.
+
+        Args:
+            config: what it extends, and its size.
+            seed: of the first weights.
+        """
+        super().__init__()
+        self.config = config
+        self.high_bins = config.n_fft // 2 - config.low_bins
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # not those of accelerators
+            self.first = nn.Conv1d(config.low_bins, config.width, 3, padding=1)
+            self.blocks = nn.Sequential(*(_Block(config.width, dilation(i)) for i in range(config.depth)))
+            self.last = nn.Conv1d(config.width, 3 * self.high_bins, 1)
+        with torch.no_grad():
+            self.last.bias[: self.high_bins].fill_(_START_NEPER)
+
+    def forward(self, skip: Tensor) -> Tensor:
+        """Extend waves.
+
+        Args:
+            skip: decoded waves, resampled to the rate of the config: `[B, C, T]`.
+
+        Returns:
+            Same shape; below the cutoff as they were.
+
+        Raises:
+            InputError: if the shape is another.
+        """
+        if skip.ndim != 3 or not skip.numel():
+            raise InputError(f"waves [B, C, T] are extended, nothing empty, got {list(skip.shape)}")
+        low, hop, length = self.config.low_bins, self.config.hop_samples, skip.shape[-1]
+        spectrum = stft(skip.reshape(-1, length), self.config.n_fft, hop)
+        magnitude = spectrum[:, :low].abs()
+        level = magnitude[:, low // 2 :].square().mean(dim=1, keepdim=True).sqrt()
+        heard = (magnitude / level.clamp_min(torch.finfo(level.dtype).tiny)).clamp_min(_QUIET).log()
+        made = self.last(self.blocks(self.first(heard)))
+        size, real, imaginary = made.split(self.high_bins, dim=1)
+        phase = torch.atan2(imaginary, real)
+        high = torch.polar(level * size.clamp_max(_MOST_NEPER).exp(), phase)
+        whole = torch.cat([torch.zeros_like(spectrum[:, :low]), high], dim=1)
+        added = istft(whole, hop, length).reshape(skip.shape)
+        return copy_low_band(skip + added, skip, self.config)

@@ -1,0 +1,1 @@
+"""Enhancers of latents and mel spectra, and the sweep that compares them."""

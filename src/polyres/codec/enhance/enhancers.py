@@ -1,0 +1,344 @@
+"""Enhancers between encoder and decoder by name: strength 0 is the identity, 1 the nominal amount."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from polyres.codec.enhance.context import Decode, Domain, EnhanceContext, MelStatistics, SignalClass, classify
+from polyres.codec.enhance.latent_filters import laplacian, laplacian_pyramid, noise_like, spread_out
+from polyres.core.catalogue import Catalogue
+from polyres.core.errors import ConfigError, InputError
+from polyres.dsp.mel import mel_centres_hz
+
+Needed = Literal["decode", "target", "reference_mel", "network"]
+Run = Callable[[Tensor, float, EnhanceContext], Tensor]
+
+DETAIL_GAIN = 1.5
+"""How much detail `frequency` adds at strength 1: the factor of 1.5 of the first experiments."""
+CONTRAST_GAIN = 0.2
+NOISE_SHARE = 0.1
+PYRAMID_GAINS = (1.0, 0.5, 0.25)
+HIGH_BAND_HZ = 4000.0
+MOST_ADAPTIVE = 2.0
+
+STRATEGIES: dict[SignalClass, tuple[str, float]] = {
+    "music": ("multiscale", 0.5),
+    "speech": ("contrast", 0.5),
+    "other": ("noise", 1.0),
+}
+"""Enhancer and share of the strength for every class of signal."""
+
+
+@dataclass(frozen=True)
+class Enhancer:
+    """An enhancer and what it acts on.
+
+    Attributes:
+        name: as in `ENHANCERS`.
+        domain: what it changes: latents `[B, D, T, F]`, or decoded log-mel spectra `[B, N, M]`.
+        needs: fields of the context that must be given.
+        informed: whether it sees the original, which no decoder has; such results are bounds, not remedies.
+        control: whether it is a trivial baseline that any other has to beat.
+        run: does it; strength > 0.
+    """
+
+    name: str
+    domain: Domain
+    needs: tuple[Needed, ...]
+    informed: bool
+    control: bool
+    run: Run
+
+
+ENHANCERS: Catalogue[Enhancer] = Catalogue("enhancer")
+"""Enhancers by name; `ENHANCERS.build(name)` returns the `Enhancer`."""
+
+
+def is_informed(name: str, context: EnhanceContext) -> bool:
+    """Say whether a result depends on the original beyond its latent.
+
+    Args:
+        name: of `ENHANCERS`.
+        context: what it is given.
+
+    Returns:
+        True for informed enhancers, and for those that are given averages of the very signal.
+
+    Raises:
+        UnknownNameError: if there is no such enhancer.
+    """
+    enhancer = ENHANCERS.build(name)
+    told = "target" in enhancer.needs and context.target is not None and context.target.informed
+    return enhancer.informed or told
+
+
+def enhance(name: str, tensor: Tensor, strength: float = 1.0, context: EnhanceContext | None = None) -> Tensor:
+    """Change latents, or decoded mel spectra, before the next part of a codec gets them.
+
+    Args:
+        name: of `ENHANCERS`.
+        tensor: latents `[B, D, T, F]` (or `[B, D, T]`), or log-mel spectra `[B, N, M]`, as the enhancer's domain says.
+        strength: 0 is the identity, 1 the nominal amount; more is allowed.
+        context: what the enhancer may use.
+
+    Returns:
+        Same shape.
+
+    Raises:
+        UnknownNameError: if there is no such enhancer.
+        ConfigError: if the strength is negative or not finite, or the context lacks what the enhancer needs.
+        InputError: if the tensor has another shape, or is not finite.
+    """
+    enhancer, context = ENHANCERS.build(name), context or EnhanceContext()
+    if not (math.isfinite(strength) and strength >= 0):
+        raise ConfigError(f"strength is {strength}; 0 (nothing is changed) or more is needed")
+    for field in enhancer.needs:
+        if getattr(context, field) is None:
+            raise ConfigError(f"enhancer {name!r} needs context.{field}, which is not given")
+    dimensions, shape = ((3, 4), "[B, D, T, F] or [B, D, T]") if enhancer.domain == "latent" else ((3,), "[B, N, M]")
+    if tensor.ndim not in dimensions or not tensor.is_floating_point() or not tensor.numel():
+        raise InputError(
+            f"enhancer {name!r} changes a {enhancer.domain} of shape {shape}, floating point and not empty, "
+            f"got {list(tensor.shape)} of {tensor.dtype}"
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise InputError(f"the {enhancer.domain} to be enhanced holds NaN or infinity")
+    if strength == 0:
+        return tensor
+    if enhancer.domain == "latent" and tensor.ndim == 3:
+        wide = _squeezed(context)
+        return enhancer.run(tensor[..., None], strength, wide)[..., 0]
+    return enhancer.run(tensor, strength, context)
+
+
+def _squeezed(context: EnhanceContext) -> EnhanceContext:
+    """Let a decoder of latents `[B, D, T]` be called with `[B, D, T, 1]`."""
+    decode = context.decode
+    return context if decode is None else replace(context, decode=lambda latent: decode(latent[..., 0]))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long an enhancer takes.
+
+    Attributes:
+        seconds: the fastest of several runs.
+        real_time_factor: of that; below 1 is faster than the signal plays.
+    """
+
+    seconds: float
+    real_time_factor: float
+
+
+def time_enhancer(
+    name: str, tensor: Tensor, strength: float, context: EnhanceContext, duration_s: float, repeats: int = 3
+) -> Timing:
+    """Measure the time of an enhancer, without the codec around it (but with the decodings it asks for itself).
+
+    Args:
+        name: of `ENHANCERS`.
+        tensor: as for `enhance`.
+        strength: as for `enhance`.
+        context: as for `enhance`.
+        duration_s: of the signal behind the tensor, all items of the batch together, > 0.
+        repeats: runs, of which the fastest counts, >= 1.
+
+    Returns:
+        The timing.
+
+    Raises:
+        InputError: if duration or repeats are not positive.
+    """
+    if duration_s <= 0 or repeats < 1:
+        raise InputError(f"duration_s must be above 0 and repeats at least 1, got {duration_s} and {repeats}")
+    fastest = math.inf
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = enhance(name, tensor, strength, context)
+        if result.is_cuda:
+            torch.cuda.synchronize(result.device)
+        fastest = min(fastest, time.perf_counter() - start)
+    return Timing(fastest, fastest / duration_s)
+
+
+def register_enhancer(enhancer: Enhancer, summary: str) -> None:
+    """Put an enhancer into the catalogue.
+
+    Args:
+        enhancer: what it is.
+        summary: one line for tables.
+
+    Raises:
+        ConfigError: if its name is taken.
+    """
+    ENHANCERS.register(enhancer.name, summary)(lambda: enhancer)
+
+
+# -- latents, blind ---------------------------------------------------------------------------------------------------
+
+
+def _frequency(latent: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    return latent + strength * DETAIL_GAIN * laplacian(latent)
+
+
+def _noise(latent: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    return latent + strength * NOISE_SHARE * noise_like(latent, context.seed)
+
+
+def _contrast(latent: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    return spread_out(latent, 1 + CONTRAST_GAIN * strength)
+
+
+def _mixed(latent: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    return _contrast(_noise(_frequency(latent, strength, context), strength, context), strength, context)
+
+
+def _multiscale(latent: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    details = laplacian_pyramid(latent, len(PYRAMID_GAINS))[:-1]
+    # A small latent has fewer levels than there are gains.
+    added = [gain * detail for gain, detail in zip(PYRAMID_GAINS[: len(details)], details, strict=True)]
+    return latent + strength * sum(added, torch.zeros_like(latent))
+
+
+def high_band_mean(log_mel: Tensor, context: EnhanceContext) -> Tensor:
+    """Average of the mel bands above 4 kHz, or of the upper half of them where there are none.
+
+    Args:
+        log_mel: `[..., M]`.
+        context: says where the bands lie.
+
+    Returns:
+        `[...]`.
+    """
+    centres_hz = mel_centres_hz(context.mel)
+    high = centres_hz >= HIGH_BAND_HZ
+    if not bool(high.any()):
+        high = torch.arange(len(centres_hz)) >= len(centres_hz) // 2
+    return log_mel[..., high.to(log_mel.device)].mean(dim=-1)
+
+
+def _adaptive(latent: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    """Find for every item how much of `frequency` closes the gap above 4 kHz, by one probe."""
+    decode, target = cast(Decode, context.decode), cast(MelStatistics, context.target)
+    with torch.no_grad():
+        now = high_band_mean(decode(latent).mean(dim=1), context)
+        probe = high_band_mean(decode(_frequency(latent, 1.0, context)).mean(dim=1), context)
+    missing = (high_band_mean(target.mean, context) - now).clamp_min(0)
+    gained = probe - now
+    amount = torch.where(gained > 0, missing / gained.clamp_min(1e-6), 0).clamp(0, MOST_ADAPTIVE)
+    return latent + strength * amount.view(-1, 1, 1, 1) * DETAIL_GAIN * laplacian(latent)
+
+
+def _learned(latent: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    return latent + strength * cast(nn.Module, context.network)(latent)
+
+
+def _conditioned(latent: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    """Enhance every item as its class asks for."""
+    items = []
+    decode = cast(Decode, context.decode)
+    log_mel = decode(latent).detach() if context.signal_class is None else None
+    for index in range(len(latent)):
+        kind = context.signal_class
+        if kind is None and log_mel is not None:
+            kind = classify(log_mel[index], context.frame_rate_hz)
+        name, share = STRATEGIES[kind or "other"]
+        items.append(enhance(name, latent[index : index + 1], share * strength, context))
+    return torch.cat(items)
+
+
+# -- decoded mel spectra ----------------------------------------------------------------------------------------------
+
+
+def _gain_match(log_mel: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    """Shift everything alike; magnitudes get one gain."""
+    target = cast(MelStatistics, context.target)
+    level = (torch.logsumexp(2 * log_mel, dim=(1, 2)) - math.log(log_mel[0].numel())) / 2
+    return log_mel + strength * (target.level.to(log_mel) - level).view(-1, 1, 1)
+
+
+def _ltas_match(log_mel: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    """Give every band the mean and the deviation it should have."""
+    target = cast(MelStatistics, context.target)
+    mean, std = log_mel.mean(dim=1, keepdim=True), log_mel.std(dim=1, keepdim=True, unbiased=False)
+    wanted_mean, wanted_std = (
+        value.to(log_mel).expand(len(log_mel), -1)[:, None] for value in (target.mean, target.std)
+    )
+    # A band that does not move has no shape that could be widened.
+    scale = torch.where(std > 1e-4, wanted_std / std.clamp_min(1e-4), 1)
+    return log_mel + strength * (wanted_mean + scale * (log_mel - mean) - log_mel)
+
+
+def _refine(log_mel: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    return log_mel + strength * cast(nn.Module, context.network)(log_mel)
+
+
+def _refine_informed(log_mel: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    original = cast(Tensor, context.reference_mel).to(log_mel)
+    return log_mel + strength * cast(nn.Module, context.network)(log_mel, original)
+
+
+# -- the upper bound --------------------------------------------------------------------------------------------------
+
+
+def _optimise(latent: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    """Descend on the distance of the decoded mel spectrum from the original's; the best step counts."""
+    decode, wanted = cast(Decode, context.decode), cast(Tensor, context.reference_mel).to(latent)
+    with torch.enable_grad():
+        moved = latent.detach().clone().requires_grad_()
+        spread = float(latent.detach().std(unbiased=False))
+        optimiser = torch.optim.Adam([moved], lr=0.05 * max(spread, 1e-3))
+        best = latent.detach().clone()
+        least = torch.full((len(latent),), math.inf, device=latent.device, dtype=latent.dtype)
+        for _ in range(context.steps + 1):
+            distances = (decode(moved) - wanted).abs().mean(dim=(1, 2))
+            better = distances.detach() < least
+            least = torch.where(better, distances.detach(), least)
+            best = torch.where(better.view(-1, 1, 1, 1), moved.detach(), best)
+            (gradient,) = torch.autograd.grad(distances.sum(), moved)
+            moved.grad = gradient
+            optimiser.step()
+    return latent + strength * (best - latent)
+
+
+def _register_all() -> None:
+    blind: tuple[tuple[str, tuple[Needed, ...], Run, str], ...] = (
+        ("frequency", (), _frequency, "adds 1.5 times the Laplacian of the latent"),
+        ("noise", (), _noise, "adds noise of a tenth of each channel's deviation"),
+        ("contrast", (), _contrast, "moves values a fifth farther from the mean of their channel"),
+        ("mixed", (), _mixed, "frequency, noise and contrast one after another"),
+        ("multiscale", (), _multiscale, "raises the details of a Laplacian pyramid, fine ones most"),
+        ("adaptive", ("decode", "target"), _adaptive, "as much of frequency as closes the gap above 4 kHz"),
+        ("learned", ("network",), _learned, "adds what a trained residual network says"),
+        ("conditioned", ("decode",), _conditioned, "one of the others, by signal class: music, speech, other"),
+    )
+    for name, needs, run, summary in blind:
+        register_enhancer(Enhancer(name, "latent", needs, False, False, run), summary)
+    register_enhancer(
+        Enhancer("gain_match", "mel", ("target",), False, True, _gain_match), "control: one gain for everything"
+    )
+    register_enhancer(
+        Enhancer("ltas_match", "mel", ("target",), False, True, _ltas_match),
+        "control: mean and deviation of every mel band",
+    )
+    register_enhancer(
+        Enhancer("refine", "mel", ("network",), False, False, _refine), "adds what a trained network says to the mel"
+    )
+    register_enhancer(
+        Enhancer("refine_informed", "mel", ("network", "reference_mel"), True, False, _refine_informed),
+        "as refine, but the network sees the original",
+    )
+    register_enhancer(
+        Enhancer("optimise", "latent", ("decode", "reference_mel"), True, False, _optimise),
+        "upper bound: gradient descent on the latent against the original",
+    )
+
+
+_register_all()

@@ -1,0 +1,1 @@
+"""The ladder: what each stage of a codec loses."""

@@ -1,0 +1,1 @@
+"""`polyres_mel`: an autoencoder of mel spectra and its vocoder."""

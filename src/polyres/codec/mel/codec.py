@@ -1,0 +1,192 @@
+"""`polyres_mel`: mel spectra through an autoencoder, spoken by a vocoder that ends in an inverse Fourier transform."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+from pydantic import model_validator
+from torch import Tensor
+
+from polyres.codec.base import CODEC_FILES, CODECS
+from polyres.codec.mel.autoencoder import MelAutoencoder, MelAutoencoderConfig
+from polyres.codec.mel.chain import FRAMES_PER_STEP, VOCODER, MelChain, MelChainConfig
+from polyres.codec.mel.vocoder import MelVocoder, MelVocoderConfig
+from polyres.codec.wave.weights import read_codec_facts, save_codec_weights
+from polyres.core.errors import InputError
+from polyres.dsp.mel import MelConfig, log_mel, require_front_end
+from polyres.weights.files import EMBEDDED_FOLDER, build_for, read_tensors, weights_file
+
+NAME = "polyres_mel"
+EMBEDDED = EMBEDDED_FOLDER / "polyres-mel.safetensors"
+POLISHED = "vocoder+fgla"
+LEARNED = "vocoder"
+
+MEL_44K = MelConfig(
+    sample_rate_hz=44100, n_fft=2048, win_length=2048, hop_length=512, mel_bins=128, min_hz=0.0, max_hz=22050.0
+)
+"""The whole band at 44.1 kHz: 86 frames per second of 128 mels."""
+
+_WINDOW_STEPS = 256
+
+
+class MelCodecConfig(MelChainConfig):
+    """Front end, sizes of the two networks, and how waves are made; see `MelChainConfig`.
+
+    Attributes:
+        front_end: `mel`, with any settings in `mel`.
+        autoencoder: as for all chains.
+        synthesis: `vocoder`; `vocoder+fgla`, which goes on from the vocoder's phases by fast Griffin-Lim; or a phase
+            method.
+        mel_inverse: how magnitudes are found for a phase method; `vocoder` takes those of the vocoder.
+        mel: the front end; those that the weights were not trained with are refused.
+        network: sizes of the autoencoder.
+        vocoder: sizes of the vocoder.
+    """
+
+    front_end: Literal["mel"] = "mel"
+    autoencoder: Literal["mode", "sample", "none"] = "mode"
+    mel: MelConfig = MEL_44K
+    network: MelAutoencoderConfig = MelAutoencoderConfig(widths=(12, 24, 64))
+    vocoder: MelVocoderConfig = MelVocoderConfig()
+
+    own_syntheses: ClassVar[tuple[str, ...]] = (VOCODER, POLISHED)
+    own_inverses: ClassVar[tuple[str, ...]] = (LEARNED,)
+
+    @model_validator(mode="after")
+    def _can_be_cut(self) -> MelCodecConfig:
+        """Refuse front ends whose spectra do not fit the autoencoder."""
+        if self.mel.mel_bins % FRAMES_PER_STEP:
+            raise ValueError(f"mel.mel_bins {self.mel.mel_bins} must be a multiple of {FRAMES_PER_STEP}")
+        if self.mel.framing != "between":
+            raise ValueError("mel.framing must be 'between': frames and samples of a step belong together")
+        return self
+
+
+class MelCodec(MelChain):
+    """Mel autoencoder and vocoder of one front end; latents are "z" `[B, D, N, M / 4]`, four frames a step."""
+
+    free_settings = (
+        *(name for name in MelCodecConfig.model_fields if name not in ("mel", "network", "vocoder", "front_end")),
+    )
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "no_autoencoder": {"autoencoder": "none"},
+        "sampled_latent": {"autoencoder": "sample"},
+        "phase": {"synthesis": "pghi+fgla", "phase_iterations": 32},
+        "learned_phase": {"synthesis": "pghi+fgla", "phase_iterations": 32, "mel_inverse": LEARNED},
+        "vocoder": {"synthesis": VOCODER},
+        "polished": {"synthesis": POLISHED},
+    }
+
+    def __init__(self, config: MelCodecConfig, name: str = NAME, seed: int = 0) -> None:
+        """Build the codec with first weights.
+
+        Args:
+            config: front end and sizes.
+            name: as users write it.
+            seed: of the first weights.
+        """
+        super().__init__()
+        self.config, self.name = config, name
+        self.sample_rate_hz = config.mel.sample_rate_hz
+        self.hop_samples = FRAMES_PER_STEP * config.mel.hop_length
+        self.autoencoder: MelAutoencoder = MelAutoencoder(config.network, config.mel.mel_bins, seed)
+        self.vocoder = MelVocoder(config.vocoder, config.mel, seed)
+        frames = max(self.autoencoder.context_frames, self.vocoder.context_frames)
+        self.context_samples = -(-frames // FRAMES_PER_STEP) * self.hop_samples
+        self.window_samples = max(_WINDOW_STEPS * self.hop_samples, 4 * self.context_samples)
+
+    @property
+    def settings(self) -> MelCodecConfig:
+        """The config with its own type."""
+        return cast(MelCodecConfig, self.config)
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Change settings; see `Codec.configure`.
+
+        Raises:
+            ConfigError: for a setting that is unknown, out of range, or that the weights do not allow.
+            UnknownNameError: for a name that no catalogue has.
+        """
+        wanted = MelCodecConfig.from_dict(self.config.complete(settings))
+        require_front_end(wanted.mel, self.settings.mel, self.name)
+        super().configure(settings)
+
+    def code_state(self) -> Mapping[str, Tensor]:
+        """Weights of the autoencoder: any vocoder can speak what it decodes."""
+        return self.autoencoder.state_dict()
+
+    def mel(self, wave: Tensor) -> Tensor:
+        """Log-mel spectrogram `[B, 1, N, M]` of waves `[B, 1, T]`, T a multiple of hop_samples."""
+        return log_mel(wave, self.settings.mel)
+
+    def _magnitude(self, mel: Tensor) -> Tensor:
+        if self.settings.mel_inverse != LEARNED:
+            return super()._magnitude(mel)
+        return self.vocoder.magnitude(mel.flatten(0, 1)).unflatten(0, mel.shape[:2])
+
+    def _speak(self, mel: Tensor, length_samples: int) -> Tensor:
+        if self.settings.synthesis == VOCODER:
+            return cast(Tensor, self.vocoder(mel))[..., :length_samples]
+        log_magnitude, phase = self.vocoder.spectrum(mel, as_given=True)
+        magnitude = self.vocoder.heard(log_magnitude.exp()).transpose(1, 2)
+        return self._from_magnitude(magnitude, "fast_griffin_lim", length_samples, phase.transpose(1, 2))
+
+    def decode(self, latents: Mapping[str, Tensor], length_samples: int) -> Tensor:
+        """Turn latents into waves; see `Codec.decode`.
+
+        Raises:
+            InputError: when the latents are none of this codec or too short.
+        """
+        z, config = latents.get("z"), self.settings
+        bins = config.mel.mel_bins // (1 if config.autoencoder == "none" else FRAMES_PER_STEP)
+        if z is None or z.ndim != 4 or z.shape[3] != bins:
+            found = ", ".join(f"{name} {list(value.shape)}" for name, value in latents.items())
+            raise InputError(f"{self.name} needs latents z [B, D, N, {bins}]; given are {found or 'none'}")
+        if length_samples > z.shape[2] * self.hop_samples:
+            held = z.shape[2] * self.hop_samples
+            raise InputError(f"{length_samples} samples were asked for; the latents hold {held}")
+        return super().decode(dict(latents), length_samples)
+
+
+def save_mel_codec(
+    model: MelCodec, path: str | Path, card: Mapping[str, Any] | None = None, dtype: Literal["fp16", "fp32"] = "fp16"
+) -> Path:
+    """Write a codec, both networks in one file, with its config and card; see `save_codec_weights`."""
+    return save_codec_weights(model, {"codec": NAME, "config": model.config.to_dict()}, path, card, dtype)
+
+
+@CODEC_FILES.register(NAME, "a mel codec of ours")
+def load_mel_codec(path: str | Path) -> MelCodec:
+    """Read a codec written by `save_mel_codec`.
+
+    Args:
+        path: the file, or a run folder with `best.safetensors`.
+
+    Returns:
+        The codec, float32, in evaluation mode.
+
+    Raises:
+        WeightsError: when the file is missing, cut, of another kind, or its tensors do not fit its config.
+    """
+    source = weights_file(path)
+    facts = read_codec_facts(source, NAME)
+
+    def build() -> MelCodec:
+        return MelCodec(MelCodecConfig.from_dict(facts["config"]), name=str(path))
+
+    model = build_for(build, read_tensors(source), source)
+    return model.requires_grad_(False).eval()
+
+
+@CODECS.register(NAME, "our mel codec, 44.1 kHz, each channel on its own at 5 513 numbers a second; embedded")
+def embedded_mel_codec() -> MelCodec:
+    """Read the codec that comes with the package.
+
+    Raises:
+        WeightsError: when the package is damaged.
+    """
+    model = load_mel_codec(EMBEDDED)
+    model.name = NAME
+    return model

@@ -1,0 +1,126 @@
+"""Weight files of the small networks around a codec: enhancers, refiners, bandwidth extension."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from polyres.codec.bandwidth import BandwidthConfig, BandwidthExtender
+from polyres.codec.enhance.residual import ResidualConfig, ResidualNetwork
+from polyres.core.config import Config
+from polyres.core.errors import ConfigError, WeightsError
+from polyres.weights.files import (
+    FORMAT,
+    build_for,
+    checked_facts,
+    read_about,
+    read_tensors,
+    weights_file,
+    write_weights,
+)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a kind of network is built."""
+
+    config: type[Config]
+    network: type[nn.Module]
+
+
+KINDS: dict[str, _Kind] = {
+    "latent_enhancer": _Kind(ResidualConfig, ResidualNetwork),
+    "mel_refiner": _Kind(ResidualConfig, ResidualNetwork),
+    "bandwidth": _Kind(BandwidthConfig, BandwidthExtender),
+}
+"""What a weight file of this sort may hold."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and what its file says of it.
+
+    Attributes:
+        kind: of `KINDS`.
+        module: the network, float32, in evaluation mode.
+        card: data, training, scores; the codec it was trained behind under `codec`.
+    """
+
+    kind: str
+    module: nn.Module
+    card: dict[str, Any]
+
+
+def build_network(kind: str, config: Mapping[str, Any], seed: int = 0) -> nn.Module:
+    """Build a network with its first weights.
+
+    Args:
+        kind: of `KINDS`.
+        config: its settings as plain values.
+        seed: of the weights.
+
+    Returns:
+        The network.
+
+    Raises:
+        ConfigError: for an unknown kind or wrong settings.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"unknown kind of network {kind!r}; known: {', '.join(KINDS)}")
+    return KINDS[kind].network(KINDS[kind].config.from_dict(dict(config)), seed)
+
+
+def save_network(
+    kind: str,
+    module: nn.Module,
+    path: str | Path,
+    card: Mapping[str, Any] | None = None,
+    dtype: Literal["fp16", "fp32"] = "fp32",
+) -> Path:
+    """Write a network with its config and card; an older file is replaced only when the new one is complete.
+
+    Args:
+        kind: of `KINDS`.
+        module: the network.
+        path: the file, or an existing folder that gets `best.safetensors`.
+        card: values that JSON can hold.
+        dtype: of the tensors on disk.
+
+    Returns:
+        The file written.
+
+    Raises:
+        WeightsError: when a tensor is not finite, or the card is not JSON.
+        OutputError: when the file cannot be written.
+    """
+    about = {"format": FORMAT, "kind": kind, "config": module.config.to_dict(), "card": dict(card or {})}
+    return write_weights(module, path, about, dtype)
+
+
+def load_network(path: str | Path, kinds: tuple[str, ...] = tuple(KINDS)) -> Network:
+    """Read a network written by `save_network`.
+
+    Args:
+        path: the file, or a run folder with `best.safetensors`.
+        kinds: what is wanted.
+
+    Returns:
+        The network.
+
+    Raises:
+        WeightsError: when the file is missing, damaged, of another kind, or its tensors do not fit its config.
+    """
+    source = weights_file(path)
+    about = read_about(source)
+    kind = about.get("kind")
+    if kind not in kinds:
+        raise WeightsError(
+            f"{source} holds {kind or 'something else'!s:.80}, not a network of kind {' or '.join(kinds)}"
+        )
+    config, card = checked_facts(about, source)
+    module = build_for(lambda: build_network(str(kind), config), read_tensors(source), source)
+    return Network(str(kind), module.eval(), card)

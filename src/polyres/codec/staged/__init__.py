@@ -1,0 +1,1 @@
+"""Codecs made of stages."""

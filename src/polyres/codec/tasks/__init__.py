@@ -1,0 +1,1 @@
+"""Training of codecs and of what makes their results better."""

@@ -1,0 +1,182 @@
+"""Recipes for `polyres_mel`: its autoencoder of mel spectra first, then its vocoder."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from safetensors.torch import save_file
+
+from polyres.codec.bandwidth import BandwidthConfig
+from polyres.codec.enhance.residual import ResidualConfig
+from polyres.codec.mel.codec import MelCodecConfig
+from polyres.codec.tasks.wave import CriticConfig
+from polyres.core.errors import OutputError
+from polyres.datasets.stems import StemsConfig
+from polyres.nn.losses import LossConfig
+from polyres.training.config import SolverConfig
+from polyres.training.task import TrackValidConfig
+
+AUTOENCODER, VOCODER = "polyres_mel", "polyres_mel_vocoder"
+TASKS = (AUTOENCODER, VOCODER)
+
+
+class MelTrainConfig(SolverConfig):
+    """A recipe: which part of the codec is trained, on what, and how.
+
+    `polyres_mel` trains the autoencoder: absolute difference of log-mel spectra, high bands counted once more, and the
+    divergence of latents. `polyres_mel_vocoder` trains the vocoder behind the autoencoder of `init`. Either writes the
+    whole codec. Training data are mixtures: sums of the stems of the data, levelled as whole files are.
+
+    Args:
+        task: what is trained.
+        model: of the codec; what `init` was trained with takes its place where there is an `init`.
+        data_dir: what the roots are relative to.
+        data: what is mixed.
+        pool_items: mixtures that are read once and used again and again, each time another crop of them.
+        crop_samples: length of a crop.
+        gain_db: crops are made softer by up to so much.
+        scaling_items: mixtures on which the scaling of mel spectra is measured.
+        high_weight: of the autoencoder: how much bands above 4 kHz count once more.
+        kl_weight: of the autoencoder: divergence per number of the latent.
+        loss: of the vocoder: distances between waves.
+        mel_weight: of the vocoder: absolute difference of log-mel spectra of the waves.
+        magnitude_weight: of the vocoder: absolute difference of the logarithms of the magnitudes it wants.
+        decoded_share: of the vocoder: share of the crops that it reads as the autoencoder decodes them.
+        critic: of the vocoder: adversarial terms; none where None.
+        init: a codec file or run folder to start from.
+        valid: on what it is validated.
+    """
+
+    task: Literal["polyres_mel", "polyres_mel_vocoder"]
+    model: MelCodecConfig = MelCodecConfig()
+    data_dir: str | None = None
+    data: StemsConfig
+    pool_items: int = Field(default=300, ge=1)
+    crop_samples: int = Field(default=32768, ge=1)
+    gain_db: float = Field(default=12.0, ge=0)
+    scaling_items: int = Field(default=60, ge=1)
+    high_weight: float = Field(default=0.0, ge=0)
+    kl_weight: float = Field(default=1e-3, ge=0)
+    loss: LossConfig = LossConfig(terms={"stft": 1.0}, stft_n_fft=(512, 1024, 4096))
+    mel_weight: float = Field(default=1.0, ge=0)
+    magnitude_weight: float = Field(default=0.5, ge=0)
+    decoded_share: float = Field(default=0.25, ge=0, le=1)
+    critic: CriticConfig | None = None
+    init: str | None = None
+    valid: TrackValidConfig = TrackValidConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> MelTrainConfig:
+        """Refuse data that the codec cannot take."""
+        mel, step = self.model.mel, 4 * self.model.mel.hop_length
+        if self.data.sample_rate_hz != mel.sample_rate_hz or self.data.audio_channels != 1:
+            raise ValueError(
+                f"data has {self.data.audio_channels} channels at {self.data.sample_rate_hz} Hz; the codec takes 1 at "
+                f"{mel.sample_rate_hz} Hz"
+            )
+        if self.crop_samples % step or not step <= self.crop_samples <= self.data.segment_samples:
+            raise ValueError(
+                f"crop_samples is {self.crop_samples}; a multiple of {step} up to data.segment_samples is needed"
+            )
+        if self.task == AUTOENCODER and self.critic is not None:
+            raise ValueError("critic is for polyres_mel_vocoder; an autoencoder of mel spectra makes no waves")
+        return self
+
+
+TaskName = Literal["learned_enhancer", "refiner", "bandwidth", "autoencoder"]
+
+
+class ReconstructConfig(SolverConfig):
+    """A recipe: what is trained behind, in or after which codec, on what.
+
+    `learned_enhancer` adds to latents, `refiner` to decoded mel spectra (with `network.informed` it also sees the
+    original, which no decoder has), `bandwidth` makes the band above a cutoff, `autoencoder` fine-tunes the codec's
+    own autoencoder of mel spectra for reconstruction. Training data are mixtures: sums of the stems of the data.
+
+    Args:
+        task: what is trained.
+        codec: name or path; not for bandwidth.
+        network: of learned_enhancer and refiner; its channels are those of the codec.
+        bandwidth: of bandwidth.
+        high_weight: how much the bands above 4 kHz count once more.
+        perceptual_weight: of autoencoder: distance of features of its own encoder as it was before training.
+        kl_weight: of autoencoder: divergence of latents from the standard normal distribution.
+        stft_n_fft: of bandwidth: windows of the spectral loss.
+        tilt_db_per_octave: of bandwidth: steepest slope above 1 kHz that music is tilted by; 0 leaves it as it is.
+        init: trained weights to start from.
+    """
+
+    task: TaskName
+    codec: str = "audioldm2"
+    network: ResidualConfig = ResidualConfig()
+    bandwidth: BandwidthConfig = BandwidthConfig()
+    high_weight: float = Field(default=1.0, ge=0)
+    perceptual_weight: float = Field(default=0.1, ge=0)
+    kl_weight: float = Field(default=1e-4, ge=0)
+    stft_n_fft: tuple[int, ...] = Field(default=(512, 1024, 2048), min_length=1)
+    tilt_db_per_octave: float = Field(default=0.0, ge=0, le=24)
+    data_dir: str | None = None
+    data: StemsConfig
+    init: str | None = None
+    valid: TrackValidConfig = TrackValidConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ReconstructConfig:
+        """Refuse data of another rate than what is made of it."""
+        if self.task == "bandwidth" and self.data.sample_rate_hz != self.bandwidth.sample_rate_hz:
+            raise ValueError(
+                f"data.sample_rate_hz is {self.data.sample_rate_hz} but bandwidth.sample_rate_hz is "
+                f"{self.bandwidth.sample_rate_hz}; make them equal"
+            )
+        if self.task != "refiner" and self.network.informed:
+            raise ValueError("network.informed is for refiner alone; a latent is enhanced without the original")
+        if self.task == "autoencoder" and self.init is not None:
+            raise ValueError("an autoencoder starts from the weights of its codec; name them in codec, not in init")
+        return self
+
+
+FOLDER = "codec"
+
+
+def write_codec(autoencoder: Any, vocoder: Any, path: Path, card: Mapping[str, Any]) -> Path:
+    """Write the weights as a file, and the whole codec as a folder beside it; old ones are replaced when all is there.
+
+    Args:
+        autoencoder: diffusers' AutoencoderKL.
+        vocoder: transformers' SpeechT5HifiGan.
+        path: the weight file; the codec goes to `codec` in the same folder.
+        card: what is known of the weights.
+
+    Returns:
+        The folder of the codec.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    target, spare = path.parent / FOLDER, path.parent / f".{FOLDER}-{secrets.token_hex(4)}.part"
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        autoencoder.save_pretrained(spare / "vae")
+        vocoder.save_pretrained(spare / "vocoder")
+        (spare / "card.json").write_text(json.dumps(dict(card), indent=1, default=str), encoding="utf-8")
+        tensors = {name: value.detach().cpu().contiguous() for name, value in autoencoder.state_dict().items()}
+        save_file(tensors, unfinished, {"card": json.dumps(dict(card), default=str)})
+        shutil.rmtree(target, ignore_errors=True)
+        spare.replace(target)
+        unfinished.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}; make room or choose another --out"
+        ) from error
+    finally:
+        shutil.rmtree(spare, ignore_errors=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,117 @@
+"""What a recipe with a `task` trains: enhancers, refiners, bandwidth extension, autoencoders and codecs of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from polyres.codec.tasks.bandwidth import BandwidthTask
+from polyres.codec.tasks.config import TASKS as MEL_CODEC_TASKS
+from polyres.codec.tasks.config import MelTrainConfig, ReconstructConfig
+from polyres.codec.tasks.enhance import AutoencoderTask, MelTask
+from polyres.codec.tasks.mel import MelCodecTask
+from polyres.codec.tasks.wave import CodecTask, CodecTrainConfig
+from polyres.core.catalogue import unknown_name_message
+from polyres.core.errors import UnknownNameError
+from polyres.training.config import SolverConfig
+from polyres.training.progress import TrainResult
+from polyres.training.single_run import run_single, trained_parameters
+from polyres.training.solver import Solver
+
+
+def build_task(config: ReconstructConfig) -> MelTask | BandwidthTask:
+    """Build what a recipe trains.
+
+    Args:
+        config: the recipe.
+
+    Returns:
+        The task.
+
+    Raises:
+        TrainingError: if codec, weights or data are not there or do not fit each other.
+        InputError: if a root has no tracks, or one cannot be read.
+        ConfigError: if some source is in no track.
+    """
+    if config.task == "bandwidth":
+        return BandwidthTask(config)
+    return AutoencoderTask(config) if config.task == "autoencoder" else MelTask(config)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of recipe: its config, its task, what it is called and what a finished run is good for."""
+
+    config: type[SolverConfig]
+    build: Callable[[Any], Any]
+    called: Callable[[Any], str]
+    use: Callable[[Any, Path], str]
+
+
+def _use(config: ReconstructConfig, out: Path) -> str:
+    return {
+        "learned_enhancer": f"polyres enhance AUDIO --codec {config.codec} --network learned={out}",
+        "refiner": f"polyres enhance AUDIO --codec {config.codec} --network "
+        f"{'refine_informed' if config.network.informed else 'refine'}={out}",
+        "autoencoder": f"polyres reconstruct AUDIO --codec {out / 'codec' if (out / 'codec').is_dir() else out}",
+        "bandwidth": f"polyres reconstruct AUDIO --bandwidth {out}",
+    }[config.task]
+
+
+def _use_codec(config: SolverConfig, out: Path) -> str:
+    return f"polyres reconstruct AUDIO --codec {out}"
+
+
+_PART = _Kind(
+    ReconstructConfig,
+    build_task,
+    lambda config: config.task if config.task == "bandwidth" else f"{config.task} of {config.codec}",
+    _use,
+)
+_WAVE = _Kind(CodecTrainConfig, CodecTask, lambda config: config.task, _use_codec)
+_MEL = _Kind(MelTrainConfig, MelCodecTask, lambda config: config.task, _use_codec)
+
+_KINDS = {
+    **dict.fromkeys(("learned_enhancer", "refiner", "bandwidth", "autoencoder"), _PART),
+    "polyres_wave": _WAVE,
+    **dict.fromkeys(MEL_CODEC_TASKS, _MEL),
+}
+
+
+def run_task(task: object, recipe: Path, out: Path, overrides: Sequence[str] = (), resume: bool = False) -> TrainResult:
+    """Train what a task names, or go on; prints a summary before and after on standard error.
+
+    Args:
+        task: as the recipe says it.
+        recipe: YAML file.
+        out: folder of the run.
+        overrides: `a.b=value` each, over the recipe.
+        resume: go on with the run in `out`.
+
+    Returns:
+        How the run ended.
+
+    Raises:
+        UnknownNameError: for a task that is not known.
+        TrainingError: if the run cannot start or go on, has diverged, or is going on already.
+        ConfigError: if recipe or overrides are wrong, or a source is in no track.
+        InputError: if a root of the data has no readable track.
+        OutputError: if the run folder cannot be written.
+    """
+    kind = _KINDS.get(str(task))
+    if kind is None:
+        raise UnknownNameError(unknown_name_message("task", str(task), _KINDS))
+    config: Any = kind.config.from_yaml(recipe, overrides)
+
+    def opening(solver: Solver[nn.Module]) -> str:
+        batch = f"{config.batch_size} × {config.data.segment_samples / config.data.sample_rate_hz:.1f} s"
+        return (
+            f"task       {kind.called(config)}: {trained_parameters(solver):,} parameters\n"
+            f"data       {' '.join(root.path for root in config.data.roots)}: batch {batch}"
+        )
+
+    return run_single(config, kind.build, out, resume, opening, lambda _: kind.use(config, out))

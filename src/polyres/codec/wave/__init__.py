@@ -1,0 +1,1 @@
+"""`polyres_wave`: a codec of the strongest coefficients of a lapped transform."""

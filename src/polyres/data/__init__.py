@@ -1,1 +1,0 @@
-"""Sound in and out, and the songs to train on."""

@@ -1,1 +1,0 @@
-"""Made songs: MIDI scores played by an instrument bank, a syllable singer, and loop tracks."""

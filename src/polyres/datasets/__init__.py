@@ -1,0 +1,1 @@
+"""Songs with stems: found, checked, cut into segments and mixed at random."""

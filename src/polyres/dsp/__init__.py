@@ -1,0 +1,1 @@
+"""Signal processing: transforms, filters, levels, phase."""

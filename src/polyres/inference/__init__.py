@@ -1,1 +1,0 @@
-"""Separation in memory and from file to file, in bounded memory."""

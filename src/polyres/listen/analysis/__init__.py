@@ -1,0 +1,1 @@
+"""Ratings: screening, statistics and reports."""

@@ -1,0 +1,171 @@
+"""Do numbers hear what ears hear: objective metrics against the ratings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polyres.core.errors import InputError
+from polyres.core.json_text import json_value
+from polyres.listen.analysis.statistics import Array, Scores
+from polyres.listen.design.files import ListenStudy
+
+_FEWEST = 4
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """One metric against the mean ratings of systems on items.
+
+    Attributes:
+        metric: name.
+        pearson: linear correlation.
+        spearman: of the ranks.
+        kendall: tau-b.
+        low: lower end of the 95 % interval of `spearman`, items drawn anew.
+        high: upper end.
+        within: linear correlation after the mean of every item is taken off both: does it rank systems on one excerpt?
+        points: pairs of system and item.
+        values: (item, condition id, rating, metric) of every point.
+    """
+
+    metric: str
+    pearson: float
+    spearman: float
+    kendall: float
+    low: float
+    high: float
+    within: float
+    points: int
+    values: tuple[tuple[str, str, float, float], ...]
+
+
+def read_metric_rows(path: Path) -> list[dict[str, Any]]:
+    """Read objective scores as `polyres evaluate` writes them.
+
+    Args:
+        path: JSON lines with model, track, source, metric and value each; "part" other than "all" is left out.
+
+    Raises:
+        InputError: if the file is missing or a line lacks one of these.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); give scores.jsonl of polyres evaluate") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json_value(line, special=True)
+            missing = {"model", "track", "source", "metric", "value"} - set(row)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}, line {number}: no JSON; give scores.jsonl of polyres evaluate") from error
+        if missing:
+            raise InputError(f"{path}, line {number}: {sorted(missing)[0]!r} is missing")
+        if row.get("part", "all") == "all" and row["value"] is not None:
+            rows.append(row)
+    return rows
+
+
+def correlate(
+    study: ListenStudy, scores: Scores, rows: Sequence[Mapping[str, Any]], *, seed: int, resamples: int = 1000
+) -> list[Correlation]:
+    """Correlate every metric with the mean ratings, point by point: one system on one item.
+
+    Args:
+        study: says which track and stem an item is of; systems are matched by their label.
+        scores: ratings of one attribute.
+        rows: objective scores.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+
+    Returns:
+        The closest first; metrics with fewer than 4 points are left out.
+
+    Raises:
+        InputError: if no row belongs to any system and item of the study.
+    """
+    ratings = _mean_ratings(study, scores)
+    found: dict[str, list[tuple[str, str, float, float]]] = {}
+    for row in rows:
+        for item, condition, rating in ratings.get((row["model"], row["track"], row["source"]), ()):
+            # A row of polyres evaluate is of a whole song, one of polyres listen score of an excerpt.
+            if row.get("item", item) != item:
+                continue
+            found.setdefault(row["metric"], []).append((item, condition, rating, float(row["value"])))
+    if not found:
+        labels = ", ".join(condition.label for condition in study.conditions if condition.role == "system")
+        raise InputError(f"no objective score is of a system ({labels}), track and stem of the study; check the names")
+    lines = [_correlation(name, points, seed, resamples) for name, points in found.items()]
+    return sorted((line for line in lines if line.points >= _FEWEST), key=lambda line: -_size(line.spearman))
+
+
+def _size(value: float) -> float:
+    return -1.0 if math.isnan(value) else abs(value)
+
+
+def _mean_ratings(study: ListenStudy, scores: Scores) -> dict[Key, list[tuple[str, str, float]]]:
+    """Return (label, track, stem) -> (item, condition, mean rating): one or more, as a track may give many items."""
+    ratings: dict[Key, list[tuple[str, str, float]]] = {}
+    for condition in study.conditions:
+        if condition.role != "system" or condition.id not in scores.conditions:
+            continue
+        table = scores.of(condition.id)
+        for page in {page.item: page for page in study.pages}.values():
+            if page.item not in scores.items:
+                continue
+            column = table[:, scores.items.index(page.item)]
+            column = column[np.isfinite(column)]
+            if column.size:
+                key = (condition.label, page.track, page.stem)
+                ratings.setdefault(key, []).append((page.item, condition.id, float(column.mean())))
+    return ratings
+
+
+def _correlation(name: str, points: Sequence[tuple[str, str, float, float]], seed: int, resamples: int) -> Correlation:
+    from scipy import stats
+
+    items = np.array([point[0] for point in points])
+    ears, numbers = (np.array([point[column] for point in points]) for column in (2, 3))
+    groups = [np.flatnonzero(items == item) for item in dict.fromkeys(items.tolist())]
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(resamples if len(groups) > 1 else 0):
+        chosen = np.concatenate([groups[number] for number in generator.integers(len(groups), size=len(groups))])
+        drawn.append(_pearson(stats.rankdata(ears[chosen]), stats.rankdata(numbers[chosen])))
+    kept = np.array([value for value in drawn if math.isfinite(value)])
+    low, high = np.quantile(kept, [0.025, 0.975]).tolist() if kept.size else (math.nan, math.nan)
+    flat = _pearson(ears, numbers)
+    kendall = math.nan if math.isnan(flat) else float(stats.kendalltau(ears, numbers).statistic)
+    return Correlation(
+        name,
+        flat,
+        _pearson(stats.rankdata(ears), stats.rankdata(numbers)),
+        kendall,
+        low,
+        high,
+        _pearson(_centred(ears, groups), _centred(numbers, groups)),
+        len(points),
+        tuple(points),
+    )
+
+
+def _centred(values: Array, groups: Sequence[Any]) -> Array:
+    centred = values.copy()
+    for group in groups:
+        centred[group] -= values[group].mean()
+    return centred
+
+
+def _pearson(first: Array, second: Array) -> float:
+    first, second = first - first.mean(), second - second.mean()
+    size = math.sqrt(float(first @ first) * float(second @ second))
+    return float(first @ second) / size if size > 1e-12 * max(1.0, first.size) else math.nan

@@ -1,0 +1,240 @@
+"""Answers of listeners: what one holds, and reading them from files and databases."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+from polyres.core.errors import ConfigError, InputError
+from polyres.core.json_text import json_file, json_value
+from polyres.listen.design.files import Kind
+
+_SQLITE_HEAD = b"SQLite format 3\0"
+SIMULATED_PREFIX = "simulated-"
+"""Listeners whose names begin so are no people; every report says so."""
+
+
+@dataclass(frozen=True)
+class Rating:
+    """One answer; listener, session, page, repeat, condition and attribute identify it: a second one replaces it.
+
+    Attributes:
+        listener: who; names that begin with "simulated-" are no people.
+        session: which visit.
+        page: id of the page.
+        repeat: 0 for the first time that the page comes, then 1, 2, …
+        condition: id; for abx and ab `TrialPlan.pair`.
+        attribute: name.
+        value: on the scale of the study; for abx and ab `TrialPlan.pair_value`.
+        kind: of the study.
+        answer: abx and ab: the chosen condition id or "tie"; else empty.
+        started_at: when the trial was first shown, ISO 8601 in UTC.
+        finished_at: when this rating was given last.
+        plays: how often this sound (abx and ab: any of the trial) was started or switched to.
+        switches: how often the trial was switched between sounds.
+    """
+
+    listener: str
+    session: str
+    page: str
+    repeat: int
+    condition: str
+    attribute: str
+    value: float
+    kind: Kind
+    answer: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+    plays: int = 0
+    switches: int = 0
+
+    @property
+    def key(self) -> tuple[str, str, str, int, str, str]:
+        """What identifies it: listener, session, page, repeat, condition and attribute."""
+        return self.listener, self.session, self.page, self.repeat, self.condition, self.attribute
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values under the names of the attributes."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Rating:
+        """Check plain values, texts such as CSV holds among them.
+
+        Args:
+            values: by the names of the attributes; those with a default may be missing.
+
+        Raises:
+            InputError: for a missing, unknown or unusable value.
+        """
+        known = {field.name: field for field in fields(cls)}
+        unknown = next((name for name in values if name not in known), None)
+        if unknown is not None:
+            raise InputError(f"a rating has no {unknown!r}; it has {', '.join(known)}")
+        missing = next((name for name in list(known)[:8] if values.get(name) is None), None)
+        if missing is not None:
+            raise InputError(f"a rating lacks its {missing!r}")
+        kinds: dict[str, type] = {"repeat": int, "plays": int, "switches": int, "value": float}
+        given: dict[str, Any] = {}
+        for name, value in values.items():
+            try:
+                given[name] = kinds.get(name, str)("" if value is None else value)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{name} = {value!r} of a rating is no number") from error
+        rating = cls(**given)
+        if rating.kind not in get_args(Kind):
+            raise InputError(f"kind {rating.kind!r} of a rating is not known; choose {', '.join(get_args(Kind))}")
+        if not math.isfinite(rating.value):
+            raise InputError(f"value = {rating.value} of a rating is not finite")
+        return rating
+
+
+def ratings_from(
+    source: str | Path, check: Callable[[Rating], None] | None = None, report: Callable[[str], None] | None = None
+) -> list[Rating]:
+    """Read ratings from a file or the database of a server; of two with one key the later counts.
+
+    Args:
+        source: `.jsonl`, `.json` (list of rows), `.csv` or `.parquet` as `polyres listen export` writes them,
+            the folder of a study that was served, an SQLite file, or the URL of a database (`postgresql://…`).
+        check: raises InputError for a rating that is not allowed, such as `RatingCheck(study).check`.
+        report: receives one line per warning, as `merged` gives them.
+
+    Returns:
+        Rows in the order in which they were stored.
+
+    Raises:
+        InputError: if there is no such file, or a line is no rating or not allowed; names file and row.
+        ConfigError: if a library for the format is missing.
+    """
+    url = database_url_of(source)
+    path = Path(source)
+    if url is not None or path.is_dir():
+        rows: Iterable[Any] = _stored(Path() if url is not None else path, url)
+    else:
+        rows = _file_rows(path)
+    ratings = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            rating = _rating(row)
+            if check is not None:
+                check(rating)
+        except InputError as error:
+            who = f" (listener {row.listener!r})" if isinstance(row, Rating) else ""
+            raise InputError(f"{source}, row {number}{who}: {error}") from error
+        ratings.append(rating)
+    return merged(ratings, report)
+
+
+def merged(ratings: Iterable[Rating], report: Callable[[str], None] | None = None) -> list[Rating]:
+    """Keep the later of two ratings with one key.
+
+    Args:
+        ratings: of one or more files, in order.
+        report: receives a line for every session that listeners share, and one for what was replaced by other values.
+
+    Returns:
+        Ratings of different keys; listeners who share a session are kept apart.
+    """
+    say = report or (lambda line: None)
+    kept: dict[tuple[str, str, str, int, str, str], Rating] = {}
+    people: dict[str, dict[str, None]] = {}
+    replaced: dict[str, int] = {}
+    for rating in ratings:
+        people.setdefault(rating.session, {})[rating.listener] = None
+        old = kept.get(rating.key)
+        if old is not None and old.value != rating.value:
+            replaced[rating.listener] = replaced.get(rating.listener, 0) + 1
+        kept[rating.key] = rating
+    for session, names in people.items():
+        if len(names) > 1:
+            say(f"warning: listeners {_listed(names)} share session {session[:60]!r}; all of their answers are kept")
+    if replaced:
+        counts = sum(replaced.values())
+        say(f"warning: {counts} answers of {_listed(replaced)} are given twice with other values; the later ones count")
+    return list(kept.values())
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name[:60]) for name in names)
+
+
+def _rating(row: Any) -> Rating:
+    if isinstance(row, Rating):
+        return row
+    if not isinstance(row, Mapping):
+        raise InputError(f"{type(row).__name__} is no rating")
+    return Rating.from_dict({name: row[name] for name in row if name not in EXTRA_COLUMNS})
+
+
+def _file_rows(path: Path) -> list[Any]:
+    if not path.is_file():
+        raise InputError(f"{path} is no file of ratings; give .jsonl, .json, .csv, .parquet or a database")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path} holds no ratings; give .jsonl, .json, .csv, .parquet or a database")
+    try:
+        return list(reader(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} cannot be read as ratings ({error}); export it again") from error
+
+
+def database_url_of(source: str | Path) -> str | None:
+    """Return the URL of a database that is given as one or as an SQLite file; None for anything else."""
+    if "://" in str(source):
+        return str(source)
+    path = Path(source)
+    if not path.is_file() or path.suffix.lower() in _READERS:
+        return None
+    with path.open("rb") as file:
+        return f"sqlite:///{path.resolve()}" if file.read(len(_SQLITE_HEAD)) == _SQLITE_HEAD else None
+
+
+EXTRA_COLUMNS = frozenset(
+    ["label", "role", "item", "track", "stem", "start_s", "simulated", "training", "trial", "duration_s", "received_at"]
+)
+"""What an export adds for readers; not read back."""
+
+
+def _stored(folder: Path, url: str | None) -> list[Rating]:
+    try:
+        from polyres.listen.store.rating_sources import read_ratings
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"a database needs {error.name}; install it with pip install 'polyres[listen]'") from error
+    return read_ratings(folder, url)
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.strip():
+            yield json_value(line)
+
+
+def _csv_rows(path: Path) -> Iterator[Any]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        yield from csv.DictReader(file)
+
+
+def _json_rows(path: Path) -> Iterator[Any]:
+    rows = json_file(path)
+    yield from rows if isinstance(rows, list) else rows["ratings"]
+
+
+def _parquet_rows(path: Path) -> Iterator[Any]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ConfigError("Parquet needs pyarrow; install it with pip install 'polyres[listen]'") from error
+    yield from parquet.read_table(path).to_pylist()
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
+    ".jsonl": _json_lines,
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+}

@@ -1,0 +1,1 @@
+"""Studies: their files, and how they are made."""

@@ -1,0 +1,400 @@
+"""What a listening study is on disk: `STUDY_DIR/study.json` and its sounds under opaque names.
+
+`polyres.listen.design.conditions.plan_for` gives the trials of a listener;
+`polyres.listen.analysis.ratings.Rating` is an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from polyres.core.config import Config
+from polyres.core.errors import ConfigError, InputError
+from polyres.core.json_text import json_file
+from polyres.core.whole_files import write_whole
+
+STUDY_NAME = "study.json"
+AUDIO_FOLDER = "audio"
+
+Kind = Literal["mushra", "bs2132", "abx", "ab", "acr", "dcr", "bs1116", "likert"]
+Role = Literal["system", "reference", "low_anchor", "mid_anchor", "interference_anchor"]
+PAIR_KINDS: tuple[Kind, ...] = ("abx", "ab")
+SINGLE_KINDS: tuple[Kind, ...] = ("acr", "dcr")
+STEP_KINDS: tuple[Kind, ...] = ("acr", "dcr", "likert")
+REFERENCE_KINDS: tuple[Kind, ...] = ("mushra", "dcr", "bs1116")
+HIDDEN_REFERENCE_KINDS: tuple[Kind, ...] = ("mushra", "bs1116")
+_IDENTIFIER = r"^[A-Za-z0-9_-]{1,64}$"
+
+
+class Scale(NamedTuple):
+    """Values of a rating: lowest, highest, and whether only whole numbers are allowed."""
+
+    low: float
+    high: float
+    is_whole: bool
+
+
+class Attribute(Config):
+    """One thing that listeners judge.
+
+    Attributes:
+        name: identifier, a column of the results.
+        question: what the listener reads.
+        labels: names of the steps of the scale, worst first.
+        anchors: which anchors ought to sound bad in this respect; the analysis screens listeners by them.
+    """
+
+    name: str = Field("quality", pattern=_IDENTIFIER)
+    question: str = "How good is the sound, compared with the reference?"
+    labels: tuple[str, ...] = ("Bad", "Poor", "Fair", "Good", "Excellent")
+    anchors: tuple[Role, ...] = ("low_anchor", "mid_anchor")
+
+
+class Condition(Config):
+    """What is compared: a system, the hidden reference or an anchor.
+
+    Attributes:
+        id: opaque; still never send it to a page, where positions are enough.
+        label: name of the system; shown only in the analysis.
+        role: what it is there for.
+    """
+
+    id: str = Field(pattern=_IDENTIFIER)
+    label: str
+    role: Role = "system"
+
+
+class Page(Config):
+    """One excerpt in all conditions.
+
+    Attributes:
+        id: identifier, unique in the study, training pages included.
+        item: what is heard, for the analysis: pages of one item share their random effect.
+        track: name of the song, if known.
+        stem: name of the stem, if known.
+        start_s: where the excerpt begins in the song, in seconds.
+        part: of a study of several kinds, the name of the part that it belongs to.
+        text: shown above the sounds; empty for nothing.
+        reference: file of the open reference relative to the study folder; None where there is none.
+        audio: condition id -> file relative to the study folder. The hidden reference has a file of its own.
+    """
+
+    id: str = Field(pattern=_IDENTIFIER)
+    item: str
+    track: str = ""
+    stem: str = ""
+    start_s: float = Field(0.0, ge=0)
+    part: str = ""
+    text: str = ""
+    reference: str | None = None
+    audio: dict[str, str]
+
+    @field_validator("audio")
+    @classmethod
+    def _two_or_more(cls, value: dict[str, str]) -> dict[str, str]:
+        if not value:
+            raise ValueError("a page needs at least one condition")
+        return value
+
+    def files(self) -> tuple[str, ...]:
+        """Return all files of the page, the open reference first."""
+        return (*((self.reference,) if self.reference is not None else ()), *self.audio.values())
+
+
+class Design(Config):
+    """Which pages a listener gets, and in which order.
+
+    Attributes:
+        pages_per_listener: a balanced subset of so many pages; None gives all.
+        rounds: how often a listener goes through them; an abx study wants several.
+        repeats: how many of a listener's pages come once more at the end, to see how well they agree with themselves.
+        seed: of all orders.
+        ties: whether an AB trial may be answered by "no difference".
+        order: of the pages: "balanced" over listeners, or "given", as the study lists them.
+    """
+
+    pages_per_listener: int | None = Field(None, ge=1)
+    rounds: int = Field(1, ge=1)
+    repeats: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0)
+    ties: bool = False
+    order: Literal["balanced", "given"] = "balanced"
+
+
+class Gates(Config):
+    """What a listener has to do before the next page.
+
+    Attributes:
+        must_play: hear every sound of the page once.
+        must_move: move every slider (answer every question).
+        rate_only_playing: only the sound that is heard can be rated (BS.1534-3).
+    """
+
+    must_play: bool = True
+    must_move: bool = True
+    rate_only_playing: bool = False
+
+
+class Playback(Config):
+    """How the player of a trial behaves.
+
+    Attributes:
+        loop: whether sounds and regions go round; else they are played once and stop.
+        restart: whether a switch goes back to the beginning (of the region) instead of going on in step.
+    """
+
+    loop: bool = True
+    restart: bool = False
+
+
+class Question(Config):
+    """One field of the questionnaire.
+
+    Attributes:
+        name: identifier.
+        question: what the listener reads.
+        type: how it is answered.
+        choices: for "choice".
+        required: whether it may be left empty.
+    """
+
+    name: str = Field(pattern=_IDENTIFIER)
+    question: str
+    type: Literal["text", "number", "choice"] = "text"
+    choices: tuple[str, ...] = ()
+    required: bool = False
+
+    @model_validator(mode="after")
+    def _has_choices(self) -> Self:
+        if (self.type == "choice") != bool(self.choices):
+            raise ValueError("choices belong to questions of type 'choice', which need them")
+        return self
+
+
+class StudyTerms(Config):
+    """What a study and the recipe it is made from both say: what is asked, and what listeners see.
+
+    Attributes:
+        name: identifier.
+        title: what listeners see.
+        kind: mushra, bs2132 (no reference), bs1116, abx, ab, acr, dcr or likert (steps, all sounds on one page).
+        instructions: shown before the first page.
+        attributes: asked about every sound (ab: about every pair; abx takes the first alone).
+        design: subsets, repeats and seed.
+        gates: what is required before the next page.
+        playback: how the player behaves.
+        questionnaire: fields after the test.
+        consent: text to agree to; empty asks nothing.
+        headphone_check: play the antiphase test first (Woods et al. 2017).
+        level_check: let the listener set the level first.
+        closing: text at the end.
+        completion_code: shown at the end.
+        completion_url: where the end leads; empty leads nowhere.
+        sample_rate_hz: of all files.
+    """
+
+    name: str = Field(pattern=_IDENTIFIER)
+    title: str
+    kind: Kind = "mushra"
+    instructions: str = ""
+    attributes: tuple[Attribute, ...] = Field((Attribute(),), min_length=1)
+    design: Design = Design()
+    gates: Gates = Gates()
+    playback: Playback = Playback()
+    questionnaire: tuple[Question, ...] = ()
+    consent: str = ""
+    headphone_check: bool = False
+    level_check: bool = True
+    closing: str = ""
+    completion_code: str = ""
+    completion_url: str = ""
+    sample_rate_hz: int = Field(44_100, ge=8000)
+
+
+class StudyPart(Config):
+    """Pages of one kind in a study of several; the attributes are as in `StudyTerms`."""
+
+    name: str = Field(pattern=_IDENTIFIER)
+    kind: Kind
+    attributes: tuple[Attribute, ...] = Field((Attribute(),), min_length=1)
+    design: Design = Design()
+    gates: Gates = Gates()
+    playback: Playback = Playback()
+
+
+class ListenStudy(StudyTerms):
+    """A whole study.
+
+    Attributes:
+        conditions: all that is compared.
+        pages: the test.
+        training: pages before it, whose ratings count for nothing.
+        parts: of a study of several kinds, in the order in which they are heard; `singles` gives each as a study.
+    """
+
+    conditions: tuple[Condition, ...] = Field(min_length=1)
+    pages: tuple[Page, ...] = Field(min_length=1)
+    training: tuple[Page, ...] = ()
+    parts: tuple[StudyPart, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for what, names in (
+            ("condition", [condition.id for condition in self.conditions]),
+            ("page", [page.id for page in (*self.training, *self.pages)]),
+            ("attribute", [attribute.name for attribute in self.attributes]),
+            ("question", [question.name for question in self.questionnaire]),
+            ("part", [part.name for part in self.parts]),
+        ):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{what} {twice!r} stands there twice; every {what} needs a name of its own")
+        kinds = {part.name: part.kind for part in self.parts} or {"": self.kind}
+        empty = next((name for name in kinds if name not in {page.part for page in self.pages}), None)
+        if empty is not None:
+            raise ValueError(f"part {empty!r} has no pages")
+        for page in (*self.training, *self.pages):
+            if page.part not in kinds:
+                raise ValueError(f"page {page.id!r} is of a part {page.part!r} that is not among the parts")
+            self._check_page(page, kinds[page.part])
+        return self
+
+    def _check_page(self, page: Page, kind: Kind) -> None:
+        known = {condition.id for condition in self.conditions}
+        unknown = next((name for name in page.audio if name not in known), None)
+        if unknown is not None:
+            raise ValueError(f"page {page.id!r} has a condition {unknown!r} that is not among the conditions")
+        if kind in REFERENCE_KINDS and page.reference is None:
+            raise ValueError(f"page {page.id!r} has no reference, but a {kind} study needs one")
+        if kind in (*PAIR_KINDS, "bs1116") and len(page.audio) < 2:
+            raise ValueError(f"page {page.id!r} has one condition, but a {kind} study compares two")
+        if kind == "bs1116" and len(page.audio) > 2:
+            raise ValueError(f"page {page.id!r} has {len(page.audio)} conditions; bs1116 grades one and the reference")
+        outside = next((name for name in page.files() if not _is_inside(name)), None)
+        if outside is not None:
+            raise ValueError(f"file {outside!r} of page {page.id!r} must lie inside the study folder")
+
+    def scale_of(self, attribute: str) -> Scale:
+        """Return the scale of an attribute.
+
+        It goes from 0 to 100, from 1 to the number of labels (acr, dcr, likert), 1 to 5 (bs1116) or 0 to 1 (abx, ab).
+
+        Args:
+            attribute: its name.
+
+        Raises:
+            InputError: if the study has no such attribute.
+        """
+        known = next((one for one in self.attributes if one.name == attribute), None)
+        if known is None:
+            raise InputError(f"study {self.name!r} has no attribute {attribute!r}")
+        if self.kind in PAIR_KINDS:
+            return Scale(0.0, 1.0, False)
+        if self.kind in STEP_KINDS:
+            return Scale(1.0, float(len(known.labels)), True)
+        return Scale(1.0, 5.0, False) if self.kind == "bs1116" else Scale(0.0, 100.0, False)
+
+    def singles(self) -> tuple[ListenStudy, ...]:
+        """Return the study as studies of one kind each: itself, or one per part, in order."""
+        return tuple(self._single(part) for part in self.parts) or (self,)
+
+    def _single(self, part: StudyPart) -> ListenStudy:
+        def mine(pages: tuple[Page, ...]) -> list[dict[str, object]]:
+            return [{**page.to_dict(), "part": ""} for page in pages if page.part == part.name]
+
+        pages = {"pages": mine(self.pages), "training": mine(self.training), "parts": []}
+        title = {"title": f"{self.title}: {part.name}"}
+        return ListenStudy.from_dict({**self.to_dict(), **part.to_dict(), **pages, **title})
+
+    def page(self, page_id: str) -> Page:
+        """Return a page by its id, training pages included.
+
+        Raises:
+            InputError: if the study has no such page.
+        """
+        for page in (*self.training, *self.pages):
+            if page.id == page_id:
+                return page
+        raise InputError(f"study {self.name!r} has no page {page_id!r}")
+
+    def condition(self, condition_id: str) -> Condition:
+        """Return a condition by its id.
+
+        Raises:
+            InputError: if the study has no such condition.
+        """
+        for condition in self.conditions:
+            if condition.id == condition_id:
+                return condition
+        raise InputError(f"study {self.name!r} has no condition {condition_id!r}")
+
+
+def triples(page: Page, hidden: str) -> list[Page]:
+    """Split a page into one per condition, each beside the hidden reference, as BS.1116 has them.
+
+    Args:
+        page: any number of conditions.
+        hidden: id of the hidden reference, one of them.
+    """
+    others = [name for name in page.audio if name != hidden]
+    return [
+        page.with_values({"id": f"{page.id}-{n}", "audio": {name: page.audio[name] for name in (hidden, other)}})
+        for n, other in enumerate(others, start=1)
+    ]
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(name) and "\\" not in name and ":" not in name and not path.is_absolute() and ".." not in path.parts
+
+
+def load_study(folder: str | Path, complete: bool = True) -> ListenStudy:
+    """Read a study and see that all of its sounds are there.
+
+    Args:
+        folder: STUDY_DIR; audio paths of the study are relative to it.
+        complete: whether a missing sound is an error.
+
+    Raises:
+        InputError: if there is no study, or a file is missing.
+        ConfigError: if `study.json` holds anything wrong.
+    """
+    path = Path(folder) / STUDY_NAME
+    try:
+        values = json_file(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} holds no study ({STUDY_NAME}); make one with polyres listen new") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); make the study again") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is no study; make it with polyres listen new")
+    try:
+        study = ListenStudy.from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for page in (*study.training, *study.pages) if complete else ():
+        for name in page.files():
+            if not os.path.isfile(Path(folder) / name):
+                raise InputError(f"{Path(folder) / name} of page {page.id!r} is missing; make the study again")
+    return study
+
+
+def save_study(study: ListenStudy, folder: str | Path) -> Path:
+    """Write `study.json`, whole or not at all.
+
+    Args:
+        study: what to write.
+        folder: STUDY_DIR; made if missing.
+
+    Returns:
+        The file.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    return write_whole(Path(folder) / STUDY_NAME, json.dumps(study.to_dict(), indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""Ratings: how they are kept, checked and exported."""

@@ -1,0 +1,1 @@
+"""BSSEval version 4."""

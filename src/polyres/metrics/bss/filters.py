@@ -1,0 +1,134 @@
+"""Distortion filters of BSSEval: from the correlations of a track, block by block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from polyres.core.errors import InputError
+from polyres.metrics.bss.toeplitz import solve
+from polyres.metrics.waves import Track
+
+FILTER_SAMPLES = 512
+_STRIDE = 61
+_BLOCKS = {"cpu": (4096, 4), "cuda": (65536, 16)}
+"""FFT size, and how many of them at once, by kind of device."""
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """What the filters of a track follow from.
+
+    Attributes:
+        lags: `[R, R + E, 512]`: sum over t of reference channel r at t times channel k at t + lag, where the
+            channels k are those of the references and then those of the estimates.
+        sources: number of sources S; R = E = S·C.
+        silent: True if a source or an estimate is silent from beginning to end.
+    """
+
+    lags: Tensor
+    sources: int
+    silent: bool
+
+
+def silent_sources(piece: Tensor) -> Tensor:
+    """Tell which sources are silent: their channels sum to exactly 0 in every sample, as in museval.
+
+    Args:
+        piece: `[S, C, n]`.
+
+    Returns:
+        Booleans `[S]`.
+    """
+    heard = piece[..., ::_STRIDE].sum(dim=1).any(dim=-1)  # settles nearly all cases without a look at every sample
+    return ~heard if bool(heard.all()) else ~piece.sum(dim=1).any(dim=-1)
+
+
+def correlate(track: Track) -> Correlations:
+    """Correlate all channels of a track over lags 0 to 511, in one pass and with memory for a few blocks.
+
+    Args:
+        track: references and estimates `[S, C, T]`.
+
+    Returns:
+        The correlations.
+
+    Raises:
+        InputError: if the track has no samples.
+    """
+    n_fft, count = _BLOCKS.get(track.device.type, _BLOCKS["cpu"])
+    reach = FILTER_SAMPLES - 1
+    block = n_fft - reach
+    total: Tensor | None = None
+    silent: Tensor | None = None
+    sources = 0
+    for references, estimates in track.cut(count * block + reach, count * block):
+        sources, channels, length = references.shape
+        if silent is None or bool(silent.any()):  # once every source has been heard, there is no need to look
+            quiet = torch.stack([silent_sources(references), silent_sources(estimates)])
+            silent = quiet if silent is None else silent & quiet
+        rows = sources * channels
+        piece = torch.cat([references.reshape(rows, length), estimates.reshape(rows, length)])
+        if length < count * block + reach:
+            piece = F.pad(piece, (0, count * block + reach - length))
+        if total is None:
+            total = piece.new_zeros(n_fft // 2 + 1, rows, 2 * rows, dtype=torch.complex128)
+        _add_cross_spectra(total, piece, n_fft)
+    if total is None or silent is None:
+        raise InputError("the track has no samples; there is nothing to score")
+    lags = torch.fft.irfft(total.permute(1, 2, 0), n=n_fft)[..., :FILTER_SAMPLES]
+    return Correlations(lags.contiguous(), sources, bool(silent.any()))
+
+
+def _add_cross_spectra(total: Tensor, piece: Tensor, n_fft: int) -> None:
+    """Add `conj(reference) · channel` of the blocks of a piece `[2R, n]` to `[bins, R, 2R]`."""
+    # Each block of a reference meets the same samples and 511 more, so that no lag is cut off or wraps around.
+    block = n_fft - FILTER_SAMPLES + 1
+    rows = len(piece) // 2
+    blocks = piece.unfold(-1, n_fft, block).contiguous()
+    ahead = torch.fft.rfft(blocks).flatten(0, 1)
+    blocks[:rows, :, block:] = 0
+    own = torch.fft.rfft(blocks[:rows]).flatten(0, 1)
+    # Plain two-dimensional transposes: copies of other layouts are many times slower.
+    left = own.t().contiguous().conj_physical_().unflatten(1, (rows, -1))
+    torch.baddbmm(total, left, ahead.t().contiguous().unflatten(1, (2 * rows, -1)).transpose(1, 2), out=total)
+
+
+def projection_filters(correlations: Correlations) -> tuple[Tensor, Tensor]:
+    """Find the 512-tap filters from the references to every estimate, over the whole track.
+
+    Args:
+        correlations: of the track.
+
+    Returns:
+        Filters from all reference channels to all estimate channels `[S·C, S·C, 512]` (input, output, tap), and
+        from the channels of each source to those of its own estimate `[S, C, C, 512]`.
+    """
+    lags, sources = correlations.lags, correlations.sources
+    rows = lags.shape[0]
+    channels = rows // sources
+    energy = lags[:, :rows, 0].diagonal()
+    audible = energy > 0
+    gain = torch.where(audible, energy.clamp(min=torch.finfo(energy.dtype).tiny).rsqrt(), torch.ones_like(energy))
+    scaled = lags * gain.view(rows, 1, 1)
+    scaled[:, :rows] *= gain.view(1, rows, 1)
+    # A channel without sound must not make the matrix singular: its filters come out as 0.
+    scaled[:, :rows, 0].diagonal().masked_fill_(~audible, 1.0)
+    own = []
+    for source in range(sources):
+        inputs = slice(source * channels, (source + 1) * channels)
+        outputs = slice(rows + source * channels, rows + (source + 1) * channels)
+        own.append(_filters(scaled[inputs, inputs], scaled[inputs, outputs]))
+    full = _filters(scaled[:, :rows], scaled[:, rows:]) if sources > 1 else own[0]
+    single = torch.stack(own) * gain.view(sources, channels, 1, 1)
+    return full * gain.view(rows, 1, 1), single
+
+
+def _filters(lags: Tensor, products: Tensor) -> Tensor:
+    """Filters `[K, M, L]` from K channels with the correlations `[K, K, L]` to M others, correlated `[K, M, L]`."""
+    inputs, outputs, length = products.shape
+    solution = solve(lags.contiguous(), products.permute(2, 0, 1).reshape(length * inputs, outputs))
+    return solution.view(length, inputs, outputs).permute(1, 2, 0)

@@ -1,1 +1,0 @@
-"""Compositions of blocks, and their weights."""

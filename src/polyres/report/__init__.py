@@ -1,0 +1,1 @@
+"""Figures and tables, as papers and reports share them."""

@@ -1,0 +1,1 @@
+"""Separation: models, weights, and songs into stems."""

@@ -1,0 +1,1 @@
+"""Parameters, operations, speed and memory of models."""

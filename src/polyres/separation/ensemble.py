@@ -1,0 +1,200 @@
+"""Several models and several shifted passes averaged into one estimate of one group of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from polyres.core.errors import ConfigError
+from polyres.dsp.overlap import Fifo, SegmentStream
+from polyres.nn.device import autocast_for
+
+MAX_SHIFT_S = 0.5
+STD_FLOOR = 1e-8
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of an ensemble.
+
+    Args:
+        model: `[B, C, segment_samples]` to `[B, S, C, segment_samples]`, in eval mode on its device.
+        segment_samples: length it is always called with.
+        weights: one weight per source; 0 leaves the model out for that source.
+    """
+
+    model: nn.Module
+    segment_samples: int
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Everything that turns a normalised mixture into estimates.
+
+    Args:
+        members: one or more models with the same sources.
+        sources: source names.
+        sample_rate_hz: rate the models work at.
+        audio_channels: channels the models take.
+        device: where they are.
+        precision: "fp32" or "bf16".
+    """
+
+    members: tuple[Member, ...]
+    sources: tuple[str, ...]
+    sample_rate_hz: int
+    audio_channels: int
+    device: torch.device
+    precision: str
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How often and in which pieces the models listen.
+
+    Args:
+        computed: indices of the sources to estimate, ascending.
+        offsets_samples: where the first segment of each pass begins, <= 0; (0,) for a single pass without shifts.
+        overlap: share of a segment that the next one covers again.
+        batch: segments per model call.
+        on_segments: called with the number of segments after every model call.
+        carriers: indices of the sources that get back the mean that is taken from the mixture.
+    """
+
+    computed: tuple[int, ...]
+    offsets_samples: tuple[int, ...]
+    overlap: float
+    batch: int
+    on_segments: Callable[[int], None] | None = None
+    carriers: tuple[int, ...] = ()
+
+
+def carriers(sources: Sequence[str], offset: str) -> tuple[int, ...]:
+    """Say which sources get back the mean that is taken from the mixture.
+
+    Args:
+        sources: of the model.
+        offset: "once" or "every", as `SeparateOptions` has it.
+
+    Returns:
+        Indices: all, or that of "other", else of "residual", else the last.
+    """
+    if offset == "every":
+        return tuple(range(len(sources)))
+    named = [index for name in ("other", "residual") for index, source in enumerate(sources) if source == name]
+    return (named[0] if named else len(sources) - 1,)
+
+
+def shift_offsets(shifts: int, seed: int, sample_rate_hz: int) -> tuple[int, ...]:
+    """Draw where the shifted passes begin.
+
+    Args:
+        shifts: number of passes, 0 for one without a shift.
+        seed: seed of the draw.
+        sample_rate_hz: rate of the stream.
+
+    Returns:
+        One position in samples per pass, -0.5 s <= position <= 0.
+    """
+    if shifts == 0:
+        return (0,)
+    longest = int(MAX_SHIFT_S * sample_rate_hz)
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(-int(n) for n in torch.randint(0, longest + 1, (shifts,), generator=generator))
+
+
+class _Pass:
+    """One shifted pass of one member: the sources it gives, and how much each counts."""
+
+    def __init__(self, ensemble: Ensemble, member: Member, passes: Passes, start: int, end: int) -> None:
+        sources = [index for index in passes.computed if member.weights[index]]
+        self.rows = [passes.computed.index(index) for index in sources]
+        self.weights = torch.tensor([member.weights[index] for index in sources]).view(-1, 1, 1)
+        picked = slice(None) if sources == list(range(len(ensemble.sources))) else sources
+        self.ready = Fifo()
+
+        def run(segments: Tensor) -> Tensor:
+            try:
+                with torch.no_grad(), autocast_for(ensemble.precision, ensemble.device):
+                    output = member.model(segments.to(ensemble.device))
+            except torch.OutOfMemoryError as error:
+                raise ConfigError(
+                    f"out of memory on {ensemble.device} with {segments.shape[0]} segments per model call; "
+                    "use a smaller --batch, or --device cpu"
+                ) from error
+            if passes.on_segments is not None:
+                passes.on_segments(segments.shape[0])
+            result: Tensor = output[:, picked].float().cpu()
+            return result
+
+        self.stream = SegmentStream(run, member.segment_samples, passes.overlap, passes.batch, end, start)
+
+    def push(self, block: Tensor) -> None:
+        done = self.stream.push(block)
+        if done is not None:
+            self.ready.push(done)
+
+
+class GroupStream:
+    """Normalises one group of channels, runs all passes over it, averages and undoes the normalisation.
+
+    Source: demucs 4.1.0 gives the mean back to every stem, so that their sum has it as often as there are stems.
+    """
+
+    def __init__(self, ensemble: Ensemble, passes: Passes, end: int, level: tuple[float, float], channels: int) -> None:
+        """Prepare a stream.
+
+        Args:
+            ensemble: the models.
+            passes: what to compute and how.
+            end: length of the stream at the models' rate, >= 1.
+            level: mean and standard deviation of the mono mixture of this group.
+            channels: channels of the group; a single one is copied to all inputs of the model and averaged back.
+        """
+        mean, std = level
+        self._mean, self._std = mean, std + STD_FLOOR
+        self._copies = ensemble.audio_channels if channels == 1 else 1
+        self._rows = len(passes.computed)
+        self._offsets = torch.tensor([mean if index in passes.carriers else 0.0 for index in passes.computed])
+        self._passes = [
+            _Pass(ensemble, member, passes, start, end)
+            for member in ensemble.members
+            if any(member.weights[index] for index in passes.computed)
+            for start in passes.offsets_samples
+        ]
+        self._totals = torch.zeros(self._rows, 1, 1)
+        for one in self._passes:
+            self._totals[one.rows] += one.weights
+
+    @property
+    def segment_count(self) -> int:
+        """Number of segments over all passes."""
+        return sum(one.stream.segment_count for one in self._passes)
+
+    def push(self, block: Tensor) -> Tensor | None:
+        """Take in the next samples.
+
+        Args:
+            block: `[channels, n]` at the models' rate.
+
+        Returns:
+            `[K, channels, m]` finished estimates, or None.
+        """
+        normal = (block - self._mean) / self._std
+        normal = normal.expand(self._copies, -1) if self._copies > 1 else normal
+        for one in self._passes:
+            one.push(normal)
+        count = min(one.ready.length for one in self._passes)
+        return self._average(count) if count else None
+
+    def _average(self, count: int) -> Tensor:
+        parts = [one.ready.take(count) for one in self._passes]
+        total = parts[0].new_zeros((self._rows, *parts[0].shape[1:]))
+        for one, part in zip(self._passes, parts, strict=True):
+            total[one.rows] += part * one.weights
+        total = total / self._totals * self._std + self._offsets.view(-1, 1, 1)
+        return total.mean(dim=1, keepdim=True) if self._copies > 1 else total

@@ -1,0 +1,1 @@
+"""What the fusion weights of a model say."""

@@ -1,0 +1,1 @@
+"""Studies: many trainings, their scores, and a paper about them."""

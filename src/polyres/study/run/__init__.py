@@ -1,0 +1,1 @@
+"""Runs of a study, carried out and summed up."""

@@ -1,0 +1,231 @@
+"""The folder of a study: what was compared, every score, and what every run cost.
+
+`study.json` says what was compared, `runs/ARM/seedK/` are ordinary run folders, `rows.jsonl` holds the scores with the
+run as model (`ARM/seedK`), `costs.jsonl` one line per run that has been scored.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from polyres.core.config import read_as
+from polyres.core.errors import InputError
+from polyres.core.json_text import json_file, json_value
+from polyres.core.whole_files import write_whole
+from polyres.study.evaluate.rows import RowFile, ScoreRow
+
+STUDY_FILE = "study.json"
+ROWS_FILE = "rows.jsonl"
+COSTS_FILE = "costs.jsonl"
+RUNS_FOLDER = "runs"
+FORMAT = 1
+
+_RUN_NAME = re.compile(r"(?P<arm>[^/]+)/seed(?P<seed>\d+)")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the things that a study compares.
+
+    Args:
+        name: of the arm; a folder is named after it.
+        settings: dotted keys of the recipe with the values that make it differ from the study's recipe.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was compared with what, on which data.
+
+    Args:
+        name: of the study, for files.
+        title: for people.
+        question: one sentence.
+        base: the recipe that the arms differ from.
+        reference: the arm that others are compared with; None where there is none.
+        primary: name of the metric that decides.
+        metrics: names of all metrics.
+        data: what was scored on, as the study file has it.
+        arms: in the order of the study file.
+        seeds: of the runs of every arm.
+        commit: of the code, if known.
+        versions: of the packages a result depends on.
+        budget: what is equal in all arms: {"equal": "steps"} or {"equal": "seconds", "seconds": …}; None says nothing.
+        common: dotted keys with the values that hold for all arms in place of the recipe's.
+    """
+
+    name: str
+    title: str
+    question: str
+    base: str
+    reference: str | None
+    primary: str
+    metrics: tuple[str, ...]
+    data: Mapping[str, Any]
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    commit: str | None
+    versions: Mapping[str, str]
+    budget: Mapping[str, Any] | None = None
+    common: Mapping[str, Any] = field(default_factory=dict)
+
+    def arm(self, name: str) -> Arm:
+        """Return an arm by its name.
+
+        Raises:
+            InputError: if there is none.
+        """
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise InputError(f"the study {self.name} has no arm {name!r}; it has {', '.join(a.name for a in self.arms)}")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run cost.
+
+    Args:
+        arm: its arm.
+        seed: its seed.
+        fingerprint: of its config.
+        parameters: of the model.
+        macs_per_s: multiply-accumulates per second of audio; None where nobody counted.
+        train_s: seconds of training and validation, over all parts of the run.
+        cpu_s: seconds that processors were busy in that time, all of them together.
+        steps: optimiser steps.
+        energy_wh: estimate in watt hours, `cpu_s` times `watts_per_core`; None where a GPU did the work.
+        watts_per_core: what a busy core is assumed to draw.
+        device: what trained.
+        eval_s: seconds of separating and scoring.
+    """
+
+    arm: str
+    seed: int
+    fingerprint: str
+    parameters: int
+    macs_per_s: float | None
+    train_s: float
+    cpu_s: float
+    steps: int
+    energy_wh: float | None
+    watts_per_core: float
+    device: str
+    eval_s: float
+
+
+def model_name(arm: str, seed: int) -> str:
+    """Return what the run is called in the rows."""
+    return f"{arm}/seed{seed}"
+
+
+def split_name(model: str) -> tuple[str, int]:
+    """Return arm and seed of a run by its name in the rows.
+
+    Args:
+        model: such as `nn/seed1`.
+
+    Raises:
+        InputError: if it is no such name.
+    """
+    match = _RUN_NAME.fullmatch(model)
+    if match is None:
+        raise InputError(f"{model!r} is no run of a study; such a name reads ARM/seedK")
+    return match["arm"], int(match["seed"])
+
+
+def run_folder(folder: Path, arm: str, seed: int) -> Path:
+    """Return where a run of the study in `folder` lies."""
+    return folder / RUNS_FOLDER / arm / f"seed{seed}"
+
+
+def write_study(folder: Path, study: Study) -> None:
+    """Write what a study compares; the folder is made if need be.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    values = asdict(study)
+    write_whole(folder / STUDY_FILE, json.dumps({"format": FORMAT, **values}, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_study(folder: Path) -> Study:
+    """Read what a study compares.
+
+    Args:
+        folder: of the study.
+
+    Raises:
+        InputError: if there is no study, or it cannot be read.
+    """
+    path = folder / STUDY_FILE
+    if not path.is_file():
+        raise InputError(f"'{folder}' holds no study ({STUDY_FILE} is missing); give the --out of a polyres study")
+    try:
+        values = json_file(path)
+        if values.pop("format") != FORMAT:
+            raise InputError(f"'{path}' is of another format; use the version of polyres that wrote it")
+        return read_as(Study, values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"'{path}' cannot be read ({error}); run the study again to write it anew") from error
+
+
+def read_rows(folder: Path) -> list[ScoreRow]:
+    """Read the scores of a study; none where nothing has been scored yet.
+
+    Args:
+        folder: of the study.
+
+    Raises:
+        InputError: if the file is no file of scores.
+    """
+    return RowFile(folder / ROWS_FILE).rows
+
+
+def write_rows(folder: Path, rows: Sequence[ScoreRow]) -> None:
+    """Write all scores of a study in one step.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    write_whole(folder / ROWS_FILE, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_costs(folder: Path) -> list[Cost]:
+    """Read what the runs cost; nothing where none has been scored yet.
+
+    Args:
+        folder: of the study.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    path = folder / COSTS_FILE
+    if not path.is_file():
+        return []
+    wanted = {one.name for one in fields(Cost)}
+    costs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            values = json_value(line, special=True)
+            costs.append(read_as(Cost, {name: values[name] for name in wanted}))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"line {number} of '{path}' is no cost of a run; run the study again") from error
+    return costs
+
+
+def write_costs(folder: Path, costs: Sequence[Cost]) -> None:
+    """Write what the runs cost in one step.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    write_whole(folder / COSTS_FILE, "".join(json.dumps(asdict(cost)) + "\n" for cost in costs))

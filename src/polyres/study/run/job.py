@@ -1,0 +1,343 @@
+"""One run of a study: trained, scored and reckoned up in a process of its own.
+
+`python -m polyres.study.run.job JOB.json` does one job and exits as `polyres train` would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import torch
+
+from polyres.core.config import Config
+from polyres.core.errors import InputError, PolyresError
+from polyres.core.json_text import json_file
+from polyres.core.whole_files import write_whole
+from polyres.datasets.stems import TracksConfig, TracksDataset
+from polyres.nn.device import resolve_device
+from polyres.separation.load import LoadedSeparator
+from polyres.separation.options import SeparateOptions
+from polyres.separation.registry import load_model
+from polyres.separation.training.run_table import summarise
+from polyres.separation.training.task import TrainConfig
+from polyres.study.evaluate.rows import RowFile, ScoreRow
+from polyres.study.evaluate.run import ROWS_FILE as SCORES_FILE
+from polyres.study.evaluate.run import EvaluateOptions, evaluate
+from polyres.study.evaluate.subjects import ModelSubject, origin_of
+from polyres.study.plan.config import SeparationConfig, StudyDataConfig
+from polyres.study.run.train import run_training
+from polyres.training.run_folder import BEST_FILE, CONFIG_FILE
+from polyres.training.task import resolve_roots
+
+EFFORT_FILE = "effort.json"
+OUTCOME_FILE = "outcome.json"
+SCORES_FOLDER = "scores"
+
+_LOOK_FOR_PARENT_S = 1.0
+
+
+class Job(Config):
+    """What a process is to do.
+
+    Args:
+        name: of the run in the rows.
+        run: its folder.
+        recipe: YAML file with its whole recipe.
+        data: what to score on.
+        metrics: names.
+        separation: how to separate for the scores.
+        threads: that computing may take.
+    """
+
+    name: str
+    run: str
+    recipe: str
+    data: StudyDataConfig
+    metrics: tuple[str, ...]
+    separation: SeparationConfig = SeparationConfig()
+    threads: int = 1
+
+    def scores_folder(self) -> Path:
+        """Folder of the scores; another one for other data or another way to separate."""
+        return Path(self.run) / SCORES_FOLDER / scores_id(self.data, self.separation)
+
+
+def scores_id(data: StudyDataConfig, separation: SeparationConfig) -> str:
+    """Return a name for what a model is scored on, and how."""
+    both = {"data": data.to_dict(), "separation": separation.to_dict()}
+    return _Scored.from_dict(both).fingerprint()[:8]
+
+
+class _Scored(Config):
+    """What decides what scores mean."""
+
+    data: StudyDataConfig
+    separation: SeparationConfig
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run that was trained and scored has come to.
+
+    Args:
+        fingerprint: of its config.
+        weights_id: of the weights that were scored.
+        metrics: that were measured.
+        parameters: of the model.
+        train_s: seconds of training and validation, over all parts of the run.
+        cpu_s: seconds that processors were busy in that time.
+        steps: optimiser steps.
+        device: what trained.
+        eval_s: seconds of separating and scoring, over all parts.
+    """
+
+    fingerprint: str
+    weights_id: str
+    metrics: tuple[str, ...]
+    parameters: int
+    train_s: float
+    cpu_s: float
+    steps: int
+    device: str
+    eval_s: float
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """Read what a run has come to.
+
+    Args:
+        folder: of its scores.
+
+    Returns:
+        None where it has not been scored to the end, or that cannot be read.
+    """
+    try:
+        values = json_file(folder / OUTCOME_FILE, special=True)
+        return Outcome(**{**values, "metrics": tuple(values["metrics"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def read_scores(folder: Path, outcome: Outcome, metrics: Sequence[str]) -> list[ScoreRow]:
+    """Read the scores of the weights that a run has come to.
+
+    Args:
+        folder: of its scores.
+        outcome: of the run.
+        metrics: wanted ones.
+    """
+    rows = RowFile(folder / SCORES_FILE).rows
+    return [row for row in rows if row.weights_id == outcome.weights_id and row.metric in metrics]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What was seen of the work on a run; parts that were killed went unseen.
+
+    Args:
+        cpu_s: seconds that processors were busy with training.
+        seen_s: seconds of training in which that was counted.
+        eval_s: seconds of separating and scoring.
+    """
+
+    cpu_s: float = 0.0
+    seen_s: float = 0.0
+    eval_s: float = 0.0
+
+
+def _read_effort(folder: Path) -> Effort:
+    try:
+        values = json_file(folder / EFFORT_FILE, special=True)
+        return Effort(**{one.name: float(values[one.name]) for one in fields(Effort)})
+    except (OSError, ValueError, TypeError, KeyError):
+        return Effort()
+
+
+def _write_effort(folder: Path, effort: Effort) -> None:
+    write_whole(folder / EFFORT_FILE, json.dumps(asdict(effort)) + "\n")
+
+
+def busy_s() -> float:
+    """Return the seconds that processors were busy for this process and for those of its children that have ended."""
+    if sys.platform == "win32":
+        return time.process_time()
+    import resource
+
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def do_job(job: Job) -> int:
+    """Train a run to its end and score it; whatever is done already is not done again.
+
+    Args:
+        job: what to do.
+
+    Returns:
+        0, or 128 + the number of the signal that stopped it.
+
+    Raises:
+        PolyresError: as training and evaluation do.
+    """
+    torch.set_num_threads(job.threads)
+    recipe = TrainConfig.from_yaml(job.recipe)
+    run = Path(job.run)
+    if not is_trained(run, recipe):
+        stopped_by = _train(job, run)
+        if stopped_by is not None:
+            return 128 + stopped_by
+    _score(job, run, recipe)
+    return 0
+
+
+def is_trained(run: Path, recipe: TrainConfig) -> bool:
+    """Say whether a run has reached the end that its recipe gives it.
+
+    Args:
+        run: its folder; may be missing.
+        recipe: the whole recipe.
+    """
+    if not (run / CONFIG_FILE).is_file() or not (run / BEST_FILE).is_file():
+        return False
+    summary = summarise(run, run.name)
+    if summary.state != "finished" or summary.config is None:
+        return False
+    return (summary.config.epochs, summary.config.time_budget_s) == (recipe.epochs, recipe.time_budget_s)
+
+
+def _train(job: Job, run: Path) -> int | None:
+    """Train, and note how busy the processors were; return the signal that stopped it."""
+    before = _read_effort(run)
+    start_cpu_s, start_s = busy_s(), time.monotonic()
+    is_there = (run / CONFIG_FILE).exists()
+    try:
+        return run_training(Path(job.recipe), run, [f"threads={job.threads}"], resume=is_there).stopped_by
+    finally:
+        seen_s, cpu_s = time.monotonic() - start_s, busy_s() - start_cpu_s
+        _write_effort(run, replace(before, cpu_s=before.cpu_s + cpu_s, seen_s=before.seen_s + seen_s))
+
+
+def _score(job: Job, run: Path, recipe: TrainConfig) -> None:
+    """Score the best weights of a run, and say what it has come to."""
+    device = resolve_device(recipe.device)
+    model = load_model(str(run / BEST_FILE))
+    separator = LoadedSeparator(model, job.name, str(device), "fp32")
+    options = SeparateOptions(overlap=job.separation.overlap, shifts=job.separation.shifts)
+    subject = ModelSubject(separator, origin_of(str(run / BEST_FILE), separator), options)
+    tracks = load_tracks(job.data, recipe)
+    done, start_s = 0, time.monotonic()
+
+    def report(model: str, part: str, track: str) -> None:
+        nonlocal done
+        done += 1
+        print(f"{100 * done / len(tracks):5.1f} %  scored {track}", file=sys.stderr, flush=True)
+
+    evaluate([subject], tracks, job.scores_folder(), EvaluateOptions(job.metrics, 1, job.data.own_mixture), report)
+    for line in tracks.warnings:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    effort = _read_effort(run)
+    effort = replace(effort, eval_s=effort.eval_s + time.monotonic() - start_s)
+    _write_effort(run, effort)
+    summary = summarise(run, run.name)
+    seen = summary.elapsed_s / effort.seen_s if effort.seen_s else 1.0
+    outcome = Outcome(
+        fingerprint=subject.origin.fingerprint or recipe.fingerprint(),
+        weights_id=separator.weights_id,
+        metrics=job.metrics,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        train_s=summary.elapsed_s,
+        # Of what went unseen it is known how long it took, so it is taken to have been as busy as the rest.
+        cpu_s=effort.cpu_s * max(seen, 1.0),
+        steps=summary.step,
+        device=device_name(device),
+        eval_s=effort.eval_s,
+    )
+    write_whole(job.scores_folder() / OUTCOME_FILE, json.dumps(asdict(outcome), indent=2) + "\n")
+
+
+def load_tracks(data: StudyDataConfig, recipe: TrainConfig) -> TracksDataset:
+    """Find the tracks to score on; labels of roots come before their names.
+
+    Args:
+        data: what to score on.
+        recipe: says where relative folders are, and which stems and sample rate the model has.
+
+    Returns:
+        The tracks.
+
+    Raises:
+        TrainingError: if a root is not there.
+        InputError: if a root has no tracks.
+    """
+    folders = resolve_roots(tuple(data.roots.values()), recipe.data_dir)
+    model = recipe.model
+    sets = []
+    for label, folder in zip(data.roots, folders, strict=True):
+        config = TracksConfig(
+            roots=(folder,),
+            layout=data.layout,
+            split=data.split,
+            sources=model.sources,
+            sample_rate_hz=model.sample_rate_hz,
+            audio_channels=model.audio_channels,
+            max_length_s=data.max_length_s,
+        )
+        tracks = TracksDataset(config)
+        if label:
+            tracks.tracks = [replace(track, name=f"{label}/{track.name}") for track in tracks.tracks]
+        sets.append(tracks)
+    first = sets[0]
+    first.tracks = [track for tracks in sets for track in tracks.tracks]
+    return first
+
+
+def device_name(device: torch.device) -> str:
+    """Word what trained: `cpu`, or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextmanager
+def ending_with_parent() -> Iterator[None]:
+    """End as on SIGTERM when the process that started this one is gone, so that nothing trains on unseen."""
+    parent, over = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_LOOK_FOR_PARENT_S):
+            if os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do the job of a file, and word errors as the command line does."""
+    try:
+        if len(arguments) != 1:
+            raise InputError("name one file with a job")
+        job = Job.from_yaml(arguments[0])
+        with ending_with_parent():
+            return do_job(job)
+    except PolyresError as error:
+        print("error: " + " ".join(str(error).splitlines()), file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt as error:
+        raise SystemExit(128 + signal.SIGINT) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Made songs with known stems."""

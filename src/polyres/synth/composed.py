@@ -1,0 +1,225 @@
+"""Composed songs: written, played, sung, treated and mixed by seed alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from polyres.core.config import Config
+from polyres.synth.effects import apply_chain, draw_chain
+from polyres.synth.instruments.bank import read_presets
+from polyres.synth.instruments.electronic import render_electronic
+from polyres.synth.instruments.render import SAMPLE_RATE_HZ, render_stem
+from polyres.synth.jobs import Made, run_jobs, seeds
+from polyres.synth.loops import LoopBank
+from polyres.synth.mixing import MixConfig, mix_stems
+from polyres.synth.scores.composer import compose
+from polyres.synth.scores.midi import STEMS, Score
+from polyres.synth.scores.styles import STYLES
+from polyres.synth.scores.variations import TakeConfig, draw_take
+from polyres.synth.singer.phrases import draw_style, sing_notes
+from polyres.synth.singer.recordings import VoiceBank
+from polyres.synth.singer.voice import sing_formants
+
+FORMAT = 3
+INSTRUMENTAL = ("drums", "bass", "other")
+_PURPOSES = {"score": 101, "instruments": 102, "electronic": 103, "voice": 104, "effects": 105, "mix": 106}
+_SILENCE = 1e-4
+_AS_WRITTEN = TakeConfig(tempo_range=(1.0, 1.0), transpose_semitones=0, stem_gain_db=0.0)
+
+
+class ComposedConfig(Config):
+    """What composed songs are like.
+
+    `instruments` "both" draws for every stem whether it is played by the synthesisers or by one of the `banks`.
+    Vocals are sung with the recordings in the folder `singer`, or by the built-in voice where there is none.
+    """
+
+    seed: int = Field(0, ge=0)
+    length_s: float = Field(60.0, ge=1.0)
+    tail_s: float = Field(2.0, ge=0.0)
+    styles: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()
+    instruments: Literal["electronic", "sampled", "both"] = "electronic"
+    banks: tuple[str, ...] = ()
+    singer: str | None = None
+    effects: bool = True
+    mix: MixConfig = MixConfig()
+
+    @field_validator("styles")
+    @classmethod
+    def _known(cls, styles: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse unknown names."""
+        for style in styles:
+            STYLES.get(style)
+        return styles
+
+    @model_validator(mode="after")
+    def _has_banks(self) -> ComposedConfig:
+        """Refuse sampled instruments without samples."""
+        if self.instruments != "electronic" and not self.banks:
+            raise ValueError(f"instruments is {self.instruments!r} but there are no banks; name an .sf2 or .sf3 file")
+        return self
+
+    def identity(self) -> str:
+        """Return a fingerprint of what the songs depend on; folders count by their names."""
+        values = self.to_dict() | {"format": FORMAT, "banks": [Path(bank).name for bank in self.banks]}
+        values["singer"] = None if self.singer is None else Path(self.singer).name
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ComposedJob:
+    """One composed song."""
+
+    folder: Path
+    number: int
+    config: ComposedConfig
+
+    @property
+    def made_from(self) -> str:
+        """Fingerprint of the config and the song's number."""
+        return f"{self.config.identity()}-{self.number}"
+
+    def make(self) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+        """Return stems and manifest."""
+        return make_song(self.config, self.number)
+
+
+@lru_cache(maxsize=4)
+def open_voices(folder: str) -> VoiceBank:
+    """Open a folder of sung notes once per process."""
+    return VoiceBank.open(folder)
+
+
+@lru_cache(maxsize=4)
+def open_loops(folder: str) -> LoopBank:
+    """Open a folder of loops and one-shots once per process."""
+    return LoopBank.open(folder)
+
+
+def make_song(config: ComposedConfig, number: int) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """Compose, play, sing, treat and mix one song.
+
+    Args:
+        config: what songs are like.
+        number: which song, 0 upwards; styles take turns.
+
+    Returns:
+        Stem name to float32 `[2, T]` with T = round(length_s * 44100), and the manifest.
+
+    Raises:
+        InputError: if a bank or the singer's recordings cannot be used.
+    """
+    rngs = seeds(config.seed, number, _PURPOSES)
+    styles = config.styles or tuple(STYLES.names())
+    style = styles[number % len(styles)]
+    written_s = max(0.5, config.length_s - config.tail_s)
+    score = compose(rngs["score"], written_s, style, config.always)
+    waves, players = _play(score, style, config, number, rngs)
+    if "vocals" in score.stems:
+        waves["vocals"], players["vocals"] = _sing(score, config, rngs["voice"])
+    waves = {stem: _faded(waves[stem], config.tail_s) for stem in STEMS if stem in waves}
+    effects = {}
+    for stem in STEMS:
+        chain = draw_chain(stem, rngs["effects"], score.beat_s)
+        if config.effects and stem in waves:
+            waves[stem] = apply_chain(waves[stem], chain, rngs["effects"])
+            effects[stem] = chain.to_dict()
+    audible = {stem: wave for stem, wave in waves.items() if float(np.abs(wave).max(initial=0.0)) > _SILENCE}
+    manifest: dict[str, object] = {
+        "format": FORMAT,
+        "kind": "composed",
+        "piece": score.name,
+        "number": number,
+        "seed": config.seed,
+        "tempo_bpm": 60.0 / score.beat_s,
+        "players": players,
+        "effects": effects,
+    }
+    return mix_stems(audible, rngs["mix"], config.mix), manifest
+
+
+def _play(
+    score: Score, style: str, config: ComposedConfig, number: int, rngs: dict[str, np.random.Generator]
+) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """Play everything but the vocals; say who played what."""
+    draw = rngs["instruments"]
+    share = {"electronic": 0.0, "both": 0.5, "sampled": 1.0}[config.instruments]
+    sampled = {stem for stem in INSTRUMENTAL if draw.random() < share}
+    bank_number = int(draw.integers(1 << 30))
+    electronic = [stem for stem in INSTRUMENTAL if stem not in sampled]
+    ducking = STYLES.build(style).kick_ducks
+    waves = render_electronic(score, rngs["electronic"], config.length_s, ducking, score.beat_s, electronic)
+    players: dict[str, object] = dict.fromkeys(waves, "electronic")
+    played = [stem for stem in INSTRUMENTAL if stem in sampled and stem in score.stems]
+    if played:
+        bank = Path(config.banks[bank_number % len(config.banks)])
+        take = draw_take(score, read_presets(bank), config.seed, number, _AS_WRITTEN)
+        for stem in played:
+            waves[stem] = render_stem(score, stem, take, bank, config.length_s)
+            players[stem] = bank.name
+    return waves, players
+
+
+def _sing(score: Score, config: ComposedConfig, rng: np.random.Generator) -> tuple[np.ndarray, object]:
+    """Sing the vocals."""
+    if config.singer is None:
+        return sing_formants(score.stems["vocals"], rng, config.length_s), "formant voice"
+    style = draw_style(rng)
+    style = replace(style, tempo_bpm=60.0 / score.beat_s)
+    return sing_notes(open_voices(config.singer), score, config.length_s, style, rng), Path(config.singer).name
+
+
+def _faded(wave: np.ndarray, tail_s: float) -> np.ndarray:
+    """Fade the last half of the tail out."""
+    fade = min(round(0.5 * tail_s * SAMPLE_RATE_HZ), wave.shape[1])
+    if fade:
+        wave = wave.copy()
+        wave[:, -fade:] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
+    return wave
+
+
+def composed_jobs(out: Path, count: int, config: ComposedConfig, first: int = 0) -> list[ComposedJob]:
+    """List songs to make.
+
+    Args:
+        out: gets folders `song_00000` and so on.
+        count: how many.
+        config: what they are like.
+        first: number of the first one.
+
+    Returns:
+        The jobs.
+    """
+    return [ComposedJob(out / f"song_{number:05d}", number, config) for number in range(first, first + count)]
+
+
+def make_composed(
+    out: Path, count: int, config: ComposedConfig, jobs: int = 1, tell: Callable[[Made], None] | None = None
+) -> Sequence[Made]:
+    """Compose songs; finished ones are skipped.
+
+    Args:
+        out: gets one folder per song.
+        count: how many.
+        config: what they are like.
+        jobs: worker processes.
+        tell: called for every song that is there.
+
+    Returns:
+        What became of every song.
+
+    Raises:
+        OutputError: if a song cannot be written or was made from something else.
+        InputError: if a bank or the singer's recordings cannot be used.
+    """
+    return run_jobs(composed_jobs(out, count, config), jobs, tell)

@@ -1,0 +1,374 @@
+"""Studio effects for made stems: equaliser, compressor, saturation, width, echo, rooms, placing in stereo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.signal import butter, lfilter, oaconvolve, sosfilt
+
+from polyres.synth.instruments.oscillators import SAMPLE_RATE_HZ
+
+_TILT_TAPS = 2049
+_CONTROL_SAMPLES = 16
+
+
+@lru_cache(maxsize=64)
+def _tilt_filter(sample_rate_hz: int, tilt_db: float) -> np.ndarray:
+    """Return the taps of a filter without delay whose gain is a straight line over octaves, float32 `[2049]`."""
+    frequency_hz = np.maximum(np.fft.rfftfreq(_TILT_TAPS - 1, 1.0 / sample_rate_hz), 1.0)
+    gain = 10.0 ** (tilt_db * np.clip(np.log2(frequency_hz / 1000.0), -3.0, 3.0) / 20.0)
+    taps = np.roll(np.fft.irfft(gain), _TILT_TAPS // 2)
+    return (np.append(taps, taps[0]) * np.hanning(_TILT_TAPS)).astype(np.float32)
+
+
+def tilt_eq(wave: np.ndarray, sample_rate_hz: int, tilt_db: float, low_cut_hz: float = 0.0) -> np.ndarray:
+    """Tilt the spectrum about 1 kHz and cut the lowest band.
+
+    Args:
+        wave: float `[..., T]`.
+        sample_rate_hz: its rate.
+        tilt_db: gain in dB per octave above 1 kHz, limited to three octaves either way.
+        low_cut_hz: below this frequency the level falls by 12 dB per octave; 0 for none.
+
+    Returns:
+        float32 `[..., T]`.
+    """
+    shaped = np.asarray(wave, np.float32)
+    if tilt_db:
+        taps = _tilt_filter(sample_rate_hz, tilt_db).reshape((1,) * (shaped.ndim - 1) + (-1,))
+        shaped = oaconvolve(shaped, taps, mode="full", axes=-1)[..., _TILT_TAPS // 2 :][..., : wave.shape[-1]]
+    if low_cut_hz > 0.0:
+        shaped = sosfilt(butter(2, low_cut_hz, "highpass", fs=sample_rate_hz, output="sos"), shaped)
+    return shaped.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Band:
+    """One band of an equaliser; `kind` is low_shelf, peak or high_shelf, `width` the quality factor Q."""
+
+    kind: str
+    frequency_hz: float
+    gain_db: float
+    width: float = 0.707
+
+
+def band_filter(band: Band, sample_rate_hz: int) -> np.ndarray:
+    """Return the second-order section of one band.
+
+    Args:
+        band: what it does.
+        sample_rate_hz: rate of the sound.
+
+    Returns:
+        float64 `[6]`, as scipy's `sosfilt` takes it.
+
+    Source: Bristow-Johnson, Audio EQ Cookbook.
+    """
+    root = 10.0 ** (band.gain_db / 40.0)
+    turn = 2.0 * np.pi * min(band.frequency_hz, 0.49 * sample_rate_hz) / sample_rate_hz
+    cosine, slope = np.cos(turn), np.sin(turn) / (2.0 * band.width)
+    if band.kind == "peak":
+        above = [1.0 + slope * root, -2.0 * cosine, 1.0 - slope * root]
+        below = [1.0 + slope / root, -2.0 * cosine, 1.0 - slope / root]
+    else:
+        # A high shelf is a low shelf seen from the other end of the spectrum.
+        sign = 1.0 if band.kind == "low_shelf" else -1.0
+        side = 2.0 * np.sqrt(root) * slope
+        plus, minus, mirrored = root + 1.0, root - 1.0, sign * cosine
+        above = [
+            root * (plus - minus * mirrored + side),
+            sign * 2.0 * root * (minus - plus * mirrored),
+            root * (plus - minus * mirrored - side),
+        ]
+        below = [
+            plus + minus * mirrored + side,
+            sign * -2.0 * (minus + plus * mirrored),
+            plus + minus * mirrored - side,
+        ]
+    return np.array([*above, *below]) / below[0]
+
+
+def equalise(wave: np.ndarray, sample_rate_hz: int, bands: Sequence[Band]) -> np.ndarray:
+    """Send a sound through an equaliser.
+
+    Args:
+        wave: float `[..., T]`.
+        sample_rate_hz: its rate.
+        bands: shelves and peaks; none leaves the sound as it is.
+
+    Returns:
+        float32 `[..., T]`.
+    """
+    if not bands:
+        return wave.astype(np.float32)
+    sections = np.stack([band_filter(band, sample_rate_hz) for band in bands])
+    return sosfilt(sections, wave).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Compressor:
+    """Above `threshold_db` a sound grows by 1 dB where it would have grown by `ratio`; times are those of a desk."""
+
+    threshold_db: float
+    ratio: float
+    attack_s: float = 0.005
+    release_db_per_s: float = 60.0
+
+
+def compress(wave: np.ndarray, sample_rate_hz: int, settings: Compressor) -> np.ndarray:
+    """Press the loud parts of a sound down, all channels alike.
+
+    Args:
+        wave: float `[C, T]`.
+        sample_rate_hz: its rate.
+        settings: threshold in dB relative to full scale, ratio, attack and release.
+
+    Returns:
+        float32 `[C, T]`, without make-up gain.
+    """
+    peaks = block_peaks(wave, _CONTROL_SAMPLES)
+    over_db = 20.0 * np.log10(np.maximum(peaks, 1e-7)) - settings.threshold_db
+    block_s = _CONTROL_SAMPLES / sample_rate_hz
+    # The level falls in a straight line after each peak: a running maximum in coordinates that fall with it.
+    fall_db = settings.release_db_per_s * block_s * np.arange(len(over_db))
+    held_db = np.maximum.accumulate(over_db + fall_db) - fall_db
+    wanted_db = np.maximum(held_db, 0.0) * (1.0 / settings.ratio - 1.0)
+    share = 1.0 - np.exp(-block_s / max(settings.attack_s, 1e-5))
+    start = (1.0 - share) * wanted_db[:1]  # as if the sound had begun long before
+    gain_db = lfilter([share], [1.0, share - 1.0], wanted_db, zi=start)[0]
+    return wave.astype(np.float32) * ramped(10.0 ** (gain_db / 20.0), _CONTROL_SAMPLES, wave.shape[-1])
+
+
+def block_peaks(wave: np.ndarray, block_samples: int) -> np.ndarray:
+    """Return the highest magnitude of every block over all channels.
+
+    Args:
+        wave: float `[C, T]`.
+        block_samples: length of a block; the last one may be shorter.
+
+    Returns:
+        float `[ceil(T / block_samples)]`.
+    """
+    length = wave.shape[-1]
+    blocks = -(-length // block_samples)
+    level = np.zeros(blocks * block_samples, np.float32)
+    np.abs(wave).max(axis=0, out=level[:length])
+    return level.reshape(blocks, block_samples).max(axis=1)
+
+
+def ramped(gains: np.ndarray, block_samples: int, length: int) -> np.ndarray:
+    """Turn one gain per block into one per sample; straight lines from each block's start to the next one's.
+
+    Args:
+        gains: float `[blocks]`, block k starting at sample k * block_samples.
+        block_samples: length of a block.
+        length: samples wanted, at most blocks * block_samples.
+
+    Returns:
+        float32 `[length]`.
+    """
+    steps = np.diff(gains, append=gains[-1:]).astype(np.float32)
+    share = np.arange(block_samples, dtype=np.float32) / block_samples
+    return (gains.astype(np.float32)[:, None] + steps[:, None] * share).reshape(-1)[:length]
+
+
+def saturate(wave: np.ndarray, drive: float, bias: float = 0.0) -> np.ndarray:
+    """Bend a sound like an overdriven amplifier; its RMS stays.
+
+    Args:
+        wave: float `[..., T]`.
+        drive: how far a peak of three times the RMS goes into the bend; 0 leaves the sound as it is.
+        bias: moves the bend off centre, which adds even harmonics; 0 to about 0.5.
+
+    Returns:
+        float32 `[..., T]`.
+    """
+    power = float(np.mean(np.square(wave, dtype=np.float32)))
+    if drive <= 0.0 or power <= 0.0:
+        return wave.astype(np.float32)
+    bent = np.tanh(np.float32(drive / (3.0 * np.sqrt(power))) * wave + np.float32(bias)) - np.float32(np.tanh(bias))
+    if bias:
+        bent -= bent.mean(axis=-1, keepdims=True)
+    return (bent * np.float32(np.sqrt(power / max(float(np.mean(np.square(bent))), 1e-20)))).astype(np.float32)
+
+
+def widen(wave: np.ndarray, width: float) -> np.ndarray:
+    """Scale what differs between the two sides; the power stays.
+
+    Args:
+        wave: float `[2, T]`.
+        width: 0 makes both sides equal, 1 changes nothing, above 1 widens.
+
+    Returns:
+        float32 `[2, T]`.
+    """
+    middle, side = 0.5 * (wave[0] + wave[1]), np.float32(0.5 * width) * (wave[0] - wave[1])
+    moved = np.stack([middle + side, middle - side])
+    before, after = (float(np.mean(np.square(w, dtype=np.float32))) for w in (wave, moved))
+    return (moved * np.float32(np.sqrt(before / after) if after > 0.0 else 1.0)).astype(np.float32)
+
+
+def place(wave: np.ndarray, pan: float) -> np.ndarray:
+    """Place a mono voice `[T]` in stereo `[2, T]` with constant power; `pan` from -1 (left) to 1 (right)."""
+    angle = (pan + 1.0) * np.pi / 4.0
+    return np.stack([np.cos(angle) * wave, np.sin(angle) * wave]).astype(np.float32)
+
+
+def echo(wave: np.ndarray, delay_samples: int, feedback: float, level: float, repeats: int = 4) -> np.ndarray:
+    """Add decaying repeats that swap sides.
+
+    Args:
+        wave: float `[2, T]`.
+        delay_samples: distance of the repeats.
+        feedback: level of each repeat against the one before, 0 to 1.
+        level: level of the first repeat, 0 to 1.
+        repeats: how many repeats.
+
+    Returns:
+        float32 `[2, T]`; what would sound after T is cut.
+    """
+    result = wave.astype(np.float32).copy()
+    repeat = wave
+    for number in range(1, repeats + 1):
+        shift = number * delay_samples
+        if shift >= wave.shape[1]:
+            break
+        repeat = repeat[::-1]
+        result[:, shift:] += np.float32(level * feedback ** (number - 1)) * repeat[:, : wave.shape[1] - shift]
+    return result
+
+
+def reverberate(
+    wave: np.ndarray, sample_rate_hz: int, decay_s: float, level: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Add the tail of a room made of exponentially decaying noise.
+
+    Args:
+        wave: float `[2, T]`.
+        sample_rate_hz: its rate.
+        decay_s: time in which the tail falls by 60 dB.
+        level: energy of the tail against the dry sound, 0 to 1.
+        rng: draws the room.
+
+    Returns:
+        float32 `[2, T]`; what would sound after T is cut.
+    """
+    time_s = np.arange(max(1, round(decay_s * sample_rate_hz))) / sample_rate_hz
+    room = rng.standard_normal((2, len(time_s))) * 10.0 ** (-3.0 * time_s / decay_s)
+    room = 0.5 * (room + np.roll(room, 1, axis=1))  # rooms swallow the treble first
+    room[:, : int(0.012 * sample_rate_hz)] = 0.0
+    room *= np.sqrt(level) / np.maximum(np.sqrt((room**2).sum(axis=1, keepdims=True)), 1e-9)
+    dry = wave.astype(np.float32)
+    return dry + oaconvolve(dry, room.astype(np.float32), axes=1)[:, : wave.shape[1]]
+
+
+_CHANCES = {
+    # equaliser, compressor, saturation, echo, room, width
+    "drums": (0.7, 0.6, 0.35, 0.05, 0.4, 0.4),
+    "bass": (0.7, 0.6, 0.35, 0.03, 0.08, 0.1),
+    "other": (0.7, 0.35, 0.2, 0.2, 0.4, 0.5),
+    "vocals": (0.8, 0.7, 0.2, 0.3, 0.65, 0.2),
+}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Effects in the order in which they are applied; None or an empty one is left out."""
+
+    bands: tuple[Band, ...] = ()
+    threshold_db: float | None = None
+    ratio: float = 1.0
+    attack_s: float = 0.01
+    release_db_per_s: float = 60.0
+    drive: float = 0.0
+    bias: float = 0.0
+    echo_s: float | None = None
+    echo_feedback: float = 0.0
+    echo_level: float = 0.0
+    room_s: float | None = None
+    room_level: float = 0.0
+    width: float = 1.0
+
+    def to_dict(self) -> dict[str, object]:
+        """Return what is not at rest, as JSON holds it."""
+        plain = Chain()
+        return {key: value for key, value in asdict(self).items() if value != getattr(plain, key)}
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def draw_chain(stem: str, rng: np.random.Generator, beat_s: float = 0.5) -> Chain:
+    """Draw effects for a stem.
+
+    Args:
+        stem: its name sets the odds; unknown ones are treated as `other`.
+        rng: source of every choice; every call draws equally many numbers.
+        beat_s: length of a beat in seconds, for echoes in time.
+
+    Returns:
+        The chain.
+    """
+    eq, press, bend, delay, room, wide = (rng.random() < chance for chance in _CHANCES.get(stem, _CHANCES["other"]))
+    bands = (
+        Band("low_shelf", _log_uniform(rng, 60.0, 300.0), float(rng.uniform(-5.0, 4.0))),
+        Band("peak", _log_uniform(rng, 200.0, 5000.0), float(rng.uniform(-6.0, 5.0)), _log_uniform(rng, 0.4, 3.0)),
+        Band("high_shelf", _log_uniform(rng, 3000.0, 11_000.0), float(rng.uniform(-7.0, 6.0))),
+    )
+    threshold_db, ratio = float(rng.uniform(-16.0, -2.0)), float(rng.uniform(1.5, 6.0))
+    attack_s, release_db_per_s = _log_uniform(rng, 0.001, 0.04), _log_uniform(rng, 20.0, 200.0)
+    drive, bias = _log_uniform(rng, 0.3, 4.0), float(rng.uniform(0.0, 0.3))
+    echo_s, echo_feedback = float(rng.choice([0.5, 0.75, 1.0]) * beat_s), float(rng.uniform(0.2, 0.55))
+    echo_level, room_s = _log_uniform(rng, 0.05, 0.35), _log_uniform(rng, 0.2, 2.5)
+    room_level, width = _log_uniform(rng, 0.005, 0.12 if stem != "vocals" else 0.25), float(rng.uniform(0.3, 1.5))
+    return Chain(
+        bands=bands if eq else (),
+        threshold_db=threshold_db if press else None,
+        ratio=ratio if press else 1.0,
+        attack_s=attack_s,
+        release_db_per_s=release_db_per_s,
+        drive=drive if bend else 0.0,
+        bias=bias if bend else 0.0,
+        echo_s=echo_s if delay else None,
+        echo_feedback=echo_feedback if delay else 0.0,
+        echo_level=echo_level if delay else 0.0,
+        room_s=room_s if room else None,
+        room_level=room_level if room else 0.0,
+        width=width if wide else 1.0,
+    )
+
+
+def apply_chain(wave: np.ndarray, chain: Chain, rng: np.random.Generator) -> np.ndarray:
+    """Send a stem through its effects.
+
+    Args:
+        wave: float `[2, T]` at 44.1 kHz.
+        chain: the effects; the compressor's threshold counts from 10 dB above the RMS.
+        rng: draws the room's reflections.
+
+    Returns:
+        float32 `[2, T]` with the RMS of the input; silence stays silence.
+    """
+    power = float(np.mean(np.square(wave, dtype=np.float32))) if wave.size else 0.0
+    if power <= 0.0:
+        return wave.astype(np.float32)
+    result = equalise(wave, SAMPLE_RATE_HZ, chain.bands)
+    if chain.threshold_db is not None:
+        at_db = chain.threshold_db + 10.0 * float(np.log10(power)) + 10.0
+        settings = Compressor(at_db, chain.ratio, chain.attack_s, chain.release_db_per_s)
+        result = compress(result, SAMPLE_RATE_HZ, settings)
+    if chain.drive:
+        result = saturate(result, chain.drive, chain.bias)
+    if chain.echo_s is not None:
+        delay_samples = max(1, round(chain.echo_s * SAMPLE_RATE_HZ))
+        result = echo(result, delay_samples, chain.echo_feedback, chain.echo_level)
+    if chain.room_s is not None:
+        result = reverberate(result, SAMPLE_RATE_HZ, chain.room_s, chain.room_level, rng)
+    if chain.width != 1.0:
+        result = widen(result, chain.width)
+    after = float(np.mean(np.square(result)))
+    return result * np.float32(np.sqrt(power / after)) if after > 0.0 else result

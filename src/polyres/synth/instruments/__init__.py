@@ -1,0 +1,1 @@
+"""Instruments: sound fonts, synthesisers and drum machines."""

@@ -1,0 +1,1 @@
+"""Tracker modules: their sound, and what their instruments are."""

@@ -1,0 +1,1 @@
+"""Scores: composed, or read from MIDI files."""

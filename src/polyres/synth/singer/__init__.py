@@ -1,0 +1,1 @@
+"""A singer: recorded notes or a built-in voice."""

@@ -1,0 +1,54 @@
+"""A JSON document that grows by a line per file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from polyres.cli.shared.json_tracks import JsonTracks
+
+HEAD = {"model": "m", "sources": ["bass"]}
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_line_per_track_and_one_document(capsys: pytest.CaptureFixture[str], count: int) -> None:
+    tracks = [{"input": f"{number}, \udcff"} for number in range(count)]
+    shown = ""
+    with JsonTracks(HEAD, wanted=True) as document:
+        for track in tracks:
+            document.add(track)
+            shown += capsys.readouterr().out
+            assert json.loads(shown.splitlines()[-1].lstrip(",")) == track
+    shown += capsys.readouterr().out
+    assert json.loads(shown) == {**HEAD, "tracks": tracks}
+
+
+def stopped_by(error: BaseException, *tracks: dict[str, str], known: bool = True) -> None:
+    """Print some tracks, then stop."""
+    with JsonTracks({"model": "m"}, wanted=True) as document:
+        if known:
+            document.describe(HEAD)
+        for track in tracks:
+            document.add(track)
+        raise error
+
+
+def test_an_interruption_ends_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        stopped_by(KeyboardInterrupt(), {"input": "a"})
+    assert json.loads(capsys.readouterr().out) == {**HEAD, "tracks": [{"input": "a"}], "interrupted": True}
+    with pytest.raises(KeyboardInterrupt):
+        stopped_by(KeyboardInterrupt(), known=False)
+    assert json.loads(capsys.readouterr().out) == {"model": "m", "tracks": [], "interrupted": True}
+
+
+def test_a_fault_ends_what_was_begun_and_begins_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="x"):
+        stopped_by(ValueError("x"), {"input": "a"})
+    assert json.loads(capsys.readouterr().out) == {**HEAD, "tracks": [{"input": "a"}]}
+    with pytest.raises(ValueError, match="x"):
+        stopped_by(ValueError("x"))
+    with JsonTracks(HEAD, wanted=False) as document:
+        document.add({"input": "a"})
+    assert capsys.readouterr().out == ""
