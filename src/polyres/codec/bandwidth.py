@@ -84,16 +84,7 @@ def low_band(wave: Tensor, config: BandwidthConfig) -> Tensor:
 
 
 def copy_low_band(generated: Tensor, decoded: Tensor, config: BandwidthConfig) -> Tensor:
-    """Put the decoded low band back under a generated high band.
-
-    Args:
-        generated: `[..., T]`.
-        decoded: what the codec gave, resampled; same shape.
-        config: says where the cutoff is.
-
-    Returns:
-        Same shape: `decoded` where both are the same below the cutoff and above it `generated`.
-    """
+    """Replace the band of `generated` below the cutoff by that of `decoded`; all `[..., T]`."""
     return generated + low_band(decoded - generated, config)
 
 

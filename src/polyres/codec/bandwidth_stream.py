@@ -23,15 +23,7 @@ class BandStream:
     """
 
     def __init__(self, network: BandwidthExtender, in_hz: int, out_hz: int, channels: int, length_samples: int) -> None:
-        """Start before the first sample.
-
-        Args:
-            network: makes the band; in evaluation mode.
-            in_hz: rate of what is pushed.
-            out_hz: rate of what comes out.
-            channels: of both.
-            length_samples: of all that will be pushed, >= 1.
-        """
+        """Start a stream of `length_samples` at `in_hz`, of which samples at `out_hz` come out."""
         self._network, config = network, network.config
         self._hop = config.hop_samples
         self._up = StreamResampler(in_hz, config.sample_rate_hz, channels)
@@ -44,14 +36,7 @@ class BandStream:
         self._fifo = Fifo()
 
     def push(self, block: Wave) -> Wave:
-        """Take the next block.
-
-        Args:
-            block: `[C, n]` float32.
-
-        Returns:
-            `[C, m]` float32, what is ready so far.
-        """
+        """Take a block `[C, n]` float32 and return the samples `[C, m]` that are ready."""
         self._fifo.push(torch.from_numpy(self._up.push(block)))
         return self._down.push(self._extended())
 
@@ -83,18 +68,7 @@ class BandStream:
 def way_out(
     network: BandwidthExtender | None, in_hz: int, out_hz: int, channels: int, length_samples: int
 ) -> StreamResampler | BandStream:
-    """Choose how decoded samples get to the rate of the file.
-
-    Args:
-        network: makes the band above the codec's; None where there is none.
-        in_hz: rate of the codec.
-        out_hz: rate of the file.
-        channels: of the file.
-        length_samples: of the file, at the rate of the codec.
-
-    Returns:
-        Takes `push` and `finish`; plain resampling where the file has no room for more than the codec gives.
-    """
+    """Choose between plain resampling and bandwidth extension for decoded samples on their way to the file's rate."""
     if network is None or out_hz <= in_hz:
         return StreamResampler(in_hz, out_hz, channels)
     return BandStream(network, in_hz, out_hz, channels, length_samples)

@@ -47,17 +47,11 @@ Latents = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Span:
-    """Where a window lies in its file.
+    """Where a window lies in its file."""
 
-    Attributes:
-        start_samples: its first sample.
-        length_samples: of it.
-        settled_samples: how many of its first samples the window before it has spoken for good; 0 for the first.
-    """
-
-    start_samples: int
-    length_samples: int
-    settled_samples: int
+    start_samples: int  # its first sample
+    length_samples: int  # of it
+    settled_samples: int  # how many of its first samples the window before it has spoken for good; 0 for the first
 
 
 Speaker = Callable[[Latents, Span], Tensor]
@@ -304,11 +298,7 @@ class CodecPicture:
     """The places in a codec where pictures can be changed or compared."""
 
     def __init__(self, codec: Codec) -> None:
-        """Look at what the codec has.
-
-        Args:
-            codec: in evaluation mode.
-        """
+        """Find the codec's only latent and whether it decodes to mel spectra."""
         self.codec = codec
         config = getattr(codec.config, "mel", None)
         self.has_mel = codec.joins_features
@@ -320,17 +310,7 @@ class CodecPicture:
         return level_of(wave).apply(wave) if self.codec.level == "peak" else wave
 
     def encode(self, wave: Tensor) -> Tensor:
-        """Encode waves without gradients.
-
-        Args:
-            wave: `[B, C, T]`, as `Codec.encode` takes them.
-
-        Returns:
-            The one latent of the codec, `[B, D, T]` or `[B, D, T, F]`.
-
-        Raises:
-            ConfigError: if the codec has no latent that is a picture.
-        """
+        """Encode waves `[B, C, T]` without gradients to the codec's only latent, `[B, D, T]` or `[B, D, T, F]`."""
         with torch.no_grad():
             latents = self.codec.encode(wave.to(self.codec.device))
         sizes = {name: list(value.shape) for name, value in latents.items()}

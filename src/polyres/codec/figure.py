@@ -49,19 +49,7 @@ def draw_comparison(
     path: Path,
     invalid: Collection[str] = (),
 ) -> Path:
-    """Draw waveform, log spectrogram and mel spectrogram of every version, and what becomes of each band.
-
-    Args:
-        takes: name to version, the original first, all of one length.
-        sample_rate_hz: of all.
-        scores: of every version but the original.
-        title: above the figure.
-        path: the PNG to write.
-        invalid: metrics that must not judge this codec, to be marked.
-
-    Returns:
-        The path.
-    """
+    """Draw waveform, log spectrogram, mel spectrogram and band levels of every version to a file."""
     from matplotlib.figure import Figure
 
     columns = len(takes)

@@ -34,29 +34,17 @@ _SIDE = "side."  # before the names of tensors without a time axis
 
 
 class LatentHeader(Config):
-    """What a latent file says beside its tensors; whole numbers are whole numbers, not text and not booleans.
+    """Header of a latent file; numbers are strict, neither text nor booleans."""
 
-    Attributes:
-        format: of the file.
-        kind: what tells latents from weights.
-        codec: as `Latent.codec`.
-        weights_digest: as `Latent.fingerprint`, which is also its name in the file.
-        sample_rate_hz: as `Latent.sample_rate_hz`.
-        input_rate_hz: as `Latent.input_rate_hz`.
-        channels: as `Latent.channels`.
-        length_samples: as `Latent.length_samples`.
-        config: as `Latent.config`.
-    """
-
-    format: Literal[1]
-    kind: Literal["latent"]
-    codec: Line
-    weights_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", alias="fingerprint")]
-    sample_rate_hz: RateHz
-    input_rate_hz: RateHz
-    channels: Annotated[StrictInt, Field(ge=1, le=65_535)]
-    length_samples: Annotated[StrictInt, Field(ge=1, le=2**48)]
-    config: dict[str, Any]
+    format: Literal[1]  # of the file
+    kind: Literal["latent"]  # what tells latents from weights
+    codec: Line  # as `Latent.codec`
+    weights_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", alias="fingerprint")]  # as `Latent.fingerprint`
+    sample_rate_hz: RateHz  # as `Latent.sample_rate_hz`
+    input_rate_hz: RateHz  # as `Latent.input_rate_hz`
+    channels: Annotated[StrictInt, Field(ge=1, le=65_535)]  # as `Latent.channels`
+    length_samples: Annotated[StrictInt, Field(ge=1, le=2**48)]  # as `Latent.length_samples`
+    config: dict[str, Any]  # as `Latent.config`
 
 
 @dataclass(frozen=True)
@@ -105,14 +93,7 @@ class Latent:
             raise self.damaged(f"its tensors have the shapes {shapes}; [groups, numbers, steps, ...] is needed")
 
     def damaged(self, reason: str) -> InputError:
-        """Return the error that says that this latent is damaged.
-
-        Args:
-            reason: why.
-
-        Returns:
-            One line with what to do.
-        """
+        """Return the error for a damaged latent, with what to do."""
         return InputError(f"{self.where} is damaged ({reason}); encode the audio again")
 
     def header(self) -> dict[str, Any]:
@@ -201,18 +182,7 @@ class Latent:
 
 
 def to_half(values: Tensor, name: str) -> Tensor:
-    """Round to what is stored.
-
-    Args:
-        values: any shape.
-        name: for the message.
-
-    Returns:
-        float16 on the CPU.
-
-    Raises:
-        InputError: when a value is not finite or does not fit into float16.
-    """
+    """Round to float16 on the CPU, as it is stored."""
     half = values.detach().to("cpu", torch.float16)
     if not bool(torch.isfinite(half).all()):
         raise InputError(f"{name} holds NaN or values beyond 65504, which float16 cannot hold; the codec is broken")

@@ -38,15 +38,7 @@ RANGES = {
 
 
 def check_layout(latent: Latent, codec: Codec) -> None:
-    """Refuse a latent whose counts, shapes or levels cannot be those of anything that the codec coded.
-
-    Args:
-        latent: any.
-        codec: what is to decode it.
-
-    Raises:
-        InputError: naming what does not fit.
-    """
+    """Refuse a latent whose counts, shapes or levels the codec cannot have written."""
     if latent.sample_rate_hz != codec.sample_rate_hz:
         raise latent.damaged(f"sample_rate_hz is {latent.sample_rate_hz}; {codec.name} has {codec.sample_rate_hz}")
     groups = len(channel_groups(latent.channels, codec.audio_channels))
@@ -89,20 +81,7 @@ def _check_range(latent: Latent, name: str, value: Tensor) -> None:
 
 
 def mel_averages(source: BlockSource, codec: Codec, found: Measured, mel: Callable[[Tensor], Tensor]) -> MelStatistics:
-    """Measure the log-mel spectra of a source, window by window.
-
-    Args:
-        source: where samples come from; it is read once.
-        codec: whose rate, level and windows are used.
-        found: of a first pass over the source.
-        mel: takes waves `[G, C, n]`, gives log-mel spectra `[G, N, M]`.
-
-    Returns:
-        Averages of each group of channels, `[G, M]` and `[G]`, on the device of the codec.
-
-    Raises:
-        InputError: when the source cannot be used.
-    """
+    """Average the log-mel spectra of a source window by window: `[G, M]` and `[G]` for G groups of channels."""
 
     def run(window: Tensors) -> Tensors:
         return {"mel": mel(window["wave"])[:, None].double().cpu()}
@@ -121,18 +100,7 @@ def mel_averages(source: BlockSource, codec: Codec, found: Measured, mel: Callab
 
 
 def measured(source: BlockSource, codec: Codec) -> Measured:
-    """First pass over a source, and a second one where latents carry averages of it.
-
-    Args:
-        source: where samples come from.
-        codec: what is to code them.
-
-    Returns:
-        Lengths, levels, and averages as they are stored.
-
-    Raises:
-        InputError: when the source cannot be used.
-    """
+    """Measure lengths, levels and, where latents carry them, averages of a source."""
     found = measure(source, codec)
     if not isinstance(codec, StagedCodec) or not codec.sends_averages:
         return found

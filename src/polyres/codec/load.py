@@ -91,11 +91,7 @@ class LoadedCodec:
         return self.encode_source(MemorySource(wave, sample_rate_hz), progress)
 
     def encode_file(self, path: str | Path, progress: Progress | None = None) -> Latent:
-        """Code a file; see `encode`.
-
-        Raises:
-            InputError: when the file cannot be used.
-        """
+        """Code a file; see `encode`."""
         return self.encode_source(FileSource(Path(path)), progress)
 
     def decode(self, latent: Latent, progress: Progress | None = None) -> Tensor:
@@ -149,27 +145,11 @@ class LoadedCodec:
         check_layout(latent, self.model)
 
     def reconstruct(self, wave: Wave, sample_rate_hz: int, progress: Progress | None = None) -> Tensor:
-        """Encode and decode a waveform: the same samples as decode(encode(wave)).
-
-        Args:
-            wave: `[C, T]` floating point, tensor or NumPy array, finite, any number of channels, full scale = 1.
-            sample_rate_hz: its rate.
-            progress: called with the finished share, 0 to 1.
-
-        Returns:
-            `[C, T]` float32 on the CPU, at the rate and of the length of `wave`.
-
-        Raises:
-            InputError: when the waveform cannot be used.
-        """
+        """Encode and decode a waveform `[C, T]`: the same samples as decode(encode(wave)), at its rate and length."""
         return torch.cat(list(self.reconstruct_blocks(MemorySource(wave, sample_rate_hz), progress)), dim=-1)
 
     def reconstruct_blocks(self, source: BlockSource, progress: Progress | None = None) -> Iterator[Tensor]:
-        """Encode and decode a source, which is read twice: `[C, n]` at its rate, in all exactly its length.
-
-        Raises:
-            InputError: when it cannot be used.
-        """
+        """Encode and decode a source, read twice, to blocks `[C, n]` at its rate and of its length in all."""
         found = measured(source, self.model)
         yield from decode_blocks(encode_blocks(source, self.model, found), self.model, found, progress)
 
@@ -202,20 +182,7 @@ class LoadedCodec:
         return {**joined, "output": self.reconstruct(wave, sample_rate_hz)}
 
     def reconstruct_file(self, path: str | Path, out: str | Path, progress: Progress | None = None) -> Path:
-        """Encode and decode a file, in memory that does not grow with its length.
-
-        Args:
-            path: any file with audio in it.
-            out: the file to write; its ending says the format (wav, flac, mp3, m4a, ogg or opus).
-            progress: called with the finished share, 0 to 1.
-
-        Returns:
-            `out`, with the rate, channels and length of the input; wav has float samples.
-
-        Raises:
-            InputError: when the file cannot be used.
-            OutputError: when the result cannot be written.
-        """
+        """Encode and decode a file of any length to `out`, whose ending names the format; wav has float samples."""
         from polyres.codec.track import write_blocks
 
         source = FileSource(Path(path))
@@ -302,65 +269,31 @@ class Take:
     """One version of a file, on disk as raw float samples."""
 
     def __init__(self, path: Path, channels: int) -> None:
-        """Start an empty scratch file.
-
-        Args:
-            path: of the scratch file.
-            channels: of the audio.
-        """
         self.path, self.channels = path, channels
         self.peak = 0.0
         self.length_samples = 0
 
     def fill(self, blocks: Iterable[Tensor]) -> Take:
-        """Write all blocks.
-
-        Args:
-            blocks: `[C, n]` float32.
-
-        Returns:
-            The take.
-        """
+        """Write all blocks `[C, n]` float32."""
         for block in blocks:
             self.append(block)
         return self
 
     def append(self, block: Tensor) -> None:
-        """Write one block after those that are there.
-
-        Args:
-            block: `[C, n]` float32.
-        """
+        """Append a block `[C, n]` float32."""
         self.peak = max(self.peak, peak_level(block))
         with self.path.open("ab" if self.length_samples else "wb") as file:
             block.T.contiguous().numpy().tofile(file)
         self.length_samples += block.shape[-1]
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Read a piece.
-
-        Args:
-            start: first sample.
-            stop: sample after the last one, at most the length.
-
-        Returns:
-            `[C, stop - start]` float32.
-        """
+        """Read samples `[C, stop - start]` float32."""
         count = (stop - start) * self.channels
         samples = np.fromfile(self.path, np.float32, count, offset=4 * start * self.channels)
         return torch.from_numpy(np.ascontiguousarray(samples.reshape(-1, self.channels).T))
 
     def encode(self, path: Path, spec: WriteSpec, gain: float) -> None:
-        """Write an audio file.
-
-        Args:
-            path: the file.
-            spec: how to write it.
-            gain: factor on all samples.
-
-        Raises:
-            OutputError: when it cannot be written.
-        """
+        """Write an audio file."""
         with AudioWriter(path, spec) as writer:
             for start in range(0, self.length_samples, _ENCODE_SAMPLES):
                 block = self.read(start, min(start + _ENCODE_SAMPLES, self.length_samples))

@@ -42,33 +42,15 @@ KINDS: dict[str, _Kind] = {
 
 @dataclass(frozen=True)
 class Network:
-    """A network and what its file says of it.
+    """A network and what its file says of it."""
 
-    Attributes:
-        kind: of `KINDS`.
-        module: the network, float32, in evaluation mode.
-        card: data, training, scores; the codec it was trained behind under `codec`.
-    """
-
-    kind: str
-    module: nn.Module
-    card: dict[str, Any]
+    kind: str  # of `KINDS`
+    module: nn.Module  # the network, float32, in evaluation mode
+    card: dict[str, Any]  # data, training, scores; the codec it was trained behind under `codec`
 
 
 def build_network(kind: str, config: Mapping[str, Any], seed: int = 0) -> nn.Module:
-    """Build a network with its first weights.
-
-    Args:
-        kind: of `KINDS`.
-        config: its settings as plain values.
-        seed: of the weights.
-
-    Returns:
-        The network.
-
-    Raises:
-        ConfigError: for an unknown kind or wrong settings.
-    """
+    """Build a network with its first weights."""
     if kind not in KINDS:
         raise ConfigError(f"unknown kind of network {kind!r}; known: {', '.join(KINDS)}")
     return KINDS[kind].network(KINDS[kind].config.from_dict(dict(config)), seed)

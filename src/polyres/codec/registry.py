@@ -110,14 +110,7 @@ def is_known(name: str) -> bool:
 
 
 def split_variant(given: str) -> tuple[str, str]:
-    """Part NAME:VARIANT or PATH:VARIANT; a path may hold colons of its own.
-
-    Args:
-        given: as users write it.
-
-    Returns:
-        Name or path, and variant; empty where there is none.
-    """
+    """Split NAME:VARIANT or PATH:VARIANT; a path may hold colons of its own."""
     if is_known(given):
         name, _, variant = given.partition(":")
         return name, variant
@@ -165,23 +158,14 @@ def _from_path(given: str) -> Codec:
 
 @dataclass(frozen=True)
 class CodecInfo:
-    """A codec known by name.
+    """A codec known by name."""
 
-    Args:
-        name: as users write it.
-        summary: rate, band and channels.
-        parameters: number of parameters; 0 where not known.
-        licence: of the weights.
-        source: where they come from.
-        present: whether they are here already.
-    """
-
-    name: str
-    summary: str
-    parameters: int
-    licence: str
-    source: str
-    present: bool
+    name: str  # as users write it
+    summary: str  # rate, band and channels
+    parameters: int  # number of parameters; 0 where not known
+    licence: str  # of the weights
+    source: str  # where they come from
+    present: bool  # whether they are here already
 
 
 def known_codecs() -> list[CodecInfo]:

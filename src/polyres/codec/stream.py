@@ -29,21 +29,13 @@ LOUDEST_LOG2, LOUDEST_MEAN = 24.0, 32_768.0
 
 @dataclass(frozen=True)
 class Measured:
-    """What the first pass finds out.
+    """Lengths and levels of a source, from the first pass."""
 
-    Args:
-        input_rate_hz: of the input.
-        channels: of the input.
-        length_samples: at the rate of the input.
-        codec_samples: at the rate of the codec.
-        side: mean and peak as they are stored; empty where the codec leaves the level as it is.
-    """
-
-    input_rate_hz: int
-    channels: int
-    length_samples: int
-    codec_samples: int
-    side: dict[str, Tensor]
+    input_rate_hz: int  # of the input
+    channels: int  # of the input
+    length_samples: int  # at the rate of the input
+    codec_samples: int  # at the rate of the codec
+    side: dict[str, Tensor]  # mean and peak as they are stored; empty where the codec leaves the level as it is
 
 
 def measure(source: BlockSource, codec: Codec) -> Measured:
@@ -83,14 +75,7 @@ def _stored_level(level: InputLevel, name: str) -> dict[str, Tensor]:
 
 
 def level_from(side: dict[str, Tensor]) -> InputLevel | None:
-    """Return the level that stored side information stands for; the encoder, too, uses it as it is stored.
-
-    Args:
-        side: as in `Measured` and `Latent`.
-
-    Returns:
-        The level of each channel, or None where it was left as it is.
-    """
+    """Return the levels stored in the side information, which the encoder uses too; None where none was changed."""
     if MEAN not in side or LOG2_PEAK not in side:
         return None
     return InputLevel(side[MEAN].double().sum(dim=1, keepdim=True), PEAK * (-side[LOG2_PEAK].double()[:, None]).exp2())
@@ -102,16 +87,7 @@ def step_count(codec: Codec, codec_samples: int) -> int:
 
 
 def window_plan(codec: Codec, steps: int, fades: bool) -> WindowPlan:
-    """Where the windows of a codec lie.
-
-    Args:
-        codec: says how long they are and how much context they need.
-        steps: of the latents of the whole signal.
-        fades: whether windows are cross-faded, over half of their context.
-
-    Returns:
-        The plan.
-    """
+    """Lay out the windows of a codec over a file."""
     context = -(-codec.context_samples // codec.hop_samples)
     return WindowPlan(steps, codec.window_samples // codec.hop_samples, context, context // 2 if fades else 0)
 
@@ -124,22 +100,7 @@ def run_encoder(
     progress: Progress | None = None,
     fades: bool = False,
 ) -> Iterator[Tensors]:
-    """Second pass: cut the source into windows of the codec's rate and level, run them, and join what they give.
-
-    Args:
-        source: where samples come from, once more.
-        codec: says what windows it takes.
-        found: of the first pass.
-        runner: takes {"wave": `[G, C, n]`}, gives tensors of whole steps.
-        progress: called with the finished share, 0 to 1.
-        fades: whether windows are cross-faded, over half of their context.
-
-    Yields:
-        Tensors, joined one after the other; in all exactly the steps of the source.
-
-    Raises:
-        InputError: when the source changes between the passes.
-    """
+    """Run a function on windows at the codec's rate and level and join its tensors, in all the steps of the source."""
     level, hop = level_from(found.side), codec.hop_samples
     steps = step_count(codec, found.codec_samples)
     plan = window_plan(codec, steps, fades)
@@ -163,20 +124,7 @@ def run_encoder(
 def encode_blocks(
     source: BlockSource, codec: Codec, found: Measured, progress: Progress | None = None
 ) -> Iterator[Tensors]:
-    """Encode a source window by window.
-
-    Args:
-        source: where samples come from, once more.
-        codec: what codes them.
-        found: of the first pass.
-        progress: called with the finished share, 0 to 1.
-
-    Yields:
-        float16 latents, to be joined along axis 2.
-
-    Raises:
-        InputError: when the source changes between the passes, or latents do not fit into float16.
-    """
+    """Encode a source window by window to float16 latents, to be joined along axis 2."""
 
     def run(window: Tensors) -> Tensors:
         with torch.no_grad():
@@ -188,20 +136,7 @@ def encode_blocks(
 def decode_blocks(
     latents: Iterable[Tensors], codec: Codec, found: Measured, progress: Progress | None = None
 ) -> Iterator[Tensor]:
-    """Decode latents window by window: joined with cross-fades in the features, then in the wave.
-
-    Args:
-        latents: float16, in order.
-        codec: what decodes them.
-        found: of the file that was coded.
-        progress: called with the finished share, 0 to 1.
-
-    Yields:
-        `[C, n]` float32 at the rate of the input, in all exactly its length.
-
-    Raises:
-        InputError: when latents are missing.
-    """
+    """Run a function on windows at the codec's rate and level and join its tensors to the steps of the source."""
     codec = codec.told(found.side)
     waves = _Waves(codec, found)
     steps = step_count(codec, found.codec_samples)

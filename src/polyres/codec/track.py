@@ -102,23 +102,7 @@ class Chain:
 def reconstruct_track(
     chain: Chain, job: Job, output: OutputOptions, plots: bool = False, progress: Progress | None = None
 ) -> Reconstruction:
-    """Reconstruct one file into its folder.
-
-    Args:
-        chain: what it goes through.
-        job: what to read and where to write.
-        output: how to write audio.
-        plots: draw the figure as well.
-        progress: called with the finished share, 0 to 1.
-
-    Returns:
-        What was done.
-
-    Raises:
-        InputError: when the file cannot be used.
-        OutputError: when the result cannot be written, or other results are in its place.
-        ConfigError: when a figure is wanted without matplotlib.
-    """
+    """Reconstruct one file into its folder."""
     if job.error is not None:
         raise job.error
     began = time.perf_counter()
@@ -242,16 +226,7 @@ Scores = dict[str, float | None]
 
 
 def score_takes(original: Take, decoded: Take, sample_rate_hz: int) -> Scores:
-    """Compare a take with its original.
-
-    Args:
-        original: what was coded.
-        decoded: what came back, of the same length.
-        sample_rate_hz: of both.
-
-    Returns:
-        Number by name of metric: the median over pieces of at most 30 s, None where no piece has a finite one.
-    """
+    """Score a take against its original: the median over pieces of at most 30 s by metric, None where there is none."""
     found: dict[str, list[float]] = {name: [] for name in reconstruction_names()}
     for start, stop in pieces(original.length_samples, sample_rate_hz):
         one, other = original.read(start, stop), decoded.read(start, stop)

@@ -20,24 +20,14 @@ Runner = Callable[[Tensors], Tensors]
 class WindowPlan:
     """Where windows lie on a signal of known length: all full unless the signal is shorter than one.
 
-    Neighbours overlap by at least twice the context. One hands over to the next in the middle of what they share,
-    so that all that is kept has the context around it, or the end of the signal.
-
-    Args:
-        total: steps of the signal, >= 1.
-        window: longest window in steps.
-        context: steps needed on each side of what is kept, >= 0.
-        fade: steps on each side of a handover over which the next one is faded in, 0 to context.
-
-    Raises:
-        ConfigError: when a window has no room for more than its context, or the fade is longer than the context.
-        InputError: when there is no step.
+    Neighbours overlap by at least twice the context. One hands over to the next in the middle of what they share, so
+    that all that is kept has the context around it, or the end of the signal.
     """
 
-    total: int
-    window: int
-    context: int
-    fade: int = 0
+    total: int  # steps of the signal, >= 1
+    window: int  # longest window in steps
+    context: int  # steps needed on each side of what is kept, >= 0
+    fade: int = 0  # steps on each side of a handover over which the next one is faded in, 0 to context
 
     def __post_init__(self) -> None:
         """Refuse what cannot be planned."""
@@ -76,13 +66,6 @@ class WindowJoin:
     """Runs windows of a stream and joins what they give."""
 
     def __init__(self, runner: Runner, plan: WindowPlan, done: Callable[[], None] | None = None) -> None:
-        """Start before the first step.
-
-        Args:
-            runner: takes tensors of one window, gives tensors of it.
-            plan: where the windows lie.
-            done: called after every window.
-        """
         self._runner, self._plan, self._done = runner, plan, done
         self._held: Tensors = {}
         self._held_start = 0
@@ -91,15 +74,7 @@ class WindowJoin:
         self._tail: Tensors = {}
 
     def push(self, block: Tensors, steps: int) -> list[Tensors]:
-        """Take in the next steps.
-
-        Args:
-            block: tensors of exactly these steps.
-            steps: how many, >= 1.
-
-        Returns:
-            What is finished now, in order, following what was returned before.
-        """
+        """Take the next `steps` steps and return what is finished, in order."""
         self._held = {name: torch.cat([self._held[name], new], 2) if self._held else new for name, new in block.items()}
         self._held_stop += steps
         finished: list[Tensors] = []

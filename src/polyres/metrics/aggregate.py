@@ -25,17 +25,11 @@ MIN_TRACKS = 6
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One number for a source or system.
+    """One number for a source or system."""
 
-    Attributes:
-        value: the number, NaN if no track has any.
-        nan_share: fraction of scores that are NaN or infinite and were left out, 0 to 1.
-        tracks: number of tracks that count.
-    """
-
-    value: float
-    nan_share: float
-    tracks: int
+    value: float  # the number, NaN if no track has any
+    nan_share: float  # fraction of scores that are NaN or infinite and were left out, 0 to 1
+    tracks: int  # number of tracks that count
 
 
 @dataclass(frozen=True)
@@ -66,36 +60,14 @@ def _finite(values: ArrayLike) -> Array:
 
 
 def track_scores(tracks: Sequence[ArrayLike], over_windows: Statistic = "median") -> Array:
-    """Summarise the windows of every track; NaN and ±inf are left out, as in museval.
-
-    Args:
-        tracks: scores of each track, one or one per window.
-        over_windows: "median" or "mean".
-
-    Returns:
-        One score per track; NaN for a track without a finite score.
-
-    Raises:
-        InputError: if the statistic is unknown.
-    """
+    """Take the median over the finite windows of every track, as in museval; NaN where there is none."""
     statistic = _statistic(over_windows)
     finite = [_finite(track) for track in tracks]
     return np.array([float(statistic(values)) if values.size else np.nan for values in finite])
 
 
 def aggregate(tracks: Sequence[ArrayLike], method: str = "median_of_medians") -> Aggregate:
-    """Reduce the scores of many tracks to one number by a named method.
-
-    Args:
-        tracks: scores of each track, one or one per window, may hold NaN.
-        method: a name of `AGGREGATIONS`.
-
-    Returns:
-        The number and what it rests on.
-
-    Raises:
-        UnknownNameError: if there is no such method.
-    """
+    """Aggregate the scores of many tracks by a method of `AGGREGATIONS`."""
     way = AGGREGATIONS.build(method)
     per_track = _finite(track_scores(tracks, way.over_windows))
     total = sum(np.size(track) for track in tracks)
@@ -216,32 +188,15 @@ def _averages(tables: Array, statistic: Statistic) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Outcome of a two-sided test on the same tracks.
+    """Result of a two-sided test on the same tracks."""
 
-    Attributes:
-        difference: mean of first − second.
-        p_value: probability of a difference at least as large if the systems were the same.
-        tracks: pairs with two finite scores.
-    """
-
-    difference: float
-    p_value: float
-    tracks: int
+    difference: float  # mean of first − second
+    p_value: float  # probability of a difference at least as large if the systems were the same
+    tracks: int  # pairs with two finite scores
 
 
 def paired_differences(first: ArrayLike, second: ArrayLike) -> Array:
-    """Subtract the scores of two systems track by track, without the tracks on which either has none.
-
-    Args:
-        first: one score per track.
-        second: one score per track, in the same order.
-
-    Returns:
-        first − second, finite.
-
-    Raises:
-        InputError: if the numbers of tracks differ.
-    """
+    """Subtract the finite scores of two systems track by track: first − second."""
     left = np.asarray(first, dtype=np.float64).ravel()
     right = np.asarray(second, dtype=np.float64).ravel()
     if left.size != right.size:

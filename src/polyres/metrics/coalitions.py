@@ -19,17 +19,7 @@ def members(coalition: int) -> list[int]:
 
 
 def num_players(values: Tensor) -> int:
-    """Return the number of players R of a table of values `[2^R, ...]`.
-
-    Args:
-        values: one row per coalition.
-
-    Returns:
-        R.
-
-    Raises:
-        InputError: when the number of rows is no power of two.
-    """
+    """Return the number of players R of a table of values `[2^R, ...]`."""
     rows = values.shape[0]
     if rows < 1 or rows & (rows - 1):
         raise InputError(f"{rows} coalitions are no power of two; every coalition needs one value")

@@ -23,34 +23,14 @@ _WEIGHTING_RATE_HZ = 44100
 
 
 def l1_distance(reference: Tensor, estimate: Tensor) -> Tensor:
-    """Mean absolute difference of the samples.
-
-    Args:
-        reference: true waveforms `[..., C, T]`.
-        estimate: separated waveforms of the same shape.
-
-    Returns:
-        The distance in the unit of the samples, float64 `[...]`; 0 is a perfect estimate.
-
-    Raises:
-        InputError: if the shapes differ or lack the axes C and T.
-    """
+    """Mean absolute difference of waveforms `[..., C, T]`, float64 `[...]`; 0 is a perfect estimate."""
     reference, estimate = checked(reference, estimate)
     return (reference - estimate).abs().mean(dim=(-2, -1))
 
 
 def multi_resolution_stft_distance(reference: Tensor, estimate: Tensor) -> Tensor:
-    """Spectral convergence plus mean difference of log magnitudes, averaged over three resolutions.
-
-    Args:
-        reference: true waveform `[C, T]`, T >= 1.
-        estimate: separated waveform of the same shape.
-
-    Returns:
-        The distance, a float64 scalar without unit; 0 is a perfect estimate, NaN a silent reference.
-
-    Raises:
-        InputError: if the shapes differ or are not `[C, T]`.
+    """Spectral convergence plus mean difference of log magnitudes of `[C, T]`, averaged over three resolutions; 0 is a
+    perfect estimate, NaN a silent reference.
 
     Source: Yamamoto, Song and Kim 2020, Parallel WaveGAN, equations 4 to 6; here 512, 1024 and 2048 samples with a
     quarter as hop, and logarithms from a floor of 1e-5.
@@ -76,16 +56,10 @@ def multi_resolution_stft_distance(reference: Tensor, estimate: Tensor) -> Tenso
 
 
 def hearing_weights(frequencies_hz: np.ndarray) -> np.ndarray:
-    """Magnitude of the weighting that log-WMSE puts on the spectrum of an error.
+    """Gains of the weighting that log-WMSE puts on the spectrum of an error.
 
-    A high shelf of +5 dB at 1.5 kHz, a second-order high-pass at 120 Hz, a bell of +2.5 dB at 500 Hz and a
-    zero-phase low-pass at 10 kHz, as digital filters at 44.1 kHz; what lies above half of that weighs like it.
-
-    Args:
-        frequencies_hz: any shape, >= 0.
-
-    Returns:
-        Gains of the same shape.
+    A high shelf of +5 dB at 1.5 kHz, a second-order high-pass at 120 Hz, a bell of +2.5 dB at 500 Hz and a zero-phase
+    low-pass at 10 kHz, as digital filters at 44.1 kHz; what lies above half of that weighs like it.
 
     Source: Fenton and Lee 2017, A Perceptual Model of "Punch" Based on Weighted Transient Loudness; parameters of
     log-wmse-audio-quality 0.2.
@@ -126,20 +100,8 @@ def _bell(centre_hz: float, gain_db: float, q: float) -> tuple[tuple[float, ...]
 
 
 def log_wmse(mixture: Tensor, reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> Tensor:
-    """Logarithm of the error as heard, relative to the mixture; defined for silent references, too.
-
-    Args:
-        mixture: what was separated `[C, T]`.
-        reference: true waveform of the same shape.
-        estimate: separated waveform of the same shape.
-        sample_rate_hz: of all three, > 0.
-
-    Returns:
-        `−4 ln(mean(error²) + 1e-8)` averaged over channels, a float64 scalar; the error is weighted by hearing,
-        divided by the RMS of the weighted mixture, and 0 below −68 dB. 73.68 is the best, also for a silent mixture.
-
-    Raises:
-        InputError: if the shapes differ or are not `[C, T]`, or the rate is not positive.
+    """Logarithm of the weighted error relative to the mixture, `−4 ln(mean(error²) + 1e-8)`: 73.68 is best; defined
+    for silent references, too.
 
     Source: log-wmse-audio-quality 0.2 (Nomono), which resamples to 44.1 kHz; here the weighting follows the rate.
     """

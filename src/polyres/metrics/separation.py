@@ -15,18 +15,7 @@ ENERGY_FLOOR = 1e-7
 
 
 def checked(reference: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both waveforms in float64 after making sure that they fit each other.
-
-    Args:
-        reference: true waveforms `[..., C, T]`.
-        estimate: separated waveforms of the same shape.
-
-    Returns:
-        Both in float64.
-
-    Raises:
-        InputError: if the shapes differ or lack the axes C and T.
-    """
+    """Return both waveforms `[..., C, T]` in float64 after checking that they fit each other."""
     if reference.shape != estimate.shape:
         raise InputError(
             f"the reference is {list(reference.shape)} but the estimate {list(estimate.shape)}; shapes must match"
@@ -114,19 +103,7 @@ SILENT_SHARE = 1e-20
 
 
 def band_sdr(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> dict[str, Tensor]:
-    """Split the ratio of `nsdr` into six bands with sharp edges; energies of the bands add up to those of the whole.
-
-    Args:
-        reference: true waveform `[C, T]`.
-        estimate: separated waveform of the same shape.
-        sample_rate_hz: of both, > 0.
-
-    Returns:
-        By band of `BANDS_HZ`, `10 log10((reference energy + 1e-7) / (error energy + 1e-7))` in dB, float64 scalars;
-        a band that is silent in the reference is NaN.
-
-    Raises:
-        InputError: if the shapes differ or lack the axes C and T, or the rate is not positive.
+    """Split `nsdr` of `[C, T]` into the bands of `BANDS_HZ`, in dB; NaN where the reference is silent in a band.
 
     Source: nSDR (Mitsufuji et al. 2022, equation 1) on the bins of the transform of the whole signal (Parseval).
     """

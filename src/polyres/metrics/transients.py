@@ -64,18 +64,7 @@ def _flux(levels_db: Tensor, floor_db: Tensor) -> Tensor:
 
 
 def onset_envelopes(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> tuple[Tensor, Tensor]:
-    """Onset strength over time: how much the bands of the channel mean rise from frame to frame.
-
-    Args:
-        reference: true waveform `[C, T]`.
-        estimate: separated waveform of the same shape.
-        sample_rate_hz: of both, > 0.
-
-    Returns:
-        Two envelopes `[ceil(T / 256)]` in dB per frame; levels end 60 dB below the loudest band of the reference.
-
-    Raises:
-        InputError: if the shapes differ or are not `[C, T]`, or the rate is not positive.
+    """Onset envelopes `[ceil(T / 256)]` in dB per frame: the mean rise of the bands, down to 60 dB below the loudest.
 
     Source: Dixon 2006, Onset Detection Revisited, section 2.1, on logarithmic bands.
     """
@@ -86,18 +75,7 @@ def onset_envelopes(reference: Tensor, estimate: Tensor, sample_rate_hz: int) ->
 
 
 def onset_correlation(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> Tensor:
-    """Pearson correlation of the onset envelopes of reference and estimate.
-
-    Args:
-        reference: true waveform `[C, T]`.
-        estimate: separated waveform of the same shape.
-        sample_rate_hz: of both, > 0.
-
-    Returns:
-        −1 to 1, a float64 scalar; 1 is best, NaN where either has no sound or no rise.
-
-    Raises:
-        InputError: if the shapes differ or are not `[C, T]`, or the rate is not positive.
+    """Pearson correlation of the onset envelopes of `[C, T]`; 1 is best, NaN where either has no rise.
 
     Source: as `onset_envelopes`.
     """
@@ -110,15 +88,7 @@ def onset_correlation(reference: Tensor, estimate: Tensor, sample_rate_hz: int) 
 
 
 def find_onsets(envelope: Tensor, spacing_frames: int) -> list[int]:
-    """Pick the peaks of an onset envelope.
-
-    Args:
-        envelope: `[N]`.
-        spacing_frames: least distance of two onsets, >= 1.
-
-    Returns:
-        Frames of local maxima that stand out by two standard deviations.
-    """
+    """Return the frames of local maxima of an envelope `[N]` that stand out by two standard deviations."""
     around = F.max_pool1d(envelope[None], 2 * spacing_frames - 1, stride=1, padding=spacing_frames - 1)[0]
     threshold = envelope.mean() + ONSET_THRESHOLD * envelope.std(correction=0)
     peaks: list[int] = []
@@ -147,19 +117,8 @@ def _attack_samples(segment: Tensor) -> float | None:
 
 
 def attack_time_error(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> Tensor:
-    """Median over the onsets of the reference of how much longer or shorter the estimate takes to rise.
-
-    Args:
-        reference: true waveform `[C, T]`.
-        estimate: separated waveform of the same shape.
-        sample_rate_hz: of both, > 0.
-
-    Returns:
-        Milliseconds >= 0, a float64 scalar; the rise is from 10 % to 90 % of the peak of the amplitude between
-        30 ms before and 70 ms after the onset. NaN without onsets, or where the estimate is silent at all of them.
-
-    Raises:
-        InputError: if the shapes differ or are not `[C, T]`, or the rate is not positive.
+    """Median difference of attack times over the onsets of the reference `[C, T]`, in ms; NaN without onsets. The rise
+    is from 10 % to 90 % of the peak of the amplitude between 30 ms before and 70 ms after the onset.
 
     Source: Peeters 2004, A Large Set of Audio Features for Sound Description, section 4.2 (attack time).
     """
@@ -181,19 +140,8 @@ def attack_time_error(reference: Tensor, estimate: Tensor, sample_rate_hz: int) 
 
 
 def crest_factor_error(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> Tensor:
-    """Mean difference of the crest factors (peak over RMS) of whole seconds.
-
-    Args:
-        reference: true waveform `[C, T]`.
-        estimate: separated waveform of the same shape.
-        sample_rate_hz: of both, > 0.
-
-    Returns:
-        dB >= 0, a float64 scalar: the mean absolute difference over all seconds in which both sound (a shorter
-        signal is one piece, an incomplete last second is dropped); NaN if there is none.
-
-    Raises:
-        InputError: if the shapes differ or are not `[C, T]`, or the rate is not positive.
+    """Mean absolute difference in dB of the crest factors (peak over RMS) of whole seconds of `[C, T]` in which both
+    sound; NaN if there is none.
 
     Source: IEC 60268-1 (crest factor).
     """
@@ -212,19 +160,8 @@ def _crest_db(pieces: Tensor) -> Tensor:
 
 
 def low_band_envelope_error(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> Tensor:
-    """Relative error of the RMS envelope between 20 and 150 Hz.
-
-    Args:
-        reference: true waveform `[C, T]`.
-        estimate: separated waveform of the same shape.
-        sample_rate_hz: of both, > 0.
-
-    Returns:
-        `sqrt(sum (e_ref − e_est)² / sum e_ref²)` over frames of 10 ms, a float64 scalar; 0 is best, silence as the
-        estimate is 1, NaN where the band of the reference is silent.
-
-    Raises:
-        InputError: if the shapes differ or are not `[C, T]`, or the rate is not positive.
+    """Relative error of the RMS envelope (10 ms) of `[C, T]` between 20 and 150 Hz; 0 is best, NaN where the reference
+    has none.
     """
     reference, estimate = _checked_pair(reference, estimate, sample_rate_hz)
     wanted, given = _low_envelope(reference, sample_rate_hz), _low_envelope(estimate, sample_rate_hz)

@@ -20,18 +20,7 @@ OpenBlocks: TypeAlias = Callable[[], Iterable[tuple[Wave, Wave]]]
 
 
 def as_float64(wave: Wave, device: torch.device) -> Tensor:
-    """Turn an array or tensor of samples into a float64 tensor, without a copy where none is needed.
-
-    Args:
-        wave: real numbers of any shape; integers keep their values.
-        device: where the tensor goes.
-
-    Returns:
-        The same shape in float64.
-
-    Raises:
-        InputError: if the numbers are complex or no numbers, or one of them is NaN or infinite.
-    """
+    """Convert samples to a float64 tensor of the same shape, without a copy where none is needed."""
     if isinstance(wave, Tensor):
         if wave.is_complex() or wave.dtype == torch.bool:
             raise InputError(f"waveforms of type {wave.dtype} cannot be scored; pass real samples")
@@ -48,40 +37,17 @@ def as_float64(wave: Wave, device: torch.device) -> Tensor:
 
 
 def returned_like(template: WaveT, values: Tensor) -> WaveT:
-    """Hand results back in the kind that came in.
-
-    Args:
-        template: an input of the user.
-        values: results, a tensor.
-
-    Returns:
-        The tensor, or an array if the input was one.
-    """
+    """Return results as an array if the input was one, else as a tensor."""
     return values if isinstance(template, Tensor) else values.cpu().numpy()
 
 
 def shape_of(wave: Wave) -> tuple[int, ...]:
-    """Read the shape of an array or tensor as plain integers.
-
-    Args:
-        wave: any array or tensor.
-
-    Returns:
-        Its shape.
-    """
+    """Return the shape of an array or tensor as plain integers."""
     return tuple(int(size) for size in wave.shape)
 
 
 def check_pair(references: Wave, estimates: Wave) -> None:
-    """Make sure that references and estimates have the same shape `[S, C, T]`, with nothing empty.
-
-    Args:
-        references: true sources.
-        estimates: separated sources.
-
-    Raises:
-        InputError: if an axis is missing or empty, or the shapes differ.
-    """
+    """Check that references and estimates have the same shape `[S, C, T]`, with nothing empty."""
     wanted, given = shape_of(references), shape_of(estimates)
     if len(wanted) != 3 or 0 in wanted:
         raise InputError(f"references need the shape [sources, channels, samples], none of them 0, got {list(wanted)}")
@@ -97,15 +63,7 @@ def check_pair(references: Wave, estimates: Wave) -> None:
 
 
 def check_window(window_samples: int, hop_samples: int) -> None:
-    """Make sure that windows and hops are whole numbers of samples, 1 or more.
-
-    Args:
-        window_samples: length of a window.
-        hop_samples: distance of windows.
-
-    Raises:
-        InputError: if one is not.
-    """
+    """Check that windows and hops are whole numbers of samples, 1 or more."""
     for name, value in (("window_samples", window_samples), ("hop_samples", hop_samples)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
             raise InputError(f"{name} must be a whole number of samples, at least 1, got {value!r}")
@@ -124,16 +82,7 @@ class ArrayTrack:
     """A track that lies in memory (or in a memory map) as a whole."""
 
     def __init__(self, references: Wave, estimates: Wave, device: torch.device) -> None:
-        """Check the shapes.
-
-        Args:
-            references: true sources `[S, C, T]`.
-            estimates: separated sources `[S, C, T]`.
-            device: where pieces are computed.
-
-        Raises:
-            InputError: if the shapes do not fit each other.
-        """
+        """Check the shapes of true and separated sources, `[S, C, T]`."""
         check_pair(references, estimates)
         self.references, self.estimates, self.device = references, estimates, device
 
@@ -151,12 +100,7 @@ class BlockTrack:
     """A track that is read block by block, anew for every pass."""
 
     def __init__(self, open_blocks: OpenBlocks, device: torch.device) -> None:
-        """Keep the opener; nothing is read yet.
-
-        Args:
-            open_blocks: returns the pairs of blocks from the start, each time it is called.
-            device: where pieces are computed.
-        """
+        """Keep the opener without reading anything."""
         self.open_blocks, self.device = open_blocks, device
 
     def _pairs(self) -> Iterator[Tensor]:
@@ -189,16 +133,7 @@ class BlockTrack:
 
 
 def cut_windows(track: Track, window_samples: int, hop_samples: int) -> Iterator[Piece]:
-    """Yield the windows that are scored: an incomplete last one is dropped, unless it is the only one.
-
-    Args:
-        track: references and estimates.
-        window_samples: length of a window, >= 1.
-        hop_samples: distance of windows, >= 1.
-
-    Returns:
-        Pairs `[S, C, n]` with n = window_samples, or the whole track where that is shorter.
-    """
+    """Yield the windows `[S, C, n]` that are scored: an incomplete last one is dropped, unless it is the only one."""
     for index, piece in enumerate(track.cut(window_samples, hop_samples)):
         if index == 0 or piece[0].shape[-1] == window_samples:
             yield piece

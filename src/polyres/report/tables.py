@@ -39,11 +39,7 @@ PREAMBLE = "% needs \\usepackage{booktabs}\n"
 
 
 def escape(text: str) -> str:
-    """Word a text so that LaTeX prints it as it is.
-
-    Args:
-        text: any text; line breaks become spaces, letters beyond ASCII are left to LaTeX's UTF-8 input.
-    """
+    """Escape a text for LaTeX; line breaks become spaces."""
     escaped = "".join(SPECIAL.get(letter, letter) for letter in CONTROLS.sub(" ", text))
     return re.sub(r"(?<![\w$])-(?=\d)", "$-$", escaped)
 

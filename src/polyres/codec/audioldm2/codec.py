@@ -28,19 +28,12 @@ logger = logging.getLogger("polyres")
 
 
 class AudioLDM2Config(MelChainConfig):
-    """AudioLDM2 as a codec; see `MelChainConfig`.
+    """Settings of AudioLDM2 as a codec; see `MelChainConfig`."""
 
-    Attributes:
-        front_end: `audioldm2`, or one of the wrong ones in MEL_CONTROLS.
-        autoencoder: as for all chains; `doubled_scaling` scales latents for the diffusion model and once more instead
-            of back.
-        vocoder: folder of another vocoder.
-    """
-
-    front_end: str = FRONT_END
-    autoencoder: Literal["mode", "sample", "doubled_scaling", "none"] = "mode"
+    front_end: str = FRONT_END  # `audioldm2`, or one of the wrong ones in MEL_CONTROLS
+    autoencoder: Literal["mode", "sample", "doubled_scaling", "none"] = "mode"  # `doubled_scaling` scales latents twice
     mel: MelConfig = AUDIOLDM2_16K
-    vocoder: str | None = None
+    vocoder: str | None = None  # folder of another vocoder
 
     @model_validator(mode="after")
     def _has_front_end(self) -> AudioLDM2Config:
@@ -68,13 +61,7 @@ class AudioLDM2Codec(MelChain):
     """The first four are wrong turns, kept as controls."""
 
     def __init__(self, name: str, autoencoder: nn.Module, vocoder: nn.Module) -> None:
-        """Put the parts together.
-
-        Args:
-            name: of the codec.
-            autoencoder: diffusers' AutoencoderKL of 64 mels.
-            vocoder: transformers' SpeechT5HifiGan of 64 mels at 16 kHz.
-        """
+        """Take diffusers' AutoencoderKL of 64 mels and transformers' SpeechT5HifiGan of 64 mels at 16 kHz."""
         super().__init__()
         self.name = name
         self.config = AudioLDM2Config()
@@ -88,13 +75,7 @@ class AudioLDM2Codec(MelChain):
         return cast(AudioLDM2Config, self.config)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Change settings; see `Codec.configure`.
-
-        Raises:
-            ConfigError: for a setting that is unknown, out of range, or that the weights do not allow.
-            UnknownNameError: for a name that no catalogue has.
-            WeightsError: when the other vocoder cannot be read.
-        """
+        """Change settings; see `Codec.configure`."""
         before = self.settings
         wanted = AudioLDM2Config.from_dict(before.complete(settings))
         require_front_end(wanted.mel, before.mel, self.name)
@@ -118,14 +99,7 @@ class AudioLDM2Codec(MelChain):
         return self._lag
 
     def mel(self, wave: Tensor) -> Tensor:
-        """Log-mel spectrogram as the autoencoder reads it.
-
-        Args:
-            wave: `[B, 1, T]` float32, T a multiple of 640.
-
-        Returns:
-            `[B, 1, T / 160, 64]`.
-        """
+        """Compute the log-mel spectrogram `[B, 1, T / 160, 64]` of waves `[B, 1, T]`, T a multiple of 640."""
         front_end = self.settings.front_end
         return audioldm2_log_mel(wave) if front_end == FRONT_END else MEL_CONTROLS.build(front_end, wave)
 
@@ -198,18 +172,11 @@ _BURSTS, _DECAY_S, _SMOOTHING_SAMPLES, _MARGIN_SAMPLES = 8, 0.02, 33, 80
 
 
 def estimate_lag(vocode: Callable[[Tensor], Tensor], mel: MelConfig) -> int:
-    """Let a vocoder speak a known signal and compare the envelopes.
+    """Estimate the delay of a vocoder, in samples (may be negative), from the envelope of a known signal.
 
     Transposed convolutions make it give a few samples more than its frames stand for: 160 T + 32 for AudioLDM2's.
     Where they belong depends on its training, so the known signal decides. A vocoder that does not follow it at all
     (random weights) is taken to spread them evenly.
-
-    Args:
-        vocode: takes `[1, N, M]` log mels, gives `[1, L]`.
-        mel: the front end.
-
-    Returns:
-        Samples by which its waves are late; may be negative.
     """
     known = bursts(LENGTH_FRAMES * mel.hop_length, mel.sample_rate_hz)
     spoken = vocode(log_mel(known[None], mel))[0].cpu()
@@ -219,15 +186,7 @@ def estimate_lag(vocode: Callable[[Tensor], Tensor], mel: MelConfig) -> int:
 
 
 def bursts(length_samples: int, sample_rate_hz: int) -> Tensor:
-    """Known signal: decaying bursts of noise at uneven distances, at the level that AudioLDM2 expects.
-
-    Args:
-        length_samples: of the signal.
-        sample_rate_hz: of the signal.
-
-    Returns:
-        `[T]` float32.
-    """
+    """Make the known signal `[T]`: decaying bursts of noise at uneven distances at AudioLDM2's level."""
     generator = torch.Generator().manual_seed(5)
     time_s = torch.arange(length_samples) / sample_rate_hz
     envelope = torch.zeros(length_samples)

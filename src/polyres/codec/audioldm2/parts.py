@@ -76,11 +76,7 @@ def hub_folder(name: str) -> Path:
 
 
 def has_both_parts(folder: Path) -> bool:
-    """Whether a folder has both parts whole, which an interrupted download has not.
-
-    Args:
-        folder: with `vae` and `vocoder`, as on the Hub.
-    """
+    """Say whether a folder holds both parts, `vae` and `vocoder`, complete."""
     return all(
         (folder / part / "config.json").is_file()
         and any(path.is_file() for path in (folder / part).glob("*.safetensors"))
@@ -94,18 +90,7 @@ def _reason(error: Exception) -> str:
 
 
 def load_autoencoder(folder: Path, mel: MelConfig) -> nn.Module:
-    """Load the autoencoder.
-
-    Args:
-        folder: with `vae`, or itself such a part.
-        mel: the front end that it is to read.
-
-    Returns:
-        diffusers' AutoencoderKL, float32, in evaluation mode.
-
-    Raises:
-        WeightsError: when it cannot be read, lacks weights, or has another shape than AudioLDM2's.
-    """
+    """Load diffusers' AutoencoderKL from a folder with `vae` or from that part itself, for evaluation."""
     path = _part(folder, "vae")
     with _wants_libraries():
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -125,19 +110,7 @@ def load_autoencoder(folder: Path, mel: MelConfig) -> nn.Module:
 
 
 def load_vocoder(folder: Path, mel: MelConfig) -> nn.Module:
-    """Load a vocoder.
-
-    Args:
-        folder: with `vocoder`, or itself such a part.
-        mel: the front end whose spectra it is to turn into waves.
-
-    Returns:
-        transformers' SpeechT5HifiGan, float32, in evaluation mode.
-
-    Raises:
-        WeightsError: when it cannot be read or lacks weights.
-        ConfigError: when it was trained with another front end.
-    """
+    """Load transformers' SpeechT5HifiGan from a folder with `vocoder` or from that part itself, for evaluation."""
     path = _part(folder, "vocoder")
     with _wants_libraries():
         from transformers.models.speecht5.modeling_speecht5 import SpeechT5HifiGan
@@ -157,14 +130,7 @@ def load_vocoder(folder: Path, mel: MelConfig) -> nn.Module:
 
 
 def tiny_folder() -> Path:
-    """Return a folder with tiny parts whose weights are random, always the same, in the format of the real ones.
-
-    Returns:
-        The folder, made in the cache on first use, or in a temporary folder where that cannot be written.
-
-    Raises:
-        WeightsError: when diffusers or transformers is missing.
-    """
+    """Return a folder of tiny parts with fixed random weights, made in the cache on first use."""
     folder = cache_folder() / f"{TINY}-{_TINY_VERSION}"
     if os.path.isfile(folder / "vocoder" / "config.json"):
         return folder

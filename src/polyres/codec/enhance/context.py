@@ -20,36 +20,16 @@ Decode = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class MelStatistics:
-    """Long-term averages of log-mel spectra: what a signal should sound like on the whole.
+    """Long-term averages of log-mel spectra: what a signal should sound like on the whole."""
 
-    Attributes:
-        mean: of every mel band, `[M]` or `[B, M]`, nat.
-        std: of every mel band, same shape, nat.
-        level: half the logarithm of the mean power over frames and bands, `[]` or `[B]`, nat.
-        informed: whether they are of the very signal (then they would have to be sent along with its latent),
-            and not of other signals.
-    """
-
-    mean: Tensor
-    std: Tensor
-    level: Tensor
-    informed: bool
+    mean: Tensor  # of every mel band, `[M]` or `[B, M]`, nat
+    std: Tensor  # of every mel band, same shape, nat
+    level: Tensor  # half the logarithm of the mean power over frames and bands, `[]` or `[B]`, nat
+    informed: bool  # whether they are of the very signal and have to be sent along with its latent
 
 
 def mel_statistics(log_mel: Tensor, informed: bool, pooled: bool = False) -> MelStatistics:
-    """Measure log-mel spectra.
-
-    Args:
-        log_mel: `[B, N, M]`, natural logarithms of magnitudes.
-        informed: whether this is the original of what will be enhanced.
-        pooled: one set of averages over the whole batch, as for statistics of training data.
-
-    Returns:
-        The averages, `[B, M]` and `[B]`, or `[M]` and `[]` if pooled.
-
-    Raises:
-        InputError: if the shape is another.
-    """
+    """Compute the averages of log-mel spectra `[B, N, M]`: one set per item, or one in all if `pooled`."""
     if log_mel.ndim != 3 or not log_mel.numel():
         raise InputError(f"statistics need log-mel spectra [B, N, M], nothing empty, got {list(log_mel.shape)}")
     frames = log_mel.flatten(0, 1)[None] if pooled else log_mel
@@ -107,28 +87,15 @@ _NOISE_PEAKS = 0.1
 
 @dataclass(frozen=True)
 class SignalFeatures:
-    """What is told apart by.
+    """Features that tell speech, music and noise apart."""
 
-    Attributes:
-        syllables: share of the modulation of the bands (0.5 to 16 Hz) that lies between 2 and 8 Hz.
-        pauses: share of frames 14 dB or more below the loudest tenth.
-        peaks: how far mel bands stand out of their neighbours, in nat: high for tones, low for noise.
-    """
-
-    syllables: float
-    pauses: float
-    peaks: float
+    syllables: float  # share of the modulation of the bands (0.5 to 16 Hz) that lies between 2 and 8 Hz
+    pauses: float  # share of frames 14 dB or more below the loudest tenth
+    peaks: float  # how far mel bands stand out of their neighbours, in nat: high for tones, low for noise
 
 
 def signal_features(log_mel: Tensor, frame_rate_hz: float) -> SignalFeatures:
-    """Measure a signal.
-
-    Args:
-        log_mel: natural logarithms `[N, M]`.
-        frame_rate_hz: frames per second.
-
-    Returns:
-        The features; all 0 for fewer than 32 frames.
+    """Measure a log-mel spectrogram `[N, M]`; all features are 0 for fewer than 32 frames.
 
     Source: Scheirer and Slaney 1997, Construction and evaluation of a robust multifeature speech/music discriminator
     (4 Hz modulation energy, percentage of low-energy frames).
@@ -152,15 +119,7 @@ def signal_features(log_mel: Tensor, frame_rate_hz: float) -> SignalFeatures:
 
 
 def classify(log_mel: Tensor, frame_rate_hz: float) -> SignalClass:
-    """Tell the class of a signal by fixed limits: a strategy is chosen by it, nothing finer.
-
-    Args:
-        log_mel: natural logarithms `[N, M]`.
-        frame_rate_hz: frames per second.
-
-    Returns:
-        The class; "other" where there is too little to tell.
-    """
+    """Classify a log-mel spectrogram `[N, M]` by fixed limits; "other" where there is too little to tell."""
     found = signal_features(log_mel, frame_rate_hz)
     interrupted = found.syllables > _SPEECH_MODULATION and found.pauses > _SPEECH_PAUSES
     if interrupted and found.peaks < _SPEECH_PEAKS:

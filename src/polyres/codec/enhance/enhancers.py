@@ -62,18 +62,7 @@ ENHANCERS: Catalogue[Enhancer] = Catalogue("enhancer")
 
 
 def is_informed(name: str, context: EnhanceContext) -> bool:
-    """Say whether a result depends on the original beyond its latent.
-
-    Args:
-        name: of `ENHANCERS`.
-        context: what it is given.
-
-    Returns:
-        True for informed enhancers, and for those that are given averages of the very signal.
-
-    Raises:
-        UnknownNameError: if there is no such enhancer.
-    """
+    """Say whether a result depends on the original beyond its latent, through the enhancer or through its target."""
     enhancer = ENHANCERS.build(name)
     told = "target" in enhancer.needs and context.target is not None and context.target.informed
     return enhancer.informed or told
@@ -126,36 +115,16 @@ def _squeezed(context: EnhanceContext) -> EnhanceContext:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long an enhancer takes.
+    """How long an enhancer takes."""
 
-    Attributes:
-        seconds: the fastest of several runs.
-        real_time_factor: of that; below 1 is faster than the signal plays.
-    """
-
-    seconds: float
-    real_time_factor: float
+    seconds: float  # the fastest of several runs
+    real_time_factor: float  # of that; below 1 is faster than the signal plays
 
 
 def time_enhancer(
     name: str, tensor: Tensor, strength: float, context: EnhanceContext, duration_s: float, repeats: int = 3
 ) -> Timing:
-    """Measure the time of an enhancer, without the codec around it (but with the decodings it asks for itself).
-
-    Args:
-        name: of `ENHANCERS`.
-        tensor: as for `enhance`.
-        strength: as for `enhance`.
-        context: as for `enhance`.
-        duration_s: of the signal behind the tensor, all items of the batch together, > 0.
-        repeats: runs, of which the fastest counts, >= 1.
-
-    Returns:
-        The timing.
-
-    Raises:
-        InputError: if duration or repeats are not positive.
-    """
+    """Time an enhancer without the codec around it: the fastest of `repeats` runs on a signal of `duration_s`."""
     if duration_s <= 0 or repeats < 1:
         raise InputError(f"duration_s must be above 0 and repeats at least 1, got {duration_s} and {repeats}")
     fastest = math.inf
@@ -208,15 +177,7 @@ def _multiscale(latent: Tensor, strength: float, context: EnhanceContext) -> Ten
 
 
 def high_band_mean(log_mel: Tensor, context: EnhanceContext) -> Tensor:
-    """Average of the mel bands above 4 kHz, or of the upper half of them where there are none.
-
-    Args:
-        log_mel: `[..., M]`.
-        context: says where the bands lie.
-
-    Returns:
-        `[...]`.
-    """
+    """Average the mel bands above 4 kHz of `[..., M]`, or the upper half of them where there are none."""
     centres_hz = mel_centres_hz(context.mel)
     high = centres_hz >= HIGH_BAND_HZ
     if not bool(high.any()):

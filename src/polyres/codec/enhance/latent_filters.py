@@ -10,14 +10,7 @@ _BLUR = (0.25, 0.5, 0.25)
 
 
 def blur(latent: Tensor) -> Tensor:
-    """Average every place with its neighbours in time and frequency, 1-2-1 on both axes; edges repeat.
-
-    Args:
-        latent: `[B, D, T, F]`.
-
-    Returns:
-        Same shape; what is constant stays as it is.
-    """
+    """Blur latents `[B, D, T, F]` over time and frequency, 1-2-1 on both axes; edges repeat."""
     kernel = latent.new_tensor(_BLUR)
     flat = latent.reshape(-1, 1, *latent.shape[-2:])
     over_time = F.conv2d(F.pad(flat, (0, 0, 1, 1), mode="replicate"), kernel.view(1, 1, 3, 1))
@@ -26,14 +19,7 @@ def blur(latent: Tensor) -> Tensor:
 
 
 def laplacian(latent: Tensor) -> Tensor:
-    """Take what differs from the four neighbours in time and frequency.
-
-    Args:
-        latent: `[B, D, T, F]`.
-
-    Returns:
-        Same shape: 0 where the latent is constant, the latent itself for a chequerboard.
-    """
+    """Subtract from each value of `[B, D, T, F]` the mean of its four neighbours, halved; edges repeat."""
     flat = latent.reshape(-1, 1, *latent.shape[-2:])
     padded = F.pad(flat, (1, 1, 1, 1), mode="replicate")
     neighbours = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1] + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
@@ -41,14 +27,7 @@ def laplacian(latent: Tensor) -> Tensor:
 
 
 def laplacian_pyramid(latent: Tensor, levels: int) -> list[Tensor]:
-    """Split a latent into details of coarser and coarser scale, and a rest.
-
-    Args:
-        latent: `[B, D, T, F]`.
-        levels: of detail; fewer where neither axis is long enough to be halved again.
-
-    Returns:
-        Details from fine to coarse, then the rest, all `[B, D, T, F]`: they add up to the latent.
+    """Split latents `[B, D, T, F]` into details from fine to coarse and a rest, which add up to the latents.
 
     Source: Burt and Adelson 1983, The Laplacian pyramid as a compact image code; all levels at full size.
     """
@@ -65,29 +44,13 @@ def laplacian_pyramid(latent: Tensor, levels: int) -> list[Tensor]:
 
 
 def spread_out(latent: Tensor, factor: float) -> Tensor:
-    """Move values away from the mean of their channel.
-
-    Args:
-        latent: `[B, D, T, F]`.
-        factor: 1 changes nothing.
-
-    Returns:
-        Same shape and means.
-    """
+    """Scale the deviations of latents `[B, D, T, F]` from the mean of their channel."""
     mean = latent.mean(dim=(-2, -1), keepdim=True)
     return mean + factor * (latent - mean)
 
 
 def noise_like(latent: Tensor, seed: int) -> Tensor:
-    """Draw noise as large as each channel of a latent deviates.
-
-    Args:
-        latent: `[B, D, T, F]`.
-        seed: same seed, same noise, on any device.
-
-    Returns:
-        Same shape, normal, with the standard deviation of every channel `[B, D]`.
-    """
+    """Draw normal noise with the standard deviation of every channel of `[B, D, T, F]`; the same on any device."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latent.shape, generator=generator).to(latent)
     return noise * latent.std(dim=(-2, -1), keepdim=True, unbiased=False)

@@ -16,24 +16,7 @@ MOST_GAIN_NEPER = 4.6
 
 
 def enhance_wave(name: str, wave: Tensor, strength: float, context: EnhanceContext) -> Tensor:
-    """Change decoded waves as an enhancer changes their mel spectra; phases stay.
-
-    The change of every mel band becomes a gain, which goes from band to band in straight lines over frequency.
-
-    Args:
-        name: of ENHANCERS, one of mel spectra.
-        wave: `[B, C, T]` at the rate of the context's front end; channels get one gain.
-        strength: 0 is the identity.
-        context: what the enhancer may use.
-
-    Returns:
-        Same shape.
-
-    Raises:
-        UnknownNameError: if there is no such enhancer.
-        ConfigError: if it changes latents, or lacks something.
-        InputError: if the wave is too short.
-    """
+    """Apply the change that an enhancer makes to the mel spectrum of waves `[B, C, T]` as gains; phases stay."""
     if ENHANCERS.build(name).domain != "mel":
         raise ConfigError(f"enhancer {name!r} changes latents; only those of mel spectra can change waves")
     if strength == 0:

@@ -13,21 +13,13 @@ _KERNEL = 3
 
 
 class ResidualConfig(Config):
-    """Size of a residual network.
+    """Size of a residual network."""
 
-    Args:
-        channels: of the picture: those of the latent, or 1 for mel spectra.
-        width: channels inside.
-        depth: residual blocks.
-        dilations: over time, one block after the other, again from the start when all are used.
-        informed: whether the network also sees the original picture, which no decoder has.
-    """
-
-    channels: int = Field(default=1, ge=1)
-    width: int = Field(default=32, ge=1)
-    depth: int = Field(default=6, ge=1, le=10_000)
-    dilations: tuple[int, ...] = Field(default=(1, 2, 4), min_length=1)
-    informed: bool = False
+    channels: int = Field(default=1, ge=1)  # of the picture: those of the latent, or 1 for mel spectra
+    width: int = Field(default=32, ge=1)  # channels inside
+    depth: int = Field(default=6, ge=1, le=10_000)  # residual blocks
+    dilations: tuple[int, ...] = Field(default=(1, 2, 4), min_length=1)  # over time, by block; repeated as needed
+    informed: bool = False  # whether the network also sees the original picture, which no decoder has
 
 
 class _Block(nn.Module):
@@ -51,12 +43,6 @@ class ResidualNetwork(nn.Module):
     """
 
     def __init__(self, config: ResidualConfig, seed: int = 0) -> None:
-        """Build the network.
-
-        Args:
-            config: its size.
-            seed: of the first weights.
-        """
         super().__init__()
         self.config = config
         seen = config.channels * (2 if config.informed else 1) + 1
@@ -76,17 +62,8 @@ class ResidualNetwork(nn.Module):
         return 1 + sum(dilations[index % len(dilations)] for index in range(self.config.depth))
 
     def forward(self, coarse: Tensor, original: Tensor | None = None) -> Tensor:
-        """Look at a picture.
-
-        Args:
-            coarse: latents `[B, D, T, F]`, or log-mel spectra `[B, N, M]` where the config has one channel.
-            original: what it should have been, same shape; for informed networks alone.
-
-        Returns:
-            What to add, same shape.
-
-        Raises:
-            InputError: if the shape does not fit, or the original is missing or was not asked for.
+        """Predict what to add to latents `[B, D, T, F]` or log-mel spectra `[B, N, M]`; informed networks see the
+        original.
         """
         if (original is not None) != self.config.informed:
             wanted = "needs the original" if self.config.informed else "is blind and must not see the original"

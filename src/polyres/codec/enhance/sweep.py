@@ -282,17 +282,11 @@ def typical_statistics(chain: Chain, paths: Sequence[Path], seconds: float) -> M
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A piece of a file as a codec takes it.
+    """A piece of a file as a codec takes it."""
 
-    Attributes:
-        name: of the file.
-        wave: `[G, C, T]` float32, groups of channels that are coded together, at rate and level of the codec.
-        duration_s: of the piece.
-    """
-
-    name: str
-    wave: Tensor
-    duration_s: float
+    name: str  # of the file
+    wave: Tensor  # `[G, C, T]` float32, groups of channels that are coded together, at rate and level of the codec
+    duration_s: float  # of the piece
 
 
 class Chain(CodecPicture):

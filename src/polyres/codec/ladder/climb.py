@@ -135,30 +135,15 @@ def climb(
 
 
 def control_waves(reference: Tensor, seed: int) -> dict[str, Tensor]:
-    """Make what every table holds beside its rungs.
-
-    Args:
-        reference: `[C, T]`.
-        seed: of the noise.
-
-    Returns:
-        The wave itself, silence, and white noise as loud as the wave.
-    """
+    """Make the controls for a reference `[C, T]`: the wave itself, silence, and white noise at its level."""
     noise = torch.randn(reference.shape, generator=torch.Generator().manual_seed(seed))
     loudness = reference.double().square().mean().sqrt().float()
     return {IDENTITY: reference, SILENCE: torch.zeros_like(reference), NOISE: noise * loudness}
 
 
 def envelope_lag(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> float:
-    """Delay of the envelope, which follows no phase.
-
-    Args:
-        reference: `[C, T]`.
-        estimate: same shape.
-        sample_rate_hz: of both.
-
-    Returns:
-        Samples, > 0 if the estimate is late; NaN if the envelopes have nothing in common.
+    """Estimate the delay of the envelope in samples, > 0 if the estimate is late; NaN if the envelopes do not
+    correlate.
     """
     most = min(round(LAG_SEARCH_S * sample_rate_hz), reference.shape[-1] - 1)
     lag = estimate_lag(_envelope(reference, sample_rate_hz), _envelope(estimate, sample_rate_hz), max(1, most))

@@ -127,14 +127,7 @@ def _measured(name: str, values: Tensor, limits: tuple[float, float]) -> Distrib
 
 
 def joined(parts: Sequence[Distribution]) -> Distribution:
-    """Put measurements of several files together.
-
-    Args:
-        parts: of the same picture, with equal bins.
-
-    Returns:
-        Those of all their values.
-    """
+    """Merge the measurements of several files."""
     frames = sum(part.frames for part in parts)
 
     def average(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
@@ -151,14 +144,6 @@ def joined(parts: Sequence[Distribution]) -> Distribution:
 
 
 def overlap(one: Distribution, other: Distribution) -> float:
-    """Share of values that two histograms have in common.
-
-    Args:
-        one: of a picture.
-        other: of the same picture.
-
-    Returns:
-        0 to 1.
-    """
+    """Compute the share of values that two histograms have in common, 0 to 1."""
     sums = max(1, sum(one.counts)), max(1, sum(other.counts))
     return sum(min(a / sums[0], b / sums[1]) for a, b in zip(one.counts, other.counts, strict=True))

@@ -217,14 +217,7 @@ class Distributions:
 
 
 def distribution_table(given: Distributions) -> Table:
-    """Say in numbers how near everything is to what the weights expect.
-
-    Args:
-        given: of a ladder.
-
-    Returns:
-        One line per picture.
-    """
+    """Write the distances from what the weights expect as a table, one line per spectrogram."""
     found = given.merged()
     expected = found.get(GOLDEN) or found.get(MEL_DECODED)
     lines: list[tuple[str, ...]] = []
@@ -259,14 +252,7 @@ def _normal_overlap(one: Distribution, std: float) -> float:
 
 
 def distribution_picture(given: Distributions) -> bytes:
-    """Draw histograms and averages of every bin.
-
-    Args:
-        given: of a ladder.
-
-    Returns:
-        A PNG file.
-    """
+    """Draw histograms and averages per bin as a PNG file."""
     found = given.merged()
     mels = {name: one for name, one in found.items() if name != LATENT}
     latent = found.get(LATENT)

@@ -31,23 +31,14 @@ LEAST_STEPS = 8
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of a file, at rate and level of a codec.
+    """A piece of a file, at rate and level of a codec."""
 
-    Attributes:
-        name: of the file.
-        reference: `[C, T]` float32, T a multiple of the codec's hop.
-        grouped: the same `[G, c, T]`, in groups of channels that the codec codes together.
-        level: what was taken away of mean and peak; None for codecs that take files as they are.
-        source: `[C, L]` float32 at the rate of the file.
-        source_rate_hz: of the file.
-    """
-
-    name: str
-    reference: Tensor
-    grouped: Tensor
-    level: InputLevel | None
-    source: Tensor
-    source_rate_hz: int
+    name: str  # of the file
+    reference: Tensor  # `[C, T]` float32, T a multiple of the codec's hop
+    grouped: Tensor  # the same `[G, c, T]`, in groups of channels that the codec codes together
+    level: InputLevel | None  # what was taken away of mean and peak; None for codecs that take files as they are
+    source: Tensor  # `[C, L]` float32 at the rate of the file
+    source_rate_hz: int  # of the file
 
     def at(self, rate_hz: int) -> Tensor:
         """Return the piece at another rate, `[C, L']`, at the level of the codec."""
@@ -77,20 +68,7 @@ def read_piece(path: Path, codec: Codec, seconds: float) -> Piece:
 
 
 def piece_of(samples: Tensor, sample_rate_hz: int, codec: Codec, name: str) -> Piece:
-    """Bring a waveform to rate and level of a codec.
-
-    Args:
-        samples: `[C, L]` float32, no longer than one window of the codec.
-        sample_rate_hz: its rate.
-        codec: what is to be taken apart.
-        name: of the file.
-
-    Returns:
-        The piece, cut to whole steps of the codec.
-
-    Raises:
-        InputError: if it is shorter than 8 steps.
-    """
+    """Bring a waveform `[C, L]` of at most one window to rate and level of a codec, cut to whole steps."""
     wave = torch.from_numpy(resample(samples.numpy(), sample_rate_hz, codec.sample_rate_hz))
     steps = min(wave.shape[-1], codec.window_samples) // codec.hop_samples
     if steps < LEAST_STEPS:
@@ -116,23 +94,14 @@ SLOW_ENHANCERS = ("optimise",)
 
 @dataclass(frozen=True)
 class Take:
-    """What comes out of a rung.
+    """Output of a rung."""
 
-    Attributes:
-        label: tells takes of one rung apart; empty where there is one.
-        wave: `[C, T]`, at the level of the codec; None for rungs that end at a mel spectrogram.
-        mel: log-mel spectrogram `[C, N, M]` of a rung without a wave.
-        reference: what to compare the wave with where that is not the piece itself.
-        sample_rate_hz: of wave and reference, where it is not the codec's.
-        remark: what to know about it.
-    """
-
-    label: str
-    wave: Tensor | None
-    mel: Tensor | None = None
-    reference: Tensor | None = None
-    sample_rate_hz: int | None = None
-    remark: str = ""
+    label: str  # tells takes of one rung apart; empty where there is one
+    wave: Tensor | None  # `[C, T]`, at the level of the codec; None for rungs that end at a mel spectrogram
+    mel: Tensor | None = None  # log-mel spectrogram `[C, N, M]` of a rung without a wave
+    reference: Tensor | None = None  # what to compare the wave with where that is not the piece itself
+    sample_rate_hz: int | None = None  # of wave and reference, where it is not the codec's
+    remark: str = ""  # what to know about it
 
 
 @dataclass(frozen=True)

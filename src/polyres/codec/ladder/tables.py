@@ -20,38 +20,23 @@ GOLDEN_NAT = 0.3
 
 @dataclass(frozen=True)
 class Middle:
-    """A median over files.
+    """A median over files."""
 
-    Attributes:
-        value: the median; NaN where there is none.
-        low: lower end of its 95 % interval; NaN with one file.
-        high: upper end.
-        files: that have a number.
-        invalid: why there is no number; None where there may be.
-    """
-
-    value: float
-    low: float
-    high: float
-    files: int
-    invalid: str | None = None
+    value: float  # the median; NaN where there is none
+    low: float  # lower end of its 95 % interval; NaN with one file
+    high: float  # upper end
+    files: int  # that have a number
+    invalid: str | None = None  # why there is no number; None where there may be
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The rung that loses most in a band.
+    """The rung that loses most in a band."""
 
-    Attributes:
-        band: of `RECONSTRUCTION_BANDS_HZ`.
-        rung: its name.
-        after: the rung below it.
-        loss: how much log_mel_l1 of the band grows from the rung below, nat.
-    """
-
-    band: str
-    rung: str
-    after: str
-    loss: Middle
+    band: str  # of `RECONSTRUCTION_BANDS_HZ`
+    rung: str  # its name
+    after: str  # the rung below it
+    loss: Middle  # how much log_mel_l1 of the band grows from the rung below, nat
 
 
 def middle(values: Sequence[float], invalid: str | None = None) -> Middle:
@@ -80,15 +65,7 @@ def summarise(rows: Sequence[LadderRow]) -> dict[tuple[str, str], Middle]:
 
 
 def judge(rows: Sequence[LadderRow], rungs: Sequence[Rung]) -> dict[str, Verdict]:
-    """Find the rung of the chain that loses most, for every band; controls and remedies do not take part.
-
-    Args:
-        rows: of any number of files; those of a golden file are left out.
-        rungs: those that were to be run.
-
-    Returns:
-        By band; bands in which no two rungs can be compared are left out.
-    """
+    """Find the rung of the chain that loses most in every band, without controls and remedies."""
     errors: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
         if not row.golden and not row.take:
@@ -111,14 +88,7 @@ def judge(rows: Sequence[LadderRow], rungs: Sequence[Rung]) -> dict[str, Verdict
 
 
 def golden_verdict(rows: Sequence[LadderRow]) -> tuple[float, bool] | None:
-    """Say whether what the chain made itself passes it unharmed.
-
-    Args:
-        rows: of all files.
-
-    Returns:
-        log_mel_l1 of R6 on the golden file, and whether it is at most GOLDEN_NAT; None without such a file.
-    """
+    """Say whether the chain passes its own golden output unharmed: log_mel_l1 of R6, and whether it is small enough."""
     for row in rows:
         if row.golden and row.rung == "R6" and row.metric == "log_mel_l1":
             return row.value, row.value <= GOLDEN_NAT
@@ -224,12 +194,7 @@ def closing_lines(rows: Sequence[LadderRow], rungs: Sequence[Rung]) -> list[str]
 
 
 def rung_table(missing: Mapping[str, str], names: Sequence[str]) -> Table:
-    """List the rungs: what each keeps and loses, or why it is left out.
-
-    Args:
-        missing: name to reason.
-        names: all that were asked for.
-    """
+    """List the rungs: what each keeps and loses, or why it is left out."""
     lines: list[tuple[str, ...]] = []
     for rung in (RUNGS.build(name) for name in names):
         phase = {"codec": "as the codec"}.get(rung.phase, rung.phase)

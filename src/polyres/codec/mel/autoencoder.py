@@ -20,21 +20,13 @@ _LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 
 class MelAutoencoderConfig(Config):
-    """Sizes of the autoencoder.
+    """Sizes of the autoencoder."""
 
-    Args:
-        widths: channels at full, half and quarter resolution.
-        latent_channels: numbers per four frames and four bins.
-        blocks: residual blocks of the encoder per resolution; the decoder has one more, as AutoencoderKL has.
-        middle_blocks: residual blocks at the latent's resolution, in encoder and decoder.
-        scaling: how spectra are scaled for the network.
-    """
-
-    widths: tuple[int, int, int] = (16, 32, 64)
-    latent_channels: int = Field(default=8, ge=1)
-    blocks: int = Field(default=1, ge=1)
-    middle_blocks: int = Field(default=2, ge=0)
-    scaling: Scaling = "z_score"
+    widths: tuple[int, int, int] = (16, 32, 64)  # channels at full, half and quarter resolution
+    latent_channels: int = Field(default=8, ge=1)  # numbers per four frames and four bins
+    blocks: int = Field(default=1, ge=1)  # residual blocks of the encoder per resolution; the decoder has one more
+    middle_blocks: int = Field(default=2, ge=0)  # residual blocks at the latent's resolution, in encoder and decoder
+    scaling: Scaling = "z_score"  # how spectra are scaled for the network
 
     @field_validator("widths")
     @classmethod
@@ -177,13 +169,7 @@ class MelAutoencoder(nn.Module):
     """
 
     def __init__(self, config: MelAutoencoderConfig, mel_bins: int, seed: int = 0) -> None:
-        """Build encoder and decoder.
-
-        Args:
-            config: sizes.
-            mel_bins: M, a multiple of 4.
-            seed: of the first weights.
-        """
+        """Build encoder and decoder; `mel_bins` is a multiple of 4."""
         super().__init__()
         self.config = config
         self.scaling = MelScaling(config.scaling, mel_bins)
@@ -233,12 +219,7 @@ class MelScaling(nn.Module):
     scale: Tensor
 
     def __init__(self, kind: Scaling, mel_bins: int) -> None:
-        """Start without any change, until `fit` has measured.
-
-        Args:
-            kind: a name in SCALINGS.
-            mel_bins: M.
-        """
+        """Start as the identity."""
         super().__init__()
         self.kind = kind
         self.register_buffer("shift", torch.zeros(mel_bins))
@@ -246,14 +227,7 @@ class MelScaling(nn.Module):
 
     @torch.no_grad()
     def fit(self, log_mel: Tensor) -> None:
-        """Measure training data.
-
-        Args:
-            log_mel: `[..., N, M]`, natural logarithms.
-
-        Raises:
-            InputError: when there are no frames, or M does not fit.
-        """
+        """Measure mean and deviation of log-mel spectra `[..., N, M]` of training data."""
         bins = len(self.shift)
         if log_mel.ndim < 2 or log_mel.shape[-1] != bins or not log_mel.numel():
             raise InputError(f"log-mel spectra have shape {list(log_mel.shape)}; [N, {bins}] with N > 0 is needed")

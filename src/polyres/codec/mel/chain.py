@@ -24,27 +24,15 @@ FRAMES_PER_STEP = SHRINKS
 
 
 class MelChainConfig(CodecConfig):
-    """Settings of a codec of mel spectra.
+    """Settings of a codec of mel spectra."""
 
-    Attributes:
-        front_end: what makes mel spectra.
-        autoencoder: `mode` of the posterior; `sample` draws from it; `none` leaves it out: the latent is the mel
-            spectrogram.
-        synthesis: `vocoder`, or a phase method on magnitudes that fit the mel spectrogram.
-        strength: of the enhancer.
-        seed: of everything random.
-        mel_inverse: how magnitudes are found for a phase method.
-        phase_iterations: of a phase method.
-        mel: the front end; other settings than those of the training are refused.
-    """
-
-    autoencoder: str = "mode"
-    synthesis: str = VOCODER
-    strength: float = Field(default=1.0, ge=0)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    mel_inverse: str = "nnls"
-    phase_iterations: int = Field(default=32, ge=0, le=10_000)
-    mel: MelConfig
+    autoencoder: str = "mode"  # `mode` or `sample` of the posterior; `none`: the latent is the mel spectrogram
+    synthesis: str = VOCODER  # `vocoder`, or a phase method on magnitudes that fit the mel spectrogram
+    strength: float = Field(default=1.0, ge=0)  # of the enhancer
+    seed: int = Field(default=0, ge=0, lt=2**63)  # of everything random
+    mel_inverse: str = "nnls"  # how magnitudes are found for a phase method
+    phase_iterations: int = Field(default=32, ge=0, le=10_000)  # of a phase method
+    mel: MelConfig  # the front end; other settings than those of the training are refused
 
     own_syntheses: ClassVar[tuple[str, ...]] = (VOCODER,)
     """Names of syntheses that are no phase methods."""
@@ -89,14 +77,7 @@ class MelChain(Codec):
 
     @abstractmethod
     def mel(self, wave: Tensor) -> Tensor:
-        """Log-mel spectrogram as the autoencoder reads it.
-
-        Args:
-            wave: `[B, 1, T]` float32, T a multiple of hop_samples.
-
-        Returns:
-            `[B, 1, N, M]`, 4 frames per step.
-        """
+        """Compute the log-mel spectrogram `[B, 1, N, M]` of waves `[B, 1, T]`, 4 frames per step."""
 
     @abstractmethod
     def _speak(self, mel: Tensor, length_samples: int) -> Tensor:

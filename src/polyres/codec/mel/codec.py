@@ -32,24 +32,13 @@ _WINDOW_STEPS = 256
 
 
 class MelCodecConfig(MelChainConfig):
-    """Front end, sizes of the two networks, and how waves are made; see `MelChainConfig`.
+    """Front end, sizes of the two networks, and how waves are made; see `MelChainConfig`."""
 
-    Attributes:
-        front_end: `mel`, with any settings in `mel`.
-        autoencoder: as for all chains.
-        synthesis: `vocoder`; `vocoder+fgla`, which goes on from the vocoder's phases by fast Griffin-Lim; or a phase
-            method.
-        mel_inverse: how magnitudes are found for a phase method; `vocoder` takes those of the vocoder.
-        mel: the front end; those that the weights were not trained with are refused.
-        network: sizes of the autoencoder.
-        vocoder: sizes of the vocoder.
-    """
-
-    front_end: Literal["mel"] = "mel"
-    autoencoder: Literal["mode", "sample", "none"] = "mode"
-    mel: MelConfig = MEL_44K
-    network: MelAutoencoderConfig = MelAutoencoderConfig(widths=(12, 24, 64))
-    vocoder: MelVocoderConfig = MelVocoderConfig()
+    front_end: Literal["mel"] = "mel"  # `mel`, with any settings in `mel`
+    autoencoder: Literal["mode", "sample", "none"] = "mode"  # as for all chains
+    mel: MelConfig = MEL_44K  # the front end; those that the weights were not trained with are refused
+    network: MelAutoencoderConfig = MelAutoencoderConfig(widths=(12, 24, 64))  # sizes of the autoencoder
+    vocoder: MelVocoderConfig = MelVocoderConfig()  # sizes of the vocoder
 
     own_syntheses: ClassVar[tuple[str, ...]] = (VOCODER, POLISHED)
     own_inverses: ClassVar[tuple[str, ...]] = (LEARNED,)
@@ -80,13 +69,6 @@ class MelCodec(MelChain):
     }
 
     def __init__(self, config: MelCodecConfig, name: str = NAME, seed: int = 0) -> None:
-        """Build the codec with first weights.
-
-        Args:
-            config: front end and sizes.
-            name: as users write it.
-            seed: of the first weights.
-        """
         super().__init__()
         self.config, self.name = config, name
         self.sample_rate_hz = config.mel.sample_rate_hz
@@ -103,12 +85,7 @@ class MelCodec(MelChain):
         return cast(MelCodecConfig, self.config)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Change settings; see `Codec.configure`.
-
-        Raises:
-            ConfigError: for a setting that is unknown, out of range, or that the weights do not allow.
-            UnknownNameError: for a name that no catalogue has.
-        """
+        """Change settings; see `Codec.configure`."""
         wanted = MelCodecConfig.from_dict(self.config.complete(settings))
         require_front_end(wanted.mel, self.settings.mel, self.name)
         super().configure(settings)
@@ -134,11 +111,7 @@ class MelCodec(MelChain):
         return self._from_magnitude(magnitude, "fast_griffin_lim", length_samples, phase.transpose(1, 2))
 
     def decode(self, latents: Mapping[str, Tensor], length_samples: int) -> Tensor:
-        """Turn latents into waves; see `Codec.decode`.
-
-        Raises:
-            InputError: when the latents are none of this codec or too short.
-        """
+        """Decode latents to waves; see `Codec.decode`."""
         z, config = latents.get("z"), self.settings
         bins = config.mel.mel_bins // (1 if config.autoencoder == "none" else FRAMES_PER_STEP)
         if z is None or z.ndim != 4 or z.shape[3] != bins:
@@ -159,17 +132,7 @@ def save_mel_codec(
 
 @CODEC_FILES.register(NAME, "a mel codec of ours")
 def load_mel_codec(path: str | Path) -> MelCodec:
-    """Read a codec written by `save_mel_codec`.
-
-    Args:
-        path: the file, or a run folder with `best.safetensors`.
-
-    Returns:
-        The codec, float32, in evaluation mode.
-
-    Raises:
-        WeightsError: when the file is missing, cut, of another kind, or its tensors do not fit its config.
-    """
+    """Read a codec written by `save_mel_codec` from a file or a run folder with `best.safetensors`."""
     source = weights_file(path)
     facts = read_codec_facts(source, NAME)
 
@@ -182,11 +145,7 @@ def load_mel_codec(path: str | Path) -> MelCodec:
 
 @CODECS.register(NAME, "our mel codec, 44.1 kHz, each channel on its own at 5 513 numbers a second; embedded")
 def embedded_mel_codec() -> MelCodec:
-    """Read the codec that comes with the package.
-
-    Raises:
-        WeightsError: when the package is damaged.
-    """
+    """Read the codec that comes with the package."""
     model = load_mel_codec(EMBEDDED)
     model.name = NAME
     return model

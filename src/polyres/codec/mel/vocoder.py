@@ -17,19 +17,12 @@ _ROUNDS = 4  # of fitting magnitudes to mel bands where it has to be exact
 
 
 class MelVocoderConfig(Config):
-    """Sizes of the vocoder.
+    """Sizes of the vocoder."""
 
-    Args:
-        width: channels inside.
-        depth: blocks.
-        widening: how much wider a block is inside.
-        kernel: frames that a block sees at once; odd.
-    """
-
-    width: int = Field(default=256, ge=1)
-    depth: int = Field(default=6, ge=1)
-    widening: int = Field(default=3, ge=1)
-    kernel: int = Field(default=7, ge=1)
+    width: int = Field(default=256, ge=1)  # channels inside
+    depth: int = Field(default=6, ge=1)  # blocks
+    widening: int = Field(default=3, ge=1)  # how much wider a block is inside
+    kernel: int = Field(default=7, ge=1)  # frames that a block sees at once; odd
 
 
 class _Block(nn.Module):
@@ -63,13 +56,6 @@ class MelVocoder(nn.Module):
     """
 
     def __init__(self, config: MelVocoderConfig, mel: MelConfig, seed: int = 0) -> None:
-        """Build the network.
-
-        Args:
-            config: sizes.
-            mel: the front end that it reads.
-            seed: of the first weights.
-        """
         super().__init__()
         self.config, self.mel = config, mel
         bins = mel.n_fft // 2 + 1
@@ -103,16 +89,7 @@ class MelVocoder(nn.Module):
         return (self.config.depth + 1) * (self.config.kernel // 2) + overlap
 
     def spectrum(self, log_mel: Tensor, as_given: bool = False) -> tuple[Tensor, Tensor]:
-        """Make spectra of frames.
-
-        Args:
-            log_mel: `[B, N, M]`, natural logarithms.
-            as_given: keep to the levels given, for a phase method: frames that fit each other lose nothing where they
-                overlap.
-
-        Returns:
-            Logarithms of magnitudes `[B, N, F]` and phases in radians.
-        """
+        """Predict log magnitudes and phases `[B, N, F]` of log-mel spectra `[B, N, M]`."""
         x = self.norm(self.embed((log_mel + 5).transpose(1, 2)).transpose(1, 2))
         for block in self.blocks:
             x = block(x)
@@ -141,14 +118,7 @@ class MelVocoder(nn.Module):
         return magnitude * self.get_buffer("_heard")
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Make waves.
-
-        Args:
-            log_mel: `[B, N, M]`, natural logarithms.
-
-        Returns:
-            `[B, N * hop]` float32.
-        """
+        """Synthesise waves `[B, N * hop]` from log-mel spectra `[B, N, M]`."""
         log_magnitude, phase = self.spectrum(log_mel)
         return self.wave(torch.polar(self.heard(log_magnitude.exp()), phase))
 

@@ -43,18 +43,7 @@ def staged(
 
 
 def read_staged(path: Path) -> StagedCodec:
-    """Read a codec of stages from a YAML file.
-
-    Args:
-        path: the file; see `Stages`.
-
-    Returns:
-        The codec; its name is the path.
-
-    Raises:
-        ConfigError: if the file cannot be read or something in it is not possible.
-        WeightsError: if weights cannot be read.
-    """
+    """Read a codec of stages from a YAML file; its name is the path."""
     _refuse_circles(path)
     return build_staged(read_stages(path), str(path))
 
@@ -72,20 +61,7 @@ def _refuse_circles(path: Path) -> None:
 
 
 def build_staged(stages: Stages, name: str) -> StagedCodec:
-    """Load the coarse codec and put all stages behind it.
-
-    Args:
-        stages: what is done.
-        name: of the whole.
-
-    Returns:
-        The codec.
-
-    Raises:
-        UnknownNameError: for a codec that is not known.
-        ConfigError: if something is not possible.
-        WeightsError: if weights cannot be read.
-    """
+    """Load the coarse codec and put all stages behind it."""
     inner = build_codec(stages.codec, "cpu", stages.settings)
     return StagedCodec(inner, stages, name)
 
@@ -94,16 +70,6 @@ def codec_of_latent(latent: Latent) -> Codec:
     """Load the codec that a latent names, with the settings that the latent holds of it.
 
     A latent may name entries of the catalogue and nothing else: whoever sent it does not choose files to be opened.
-
-    Args:
-        latent: any.
-
-    Returns:
-        The codec.
-
-    Raises:
-        InputError: if its settings or stages are not possible.
-        WeightsError: if it names a file, or weights are not those that it was coded with.
     """
     try:
         if is_stages(latent.config):

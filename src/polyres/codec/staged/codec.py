@@ -37,13 +37,9 @@ logger = logging.getLogger("polyres")
 
 
 class StagedConfig(CodecConfig):
-    """The slots of the coarse codec, and what is done besides.
+    """Settings of the coarse codec and of the stages behind it."""
 
-    Args:
-        stages: all stages.
-    """
-
-    stages: Stages
+    stages: Stages  # all stages
 
 
 class StagedCodec(Codec):
@@ -53,17 +49,7 @@ class StagedCodec(Codec):
     free_settings: ClassVar[tuple[str, ...]] = STAGE_SETTINGS
 
     def __init__(self, inner: Codec, stages: Stages, name: str) -> None:
-        """Load the weights of all stages.
-
-        Args:
-            inner: the coarse codec, as `stages.codec` names it.
-            stages: what is done.
-            name: of the whole.
-
-        Raises:
-            ConfigError: if a stage does not fit the codec.
-            WeightsError: if weights cannot be read, or are others than those that `digests` says.
-        """
+        """Load the weights of all stages."""
         super().__init__()
         self.inner, self.name = inner, name
         for field in ("sample_rate_hz", "audio_channels", "hop_samples", "window_samples", "phase_sensitive"):
@@ -118,11 +104,7 @@ class StagedCodec(Codec):
         return stage is not None and "target" in ENHANCERS.build(stage.name).needs
 
     def told(self, side: Mapping[str, Tensor]) -> StagedCodec:
-        """Return a codec that knows the averages in the side information; see `Codec.told`.
-
-        Raises:
-            WeightsError: if the latent has none and the enhancer needs them.
-        """
+        """Return a codec with the averages in the side information set; see `Codec.told`."""
         if not self.sends_averages or (self.target is not None and AVERAGES[0] not in side):
             return self
         if AVERAGES[0] not in side:

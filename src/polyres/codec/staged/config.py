@@ -29,17 +29,11 @@ EMBEDDED_BAND_FILE = EMBEDDED_FOLDER / "polyres-bandwidth.safetensors"
 
 
 class EnhancerStage(Config):
-    """An enhancer between encoder and decoder.
+    """An enhancer between encoder and decoder."""
 
-    Args:
-        name: of ENHANCERS.
-        strength: 0 changes nothing, 1 is the nominal amount.
-        network: weights, for those that need them.
-    """
-
-    name: str
-    strength: float = Field(default=1.0, ge=0)
-    network: str | None = None
+    name: str  # of ENHANCERS
+    strength: float = Field(default=1.0, ge=0)  # 0 changes nothing, 1 is the nominal amount
+    network: str | None = None  # weights, for those that need them
 
     @model_validator(mode="after")
     def _usable(self) -> EnhancerStage:
@@ -54,27 +48,17 @@ class EnhancerStage(Config):
 
 
 class DetailStage(Config):
-    """A network that adds detail to decoded mel spectra.
+    """A network that adds detail to decoded mel spectra."""
 
-    Args:
-        weights: of a blind refiner: a file, or a run folder.
-        strength: 0 changes nothing, 1 adds all that the network says.
-    """
-
-    weights: str
-    strength: float = Field(default=1.0, ge=0)
+    weights: str  # of a blind refiner: a file, or a run folder
+    strength: float = Field(default=1.0, ge=0)  # 0 changes nothing, 1 adds all that the network says
 
 
 class PostStage(Config):
-    """A filter of decoded waves.
+    """A filter of decoded waves."""
 
-    Args:
-        name: of POST_FILTERS.
-        strength: 0 changes nothing, 1 is the full filter.
-    """
-
-    name: str
-    strength: float = Field(default=1.0, ge=0, le=1)
+    name: str  # of POST_FILTERS
+    strength: float = Field(default=1.0, ge=0, le=1)  # 0 changes nothing, 1 is the full filter
 
     @model_validator(mode="after")
     def _known(self) -> PostStage:
@@ -84,27 +68,16 @@ class PostStage(Config):
 
 
 class Stages(Config):
-    """A codec and what comes after it, in the order in which it is done; what is left out is not done.
+    """A codec and the stages behind it, in order; those left out are not run."""
 
-    Args:
-        codec: name or path of the coarse codec.
-        settings: what of its config is to be otherwise.
-        enhancer: of latents, or of decoded mel spectra, as the enhancer's domain says.
-        detail: network that refines decoded mel spectra.
-        post_filters: filters of decoded waves, one after the other.
-        bandwidth: weights that make the band above the codec's: `default`, a file, or a run folder.
-        seed: of everything random.
-        digests: of the weight files above, by path, as they were when a latent was coded; others are refused.
-    """
-
-    codec: str = "default"
-    settings: dict[str, Any] = Field(default_factory=dict)
-    enhancer: EnhancerStage | None = None
-    detail: DetailStage | None = None
-    post_filters: tuple[PostStage, ...] = Field(default=(), max_length=16)
-    bandwidth: str | None = None
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    digests: dict[str, str] = Field(default_factory=dict)
+    codec: str = "default"  # name or path of the coarse codec
+    settings: dict[str, Any] = Field(default_factory=dict)  # what of its config is to be otherwise
+    enhancer: EnhancerStage | None = None  # of latents, or of decoded mel spectra, as the enhancer's domain says
+    detail: DetailStage | None = None  # network that refines decoded mel spectra
+    post_filters: tuple[PostStage, ...] = Field(default=(), max_length=16)  # of decoded waves, in this order
+    bandwidth: str | None = None  # weights that make the band above the codec's: `default`, a file, or a run folder
+    seed: int = Field(default=0, ge=0, lt=2**63)  # of everything random
+    digests: dict[str, str] = Field(default_factory=dict)  # by path, of the weight files above when a latent was coded
 
     @property
     def weight_files(self) -> list[str]:
@@ -127,14 +100,7 @@ class Stages(Config):
         return " → ".join(parts)
 
     def located(self, folder: Path) -> Stages:
-        """Return a copy whose paths begin at the root of the file system.
-
-        Args:
-            folder: where relative ones begin.
-
-        Returns:
-            The copy; names of codecs stay names.
-        """
+        """Return a copy with absolute paths; names of codecs stay names."""
 
         def full(path: str) -> str:
             return os.path.abspath(folder / os.path.expanduser(path))
@@ -152,14 +118,7 @@ class Stages(Config):
         return self.with_values(changes)
 
     def checked(self) -> Stages:
-        """Return a copy with the digests of all weight files.
-
-        Returns:
-            The copy.
-
-        Raises:
-            WeightsError: if one is missing, or is not the one that its digest is of.
-        """
+        """Return a copy with the digests of all weight files."""
         found = {path: file_digest(path) for path in self.weight_files}
         for path, digest in found.items():
             if self.digests.get(path, digest) != digest:
@@ -171,17 +130,7 @@ class Stages(Config):
 
 
 def file_digest(path: str | Path) -> str:
-    """Return 16 hexadecimal digits of a weight file.
-
-    Args:
-        path: the file, or a run folder.
-
-    Returns:
-        The digits.
-
-    Raises:
-        WeightsError: if it is not there.
-    """
+    """Return 16 hexadecimal digits of the digest of a weight file."""
     source = weights_file(path)
     try:
         return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
@@ -190,17 +139,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def read_stages(path: Path) -> Stages:
-    """Read a file of stages.
-
-    Args:
-        path: YAML; paths in it are relative to its folder.
-
-    Returns:
-        The stages, paths resolved.
-
-    Raises:
-        ConfigError: if it cannot be read or something in it is wrong.
-    """
+    """Read a file of stages and resolve its paths."""
     return Stages.from_yaml(path).located(path.parent)
 
 
@@ -210,31 +149,13 @@ def is_stages(values: Mapping[str, Any]) -> bool:
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part settings of stages from those of a codec.
-
-    Args:
-        settings: any.
-
-    Returns:
-        Those of STAGE_SETTINGS, and the others.
-    """
+    """Split settings into those of STAGE_SETTINGS and those of the codec."""
     own = {key: value for key, value in settings.items() if key in STAGE_SETTINGS}
     return own, {key: value for key, value in settings.items() if key not in own}
 
 
 def with_stages(stages: Stages, settings: Mapping[str, Any]) -> Stages:
-    """Lay settings of STAGE_SETTINGS over stages.
-
-    Args:
-        stages: any.
-        settings: `enhancer` and `strength`, `post_filter` and `bandwidth`, or some of them.
-
-    Returns:
-        The changed stages.
-
-    Raises:
-        ConfigError: for values that are not possible.
-    """
+    """Return stages with the given settings of STAGE_SETTINGS."""
     changes: dict[str, Any] = {}
     if "enhancer" in settings or "strength" in settings:
         stage = stages.enhancer.to_dict() if stages.enhancer is not None else {}

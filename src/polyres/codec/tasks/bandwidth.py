@@ -23,17 +23,7 @@ TILT_FROM_HZ = 1000.0
 
 
 def tilted(most_db_per_octave: float, sample_rate_hz: int, batch: Tensor, generator: torch.Generator) -> Tensor:
-    """Tilt the spectra of a batch above 1 kHz, each item by a slope of its own.
-
-    Args:
-        most_db_per_octave: slopes are drawn evenly from minus to plus this.
-        sample_rate_hz: of the batch.
-        batch: `[B, ..., T]`.
-        generator: draws the slopes.
-
-    Returns:
-        Same shape; as it was up to 1 kHz.
-    """
+    """Tilt the spectra of a batch `[B, ..., T]` above 1 kHz, each item by a random slope."""
     slopes = (2 * torch.rand(len(batch), generator=generator) - 1) * most_db_per_octave
     bins_hz = torch.linspace(0, sample_rate_hz / 2, batch.shape[-1] // 2 + 1)
     octaves = (bins_hz / TILT_FROM_HZ).clamp_min(1).log2()
@@ -46,7 +36,6 @@ class BandwidthTask:
     """Trains the generator of a high band on mixtures of full bandwidth."""
 
     def __init__(self, config: ReconstructConfig) -> None:
-        """Find the data; see `MixtureData`."""
         self.config = config
         self.data = MixtureData(config)
         self._loss = MultiResolutionStft(config.stft_n_fft)

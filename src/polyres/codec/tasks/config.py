@@ -33,44 +33,25 @@ class MelTrainConfig(SolverConfig):
     `polyres_mel` trains the autoencoder: absolute difference of log-mel spectra, high bands counted once more, and the
     divergence of latents. `polyres_mel_vocoder` trains the vocoder behind the autoencoder of `init`. Either writes the
     whole codec. Training data are mixtures: sums of the stems of the data, levelled as whole files are.
-
-    Args:
-        task: what is trained.
-        model: of the codec; what `init` was trained with takes its place where there is an `init`.
-        data_dir: what the roots are relative to.
-        data: what is mixed.
-        pool_items: mixtures that are read once and used again and again, each time another crop of them.
-        crop_samples: length of a crop.
-        gain_db: crops are made softer by up to so much.
-        scaling_items: mixtures on which the scaling of mel spectra is measured.
-        high_weight: of the autoencoder: how much bands above 4 kHz count once more.
-        kl_weight: of the autoencoder: divergence per number of the latent.
-        loss: of the vocoder: distances between waves.
-        mel_weight: of the vocoder: absolute difference of log-mel spectra of the waves.
-        magnitude_weight: of the vocoder: absolute difference of the logarithms of the magnitudes it wants.
-        decoded_share: of the vocoder: share of the crops that it reads as the autoencoder decodes them.
-        critic: of the vocoder: adversarial terms; none where None.
-        init: a codec file or run folder to start from.
-        valid: on what it is validated.
     """
 
-    task: Literal["polyres_mel", "polyres_mel_vocoder"]
-    model: MelCodecConfig = MelCodecConfig()
-    data_dir: str | None = None
-    data: StemsConfig
-    pool_items: int = Field(default=300, ge=1)
-    crop_samples: int = Field(default=32768, ge=1)
-    gain_db: float = Field(default=12.0, ge=0)
-    scaling_items: int = Field(default=60, ge=1)
-    high_weight: float = Field(default=0.0, ge=0)
-    kl_weight: float = Field(default=1e-3, ge=0)
-    loss: LossConfig = LossConfig(terms={"stft": 1.0}, stft_n_fft=(512, 1024, 4096))
-    mel_weight: float = Field(default=1.0, ge=0)
-    magnitude_weight: float = Field(default=0.5, ge=0)
-    decoded_share: float = Field(default=0.25, ge=0, le=1)
-    critic: CriticConfig | None = None
-    init: str | None = None
-    valid: TrackValidConfig = TrackValidConfig()
+    task: Literal["polyres_mel", "polyres_mel_vocoder"]  # what is trained
+    model: MelCodecConfig = MelCodecConfig()  # of the codec; that of `init` takes its place
+    data_dir: str | None = None  # what the roots are relative to
+    data: StemsConfig  # what is mixed
+    pool_items: int = Field(default=300, ge=1)  # mixtures that are read once and cropped again and again
+    crop_samples: int = Field(default=32768, ge=1)  # length of a crop
+    gain_db: float = Field(default=12.0, ge=0)  # crops are made softer by up to so much
+    scaling_items: int = Field(default=60, ge=1)  # mixtures on which the scaling of mel spectra is measured
+    high_weight: float = Field(default=0.0, ge=0)  # of the autoencoder: how much bands above 4 kHz count once more
+    kl_weight: float = Field(default=1e-3, ge=0)  # of the autoencoder: divergence per number of the latent
+    loss: LossConfig = LossConfig(terms={"stft": 1.0}, stft_n_fft=(512, 1024, 4096))  # of the vocoder, on waves
+    mel_weight: float = Field(default=1.0, ge=0)  # of the vocoder: absolute difference of log-mel spectra of the waves
+    magnitude_weight: float = Field(default=0.5, ge=0)  # of the vocoder, on log magnitudes
+    decoded_share: float = Field(default=0.25, ge=0, le=1)  # of the vocoder: share of crops read as decoded
+    critic: CriticConfig | None = None  # of the vocoder: adversarial terms; none where None
+    init: str | None = None  # a codec file or run folder to start from
+    valid: TrackValidConfig = TrackValidConfig()  # on what it is validated
 
     @model_validator(mode="after")
     def _fits_together(self) -> MelTrainConfig:
@@ -99,32 +80,20 @@ class ReconstructConfig(SolverConfig):
     `learned_enhancer` adds to latents, `refiner` to decoded mel spectra (with `network.informed` it also sees the
     original, which no decoder has), `bandwidth` makes the band above a cutoff, `autoencoder` fine-tunes the codec's
     own autoencoder of mel spectra for reconstruction. Training data are mixtures: sums of the stems of the data.
-
-    Args:
-        task: what is trained.
-        codec: name or path; not for bandwidth.
-        network: of learned_enhancer and refiner; its channels are those of the codec.
-        bandwidth: of bandwidth.
-        high_weight: how much the bands above 4 kHz count once more.
-        perceptual_weight: of autoencoder: distance of features of its own encoder as it was before training.
-        kl_weight: of autoencoder: divergence of latents from the standard normal distribution.
-        stft_n_fft: of bandwidth: windows of the spectral loss.
-        tilt_db_per_octave: of bandwidth: steepest slope above 1 kHz that music is tilted by; 0 leaves it as it is.
-        init: trained weights to start from.
     """
 
-    task: TaskName
-    codec: str = "audioldm2"
-    network: ResidualConfig = ResidualConfig()
-    bandwidth: BandwidthConfig = BandwidthConfig()
-    high_weight: float = Field(default=1.0, ge=0)
-    perceptual_weight: float = Field(default=0.1, ge=0)
-    kl_weight: float = Field(default=1e-4, ge=0)
-    stft_n_fft: tuple[int, ...] = Field(default=(512, 1024, 2048), min_length=1)
-    tilt_db_per_octave: float = Field(default=0.0, ge=0, le=24)
+    task: TaskName  # what is trained
+    codec: str = "audioldm2"  # name or path; not for bandwidth
+    network: ResidualConfig = ResidualConfig()  # of learned_enhancer and refiner; its channels are those of the codec
+    bandwidth: BandwidthConfig = BandwidthConfig()  # of bandwidth
+    high_weight: float = Field(default=1.0, ge=0)  # how much the bands above 4 kHz count once more
+    perceptual_weight: float = Field(default=0.1, ge=0)  # of autoencoder: on features of its initial encoder
+    kl_weight: float = Field(default=1e-4, ge=0)  # of autoencoder: on the divergence of latents
+    stft_n_fft: tuple[int, ...] = Field(default=(512, 1024, 2048), min_length=1)  # of bandwidth, of the spectral loss
+    tilt_db_per_octave: float = Field(default=0.0, ge=0, le=24)  # of bandwidth: steepest tilt above 1 kHz
     data_dir: str | None = None
     data: StemsConfig
-    init: str | None = None
+    init: str | None = None  # trained weights to start from
     valid: TrackValidConfig = TrackValidConfig()
 
     @model_validator(mode="after")
@@ -146,20 +115,7 @@ FOLDER = "codec"
 
 
 def write_codec(autoencoder: Any, vocoder: Any, path: Path, card: Mapping[str, Any]) -> Path:
-    """Write the weights as a file, and the whole codec as a folder beside it; old ones are replaced when all is there.
-
-    Args:
-        autoencoder: diffusers' AutoencoderKL.
-        vocoder: transformers' SpeechT5HifiGan.
-        path: the weight file; the codec goes to `codec` in the same folder.
-        card: what is known of the weights.
-
-    Returns:
-        The folder of the codec.
-
-    Raises:
-        OutputError: when it cannot be written.
-    """
+    """Write the weights as a file and the whole codec as the folder `codec` beside it."""
     target, spare = path.parent / FOLDER, path.parent / f".{FOLDER}-{secrets.token_hex(4)}.part"
     unfinished = path.with_name(f".{path.name}.part")
     try:

@@ -43,16 +43,6 @@ class MixtureData:
     """Mixtures to train and to validate on, as a recipe names them."""
 
     def __init__(self, config: ReconstructConfig | MelTrainConfig) -> None:
-        """Find the data.
-
-        Args:
-            config: the recipe.
-
-        Raises:
-            TrainingError: if a root is not there.
-            InputError: if a root has no tracks, or one cannot be read.
-            ConfigError: if some source is in no track.
-        """
         self.config = config
         paths = resolve_roots(tuple(root.path for root in config.data.roots), config.data_dir)
         roots = [{**root.to_dict(), "path": path} for root, path in zip(config.data.roots, paths, strict=True)]
@@ -86,17 +76,6 @@ class MelTask:
     """Trains what changes latents or mel spectra of a frozen codec, or the autoencoder in it."""
 
     def __init__(self, config: ReconstructConfig) -> None:
-        """Load the codec and find the data.
-
-        Args:
-            config: the recipe.
-
-        Raises:
-            TrainingError: if the codec or the weights to start from cannot be loaded or used, the data do not fit
-                the codec, or a root of them is not there.
-            InputError: if a root has no tracks, or one cannot be read.
-            ConfigError: if some source is in no track.
-        """
         self.config = config
         try:
             self.codec: Codec = build_codec(config.codec)
@@ -159,15 +138,7 @@ class MelTask:
         return total, {"log_mel_l1": whole.detach(), "log_mel_l1_high": high.detach()}
 
     def run(self, forward: Forward, mix: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruct mixtures with the model's help.
-
-        Args:
-            forward: the model.
-            mix: `[B, C, T]`.
-
-        Returns:
-            Mel spectra `[B, N, M]`: as decoded and changed, and of the mixtures.
-        """
+        """Reconstruct mixtures `[B, C, T]`: mel spectra `[B, N, M]` as decoded and changed, and of the mixtures."""
         picture = self.picture
         if picture.codec.device != mix.device:
             picture.codec.to(mix.device)
@@ -207,20 +178,11 @@ class Trainee(nn.Module):
     """The autoencoder of a codec as a model to train."""
 
     def __init__(self, autoencoder: nn.Module) -> None:
-        """Copy the autoencoder.
-
-        Args:
-            autoencoder: diffusers' AutoencoderKL.
-        """
         super().__init__()
         self.autoencoder: Any = copy.deepcopy(autoencoder).requires_grad_(True)
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Code mel spectra `[B, 1, N, M]`; latents are drawn while training and their modes taken otherwise.
-
-        Returns:
-            Decoded spectra of the same shape, and the divergence per number of the latent, a scalar.
-        """
+        """Code mel spectra `[B, 1, N, M]`, sampling latents in training; return them decoded, and the divergence."""
         posterior = self.autoencoder.encode(mel).latent_dist
         latent = posterior.sample() if self.training else posterior.mode()
         divergence = posterior.kl().mean() / latent[0].numel()
@@ -231,11 +193,6 @@ class AutoencoderTask(MelTask):
     """Fine-tunes the autoencoder of a codec for reconstruction."""
 
     def __init__(self, config: ReconstructConfig) -> None:
-        """Load codec and data; see `MelTask`.
-
-        Raises:
-            TrainingError: as `MelTask`, or if the codec has no autoencoder of its own.
-        """
         super().__init__(config)
         autoencoder: Any = getattr(self.codec, "autoencoder", None)
         if not hasattr(autoencoder, "encoder"):
@@ -281,16 +238,7 @@ class AutoencoderTask(MelTask):
 
 
 def start_network(model: nn.Module, name: str, kind: str) -> None:
-    """Give a network the weights that `init` names.
-
-    Args:
-        model: filled in place.
-        name: a weight file or a run folder.
-        kind: what it must hold.
-
-    Raises:
-        TrainingError: if they cannot be loaded or are those of another network.
-    """
+    """Load the weights that `init` names into a network."""
     try:
         fill(model, load_network(name, (kind,)).module.state_dict(), name)
     except WeightsError as error:
@@ -299,14 +247,6 @@ def start_network(model: nn.Module, name: str, kind: str) -> None:
 
 @torch.no_grad()
 def validated(excerpts: list[Tensor], one: Callable[[Tensor], dict[str, float]]) -> dict[str, float]:
-    """Average scores over validation tracks.
-
-    Args:
-        excerpts: `[1, C, T]` each.
-        one: scores one of them.
-
-    Returns:
-        Means by name; nothing without tracks.
-    """
+    """Average the scores of excerpts `[1, C, T]`; empty without any."""
     rows = [one(excerpt) for excerpt in excerpts]
     return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}

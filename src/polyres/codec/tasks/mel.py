@@ -67,16 +67,11 @@ class AutoencoderInTraining(nn.Module):
     """The autoencoder as a model to train."""
 
     def __init__(self, autoencoder: MelAutoencoder) -> None:
-        """Wrap the autoencoder."""
         super().__init__()
         self.part = autoencoder.requires_grad_(True)
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Code mel spectra `[B, 1, N, M]`; latents are drawn while training and their modes taken otherwise.
-
-        Returns:
-            Decoded spectra of the same shape, and the divergence per number of the latent, a scalar.
-        """
+        """Code mel spectra `[B, 1, N, M]`, sampling latents in training; return them decoded, and the divergence."""
         posterior = self.part.encode(mel).latent_dist
         latent = posterior.sample() if self.training else posterior.mode()
         return self.part.decode(latent).sample, posterior.kl().mean() / latent[0].numel()
@@ -86,21 +81,12 @@ class VocoderInTraining(nn.Module):
     """The vocoder and its critic, whose parameters one optimiser moves."""
 
     def __init__(self, vocoder: MelVocoder, critic: Critic | None) -> None:
-        """Wrap the vocoder."""
         super().__init__()
         self.part = vocoder.requires_grad_(True)
         self.critic = critic
 
     def forward(self, mel: Tensor, original: Tensor | None = None) -> dict[str, Tensor]:
-        """Speak mel spectra `[B, N, M]`.
-
-        Args:
-            mel: natural logarithms.
-            original: waves `[B, 1, T]` for the critic.
-
-        Returns:
-            `wave` `[B, 1, T]`, `log_magnitude` `[B, N, F]` and, in training with a critic, its terms.
-        """
+        """Synthesise mel spectra `[B, N, M]`; adds the critic's terms on waves `[B, 1, T]` in training."""
         log_magnitude, phase = self.part.spectrum(mel)
         wave = self.part.wave(torch.polar(self.part.heard(log_magnitude.exp()), phase))[:, None]
         found = {"wave": wave, "log_magnitude": log_magnitude}
@@ -113,16 +99,7 @@ class MelCodecTask:
     """Trains one part of a mel codec; the other stays as it is."""
 
     def __init__(self, config: MelTrainConfig) -> None:
-        """Find the data, and measure mel spectra or load the codec to start from.
-
-        Args:
-            config: the recipe.
-
-        Raises:
-            TrainingError: if a root of the data or the weights of `init` are not there, or do not suit.
-            InputError: if a root has no tracks, or one cannot be read.
-            ConfigError: if some source is in no track.
-        """
+        """Find the data, and measure mel spectra or load the codec to start from."""
         self.config = config
         self.data = MixtureData(config)
         self.source = WavePool(self.data.source, config.pool_items)

@@ -24,19 +24,7 @@ from polyres.training.solver import Solver
 
 
 def build_task(config: ReconstructConfig) -> MelTask | BandwidthTask:
-    """Build what a recipe trains.
-
-    Args:
-        config: the recipe.
-
-    Returns:
-        The task.
-
-    Raises:
-        TrainingError: if codec, weights or data are not there or do not fit each other.
-        InputError: if a root has no tracks, or one cannot be read.
-        ConfigError: if some source is in no track.
-    """
+    """Build the training task of a recipe."""
     if config.task == "bandwidth":
         return BandwidthTask(config)
     return AutoencoderTask(config) if config.task == "autoencoder" else MelTask(config)

@@ -41,49 +41,28 @@ SNR_WORTH = 0.25
 
 
 class CriticConfig(Config):
-    """Weights of the adversarial terms, and sizes of the critic.
+    """Weights of the adversarial terms, and sizes of the critic."""
 
-    Args:
-        adversarial: how much the hinge term counts.
-        features: how much feature matching counts.
-        n_fft: window lengths of the critic's resolutions in samples.
-        channels: width of its layers.
-    """
-
-    adversarial: float = Field(default=0.05, ge=0)
-    features: float = Field(default=0.1, ge=0)
-    n_fft: tuple[int, ...] = Field(default=(256, 512, 1024), min_length=1)
-    channels: int = Field(default=8, ge=1)
+    adversarial: float = Field(default=0.05, ge=0)  # how much the hinge term counts
+    features: float = Field(default=0.1, ge=0)  # how much feature matching counts
+    n_fft: tuple[int, ...] = Field(default=(256, 512, 1024), min_length=1)  # by resolution, in samples
+    channels: int = Field(default=8, ge=1)  # width of its layers
 
 
 class CodecTrainConfig(SolverConfig):
-    """A recipe: which codec is trained, on what, and how.
+    """A recipe: which codec is trained, on what, and how."""
 
-    Args:
-        task: what is trained.
-        model: of the codec; it needs a refiner.
-        data_dir: what the roots are relative to.
-        data: mixtures are sums of its stems.
-        pool_items: segments that are coded once and used again and again.
-        table_items: of these, how many the probabilities are counted on, where `init` gives none.
-        loss: distances between waves.
-        kl_weight: how much the divergence of the latent counts.
-        critic: adversarial terms; none where None.
-        init: weights to start from.
-        valid: on what it is validated.
-    """
-
-    task: Literal["polyres_wave"] = "polyres_wave"
-    model: WaveCodecConfig
-    data_dir: str | None = None
-    data: StemsConfig
-    pool_items: int = Field(default=400, ge=1)
-    table_items: int = Field(default=100, ge=1)
-    loss: LossConfig = LossConfig(terms={"l1": 1.0, "stft": 1.0})
-    kl_weight: float = Field(default=1e-3, ge=0)
-    critic: CriticConfig | None = None
-    init: str | None = None
-    valid: TrackValidConfig = TrackValidConfig()
+    task: Literal["polyres_wave"] = "polyres_wave"  # what is trained
+    model: WaveCodecConfig  # of the codec; it needs a refiner
+    data_dir: str | None = None  # what the roots are relative to
+    data: StemsConfig  # mixtures are sums of its stems
+    pool_items: int = Field(default=400, ge=1)  # segments that are coded once and used again and again
+    table_items: int = Field(default=100, ge=1)  # of these, to count probabilities on without `init`
+    loss: LossConfig = LossConfig(terms={"l1": 1.0, "stft": 1.0})  # distances between waves
+    kl_weight: float = Field(default=1e-3, ge=0)  # how much the divergence of the latent counts
+    critic: CriticConfig | None = None  # adversarial terms; none where None
+    init: str | None = None  # weights to start from
+    valid: TrackValidConfig = TrackValidConfig()  # on what it is validated
 
     @model_validator(mode="after")
     def _fits_together(self) -> CodecTrainConfig:
@@ -109,14 +88,7 @@ class CodecInTraining(nn.Module):
         self.critic = critic
 
     def forward(self, batch: Tensor) -> dict[str, Tensor]:
-        """Refine.
-
-        Args:
-            batch: `[B, 5, C, T]`, see `PLANES`.
-
-        Returns:
-            `estimate` `[B, C, T]` and, in training, `kl` and the terms of the critic.
-        """
+        """Refine a batch `[B, 5, C, T]` of `PLANES`; in training also return `kl` and the critic's terms."""
         refiner = self.codec.refiner
         if refiner is None:
             raise TrainingError("the codec has no refiner; there is nothing to train")
@@ -136,15 +108,7 @@ class CodecInTraining(nn.Module):
 
 
 def coded_planes(codec: WaveCodec, waves: Tensor) -> Tensor:
-    """Code waves, so that only the refiner is left to run.
-
-    Args:
-        codec: its carrying layer codes.
-        waves: `[B, C, T]`, T a multiple of the codec's step.
-
-    Returns:
-        `[B, 4, C, T]`: original, carried, noise, scale.
-    """
+    """Code waves `[B, C, T]` to the refiner's inputs `[B, 4, C, T]`: original, carried, noise, scale."""
     with torch.no_grad():
         latents = codec.encode(waves)
         carried, noise = codec.parts({name: value.half().float() for name, value in latents.items()})
@@ -188,16 +152,7 @@ class CodecTask:
     warnings: tuple[str, ...] = ()
 
     def __init__(self, config: CodecTrainConfig) -> None:
-        """Find the data and count probabilities.
-
-        Args:
-            config: the recipe.
-
-        Raises:
-            TrainingError: if a root of the data or the weights of `init` are not there, or do not suit.
-            InputError: if a root has no tracks, or one cannot be read.
-            ConfigError: if some source is in no track.
-        """
+        """Find the data and count probabilities."""
         self.config = config
         paths = resolve_roots(tuple(root.path for root in config.data.roots), config.data_dir)
         roots = [{**root.to_dict(), "path": path} for root, path in zip(config.data.roots, paths, strict=True)]
@@ -307,16 +262,7 @@ KEPT_SHARE = 0.8
 
 
 def fit_tables(waves: Iterable[Array], plan: Plan, prior: float = 4.0) -> Tables:
-    """Count decisions in coded music.
-
-    Args:
-        waves: `[C, T]` each; what does not fill a step is left out.
-        plan: how waves are coded; its tables are not used.
-        prior: decisions that every context is taken to have seen, at the average of its row.
-
-    Returns:
-        Probabilities in units of 1 / 2048.
-    """
+    """Count the decisions in coded waves `[C, T]`: probabilities in units of 1 / 2048."""
     layout = plan.layout
     counts = {name: np.zeros((*size, 2)) for name, size in shapes(len(layout.splits)).items()}
     for wave in waves:

@@ -23,14 +23,7 @@ COST_BITS[1, 1:] = -np.log2(np.arange(1, PROBABILITY_ONE) / PROBABILITY_ONE)
 
 
 def encode_bits(bits: Sequence[int], probabilities: Sequence[int]) -> list[int]:
-    """Code bits as words.
-
-    Args:
-        bits: 0 or 1 each.
-        probabilities: that each is a 1, in units of 1 / 2048, 1 to 2047.
-
-    Returns:
-        Integers from -2048 to 2047, without the neutral words at the end.
+    """Code bits with their probabilities of a 1 (1 to 2047, in units of 1 / 2048) as integers from -2048 to 2047.
 
     Source: Martin 1979, range encoding; two symbols as in the LZMA format, with the carry added at once.
     """
@@ -112,29 +105,14 @@ class BitDecoder:
         return found
 
     def symbol(self, width: int, row: Sequence[int]) -> int:
-        """Return the next symbol of `width` bits, each bit with a probability that depends on those before it.
-
-        Args:
-            width: bits of the symbol.
-            row: 2**width probabilities; the first is not used.
-        """
+        """Return the next symbol of `width` bits by a binary tree of 2**width probabilities."""
         node = 1
         for _ in range(width):
             node = 2 * node + self.bit(row[node])
         return node - (1 << width)
 
     def significant(self, bases: Sequence[int], row: Sequence[int], classes: Sequence[int], start: int) -> list[int]:
-        """Read which coefficients of a block are kept; see `polyres.codec.wave.contexts`.
-
-        Args:
-            bases: of each coefficient, what its surroundings in earlier blocks say, times 9.
-            row: probabilities by context.
-            classes: 1 or 2 for every kept coefficient of the step, in their order.
-            start: how many were read before.
-
-        Returns:
-            The class of each coefficient, 0 where it is not kept.
-        """
+        """Return the class of every coefficient of a block, 0 if not kept; see `polyres.codec.wave.contexts`."""
         data, size, place = self._data, len(self._data), self._next
         span, code, count = self._span, self._code, len(classes)
         last = before = 0

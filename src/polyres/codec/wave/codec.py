@@ -29,46 +29,25 @@ EMBEDDED = EMBEDDED_FOLDER / "polyres-wave.safetensors"
 
 
 class WaveCodecConfig(CodecConfig):
-    """Sizes and rate; what the decoder does and `scalars_per_step` may be changed without other weights.
+    """Sizes and rate; what the decoder does and `scalars_per_step` may be changed without other weights."""
 
-    Args:
-        front_end: `lapped`, the transform.
-        autoencoder: `sparse`, the strongest coefficients.
-        synthesis: `lapped`, the inverse transform with noise in place of what was not kept; `refined`, that and what
-            the refiner adds.
-        sample_rate_hz: of the waves.
-        audio_channels: coded together: 1, or 2 as middle and side.
-        frame_samples: of a frame, which is cut into blocks as it sounds.
-        frames_per_step: frames that share a budget.
-        splits: how many blocks a frame may be cut into.
-        scalars_per_step: numbers stored for a step, of all kinds together.
-        floor_scalars: of these, for the levels of what is not kept.
-        floor_block: samples between two levels.
-        floor_bands: levels over frequency.
-        fill: amplitude of the noise below 4 kHz, as a share of what was not kept.
-        fill_high: the same above, where energy counts for more and error for less.
-        even_n_fft: window in samples in which the noise is made to keep to its levels.
-        even_rounds: how often; 0 leaves it as it is drawn, which delays nothing.
-        refiner: sizes of the refiner; None leaves it out, and with it the KL latent.
-    """
-
-    front_end: Literal["lapped"] = "lapped"
-    autoencoder: Literal["sparse"] = "sparse"
-    synthesis: Literal["lapped", "refined"] = "lapped"
-    sample_rate_hz: PositiveInt = 16_000
-    audio_channels: Literal[1, 2] = 1
-    frame_samples: PositiveInt = 2048
-    frames_per_step: PositiveInt = 4
-    splits: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)
-    scalars_per_step: int = Field(default=1484, ge=32, le=60_000)
-    floor_scalars: PositiveInt = 208
-    floor_block: PositiveInt = 512
-    floor_bands: PositiveInt = 64
-    fill: float = Field(default=0.5, ge=0, le=1)
-    fill_high: float = Field(default=0.75, ge=0, le=1)
-    even_n_fft: PositiveInt = 1024
-    even_rounds: int = Field(default=0, ge=0)
-    refiner: RefinerConfig | None = None
+    front_end: Literal["lapped"] = "lapped"  # `lapped`, the transform
+    autoencoder: Literal["sparse"] = "sparse"  # `sparse`, the strongest coefficients
+    synthesis: Literal["lapped", "refined"] = "lapped"  # `lapped`, with noise; `refined`, and the refiner
+    sample_rate_hz: PositiveInt = 16_000  # of the waves
+    audio_channels: Literal[1, 2] = 1  # coded together: 1, or 2 as middle and side
+    frame_samples: PositiveInt = 2048  # of a frame, which is cut into blocks as it sounds
+    frames_per_step: PositiveInt = 4  # frames that share a budget
+    splits: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)  # how many blocks a frame may be cut into
+    scalars_per_step: int = Field(default=1484, ge=32, le=60_000)  # numbers stored for a step, of all kinds together
+    floor_scalars: PositiveInt = 208  # of these, for the levels of what is not kept
+    floor_block: PositiveInt = 512  # samples between two levels
+    floor_bands: PositiveInt = 64  # levels over frequency
+    fill: float = Field(default=0.5, ge=0, le=1)  # amplitude of the noise below 4 kHz, as a share of what was not kept
+    fill_high: float = Field(default=0.75, ge=0, le=1)  # the same from 4 kHz, where energy counts for more
+    even_n_fft: PositiveInt = 1024  # window in samples in which the noise is made to keep to its levels
+    even_rounds: int = Field(default=0, ge=0)  # how often; 0 leaves it as it is drawn, which delays nothing
+    refiner: RefinerConfig | None = None  # sizes of the refiner; None leaves it out, and with it the KL latent
 
     @model_validator(mode="after")
     def _blocks_fit(self) -> WaveCodecConfig:
@@ -317,17 +296,7 @@ def save_wave_codec(
 
 @CODEC_FILES.register(NAME, "a waveform codec of ours")
 def load_wave_codec(path: str | Path) -> WaveCodec:
-    """Read a codec written by `save_wave_codec`.
-
-    Args:
-        path: the file, or a run folder with `best.safetensors`.
-
-    Returns:
-        The codec, float32, in evaluation mode.
-
-    Raises:
-        WeightsError: when the file is missing, cut, of another kind, or its tensors do not fit its config.
-    """
+    """Read a codec written by `save_wave_codec` from a file or a run folder with `best.safetensors`."""
     source = weights_file(path)
     facts = read_codec_facts(source, NAME)
     tensors = read_tensors(source)
@@ -335,11 +304,7 @@ def load_wave_codec(path: str | Path) -> WaveCodec:
 
 
 def _embedded(name: str) -> WaveCodec:
-    """Read a codec that comes with the package.
-
-    Raises:
-        WeightsError: when the package is damaged.
-    """
+    """Read a codec that comes with the package."""
     codec = load_wave_codec(EMBEDDED.with_stem(name.replace("_", "-")))
     codec.name = name
     return codec

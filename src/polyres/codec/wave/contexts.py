@@ -23,19 +23,12 @@ MODE_WIDTH = 3
 
 
 class Tables(NamedTuple):
-    """Probabilities of a 1, in units of 1 / 2048.
+    """Probabilities of a 1, in units of 1 / 2048."""
 
-    Args:
-        significance: by channel (0 or another), mode and context `[2, modes, CONTEXTS]`.
-        last: by mode and node `[modes, 64]`.
-        floor: of `polyres.codec.wave.floor`.
-        modes: by mode before (the last row for none) and node `[9, 8]`.
-    """
-
-    significance: Array
-    last: Array
-    floor: Array
-    modes: Array
+    significance: Array  # by channel (0 or another), mode and context `[2, modes, CONTEXTS]`
+    last: Array  # by mode and node `[modes, 64]`
+    floor: Array  # of `polyres.codec.wave.floor`
+    modes: Array  # by mode before (the last row for none) and node `[9, 8]`
 
 
 def shapes(modes: int) -> dict[str, tuple[int, ...]]:
@@ -73,16 +66,7 @@ def resampled(classes: Array, bins: int) -> Array:
 
 
 def context_bases(previous: Array | None, earlier: Array | None, bins: int) -> Array:
-    """What is known of each coefficient of a block before its own neighbours below are, times 9.
-
-    Args:
-        previous: classes of the block before, of any size; None if there is none.
-        earlier: classes of the one before that, or of the same block of the channel before.
-        bins: N of this block.
-
-    Returns:
-        `[N]`, to which 3 times the class of the neighbour below and the class of the one below that are added.
-    """
+    """Return the contexts `[N]` of a block's coefficients, times 9, from the classes of the block before."""
     if previous is None:
         around = np.full(bins, NO_PREVIOUS, dtype=np.int64)
     else:

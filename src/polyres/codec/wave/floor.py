@@ -41,11 +41,7 @@ def floor_table_shape() -> tuple[int, int, int]:
 
 
 def floor_edges(bins: int, bands: int) -> Array:
-    """Borders of the bands, `[bands + 1]`, from 0 to `bins`; each is at least one bin wide.
-
-    Raises:
-        InputError: when there are more bands than bins.
-    """
+    """Return the borders of the bands `[bands + 1]`, from 0 to `bins`; each is at least one bin wide."""
     if bands > bins:
         raise InputError(f"{bands} bands do not fit into {bins} bins")
     place = np.arange(bands + 1) / bands
@@ -54,17 +50,9 @@ def floor_edges(bins: int, bands: int) -> Array:
 
 
 def floor_power(rest: Array, block: int, bands: int) -> Array:
-    """Measure what is left out: a mean in which a few strong coefficients count for less than in a plain one.
+    """Measure the robust mean power `[C, T / block, bands]` of what is left out, `[C, T]`.
 
     For noise it is the mean power; where a band is empty but for a few lines, noise at the mean power would fill it.
-
-    Args:
-        rest: the wave less what was kept `[C, T]`, T a multiple of `block`.
-        block: samples of a block.
-        bands: number of bands.
-
-    Returns:
-        Power of the coefficients of each band `[C, T / block, bands]`.
     """
     roots = np.abs(np.stack(lapped(rest, [block] * (rest.shape[-1] // block)), axis=1)) ** (2 * MEAN_POWER)
     pairs = itertools.pairwise(floor_edges(block, bands))
@@ -74,16 +62,7 @@ def floor_power(rest: Array, block: int, bands: int) -> Array:
 
 
 def floor_wave(rms: Array, block: int, draws: Array) -> Array:
-    """Make noise of given levels.
-
-    Args:
-        rms: of the coefficients of each band `[C, blocks, bands]`.
-        block: samples of a block.
-        draws: numbers with an RMS of 1 `[C, blocks, block]`.
-
-    Returns:
-        The wave `[C, blocks * block]`.
-    """
+    """Make noise `[C, blocks * block]` of the RMS levels `[C, blocks, bands]` from unit draws `[C, blocks, block]`."""
     widths = np.diff(floor_edges(block, rms.shape[-1]))
     spectrum = np.repeat(rms, widths, axis=-1) * draws
     return unlapped([spectrum[:, place] for place in range(rms.shape[1])])
@@ -119,17 +98,8 @@ def floor_symbols(levels: Array) -> list[tuple[int, int, int]]:
 
 
 def encode_floor(power: Array, unit: float, table: Array, budget: int) -> Array:
-    """Code the levels of a step.
-
-    Args:
-        power: `[C, blocks, bands]`.
-        unit: amplitude of level 0, > 0.
-        table: probabilities, of `floor_table_shape`.
-        budget: scalars.
-
-    Returns:
-        `[budget]` float32: integers from -2048 to 2047. Coarser levels, then levels that do not move, are taken where
-        finer ones do not fit, and none at all where these do not either.
+    """Code the levels of a step as `[budget]` integers: coarser, then constant levels, then none where the budget
+    ends.
     """
     rows = table.tolist()
     smooth = np.broadcast_to(power.mean(axis=1, keepdims=True), power.shape)
@@ -150,17 +120,7 @@ def encode_floor(power: Array, unit: float, table: Array, budget: int) -> Array:
 
 
 def decode_floor(scalars: Array, shape: tuple[int, int, int], unit: float, table: Array) -> Array:
-    """Read the levels of a step back.
-
-    Args:
-        scalars: `[budget]`.
-        shape: channels, blocks, bands.
-        unit: amplitude of level 0.
-        table: the probabilities they were coded with.
-
-    Returns:
-        RMS `[C, blocks, bands]`.
-    """
+    """Decode the levels of a step to RMS values `[C, blocks, bands]`."""
     words = np.clip(np.nan_to_num(scalars), -WORD_HALF, WORD_HALF - 1)
     decoder, rows = BitDecoder(words.tolist()), table.tolist()
     index = decoder.symbol(HEADER_WIDTH, _EVEN)
@@ -189,16 +149,7 @@ _NOTHING = 1e-30
 
 
 def level_magnitude(rms: Array, block: int, n_fft: int) -> Tensor:
-    """Magnitudes of a spectrogram that levels stand for: straight lines between them in decibels.
-
-    Args:
-        rms: of the coefficients of each band `[C, blocks, bands]`.
-        block: samples of a block.
-        n_fft: window length of the spectrogram in samples; its hop is an eighth of that.
-
-    Returns:
-        `[C, n_fft / 2, blocks * block / hop]` in the scale of `polyres.dsp.stft.stft`, float64.
-    """
+    """Interpolate levels `[C, blocks, bands]` in dB to magnitudes `[C, n_fft / 2, frames]` in the scale of `stft`."""
     widths = np.diff(floor_edges(block, rms.shape[-1]))
     bins = np.repeat(rms, widths, axis=-1).transpose(0, 2, 1)
     log = torch.from_numpy(np.log(np.maximum(bins, _NOTHING)))
@@ -210,20 +161,9 @@ def level_magnitude(rms: Array, block: int, n_fft: int) -> Tensor:
 
 
 def evened(carried: Array, noise: Array, rms: Array, block: int, n_fft: int, rounds: int) -> Array:
-    """Change noise so that the magnitudes of `carried + noise` come close to what levels and `carried` make likely.
+    """Change noise `[C, T]` in `rounds` steps until `carried + noise` has the likely magnitudes.
 
     A sample depends on at most `rounds * n_fft` samples on each side.
-
-    Args:
-        carried: the wave that the noise is added to `[C, T]`.
-        noise: at the given levels `[C, T]`.
-        rms: of the coefficients of the noise in each band `[C, T / block, bands]`.
-        block: samples between levels.
-        n_fft: window length in samples, a multiple of 8; an eighth of it divides T.
-        rounds: how often; 0 leaves the noise as it is.
-
-    Returns:
-        What is to be added to `carried`, `[C, T]`.
 
     Source: Griffin and Lim 1984, with magnitudes that take the place of known ones.
     """

@@ -15,16 +15,7 @@ Array = np.ndarray
 
 
 def choose_modes(step: Array, layout: Layout, kept: int) -> Array:
-    """Choose how each frame of a step is cut into blocks; a function of the samples of that step alone.
-
-    Args:
-        step: `[C, step_samples]`.
-        layout: of the step.
-        kept: about how many coefficients will be kept.
-
-    Returns:
-        Mode of every frame: that with the least error at the threshold where one more coefficient is as good anywhere.
-    """
+    """Choose the block size of every frame of a step `[C, step_samples]` from its samples alone."""
     spectra = []
     for split in layout.splits:
         size = layout.frame_samples // split
@@ -50,29 +41,17 @@ def rotated(wave: Array) -> Array:
 
 @dataclass(frozen=True)
 class Plan:
-    """How waves are coded.
+    """How waves are coded."""
 
-    Args:
-        layout: of the steps.
-        tables: probabilities.
-        budget: scalars of a step for what is kept.
-        floor_budget: scalars of a step for the levels of the rest.
-        floor_block: samples between levels.
-        floor_bands: levels over frequency.
-        fill: amplitude of the noise in each band, as a share of what was not kept `[floor_bands]`.
-        even_n_fft: window in which the noise is made to keep to its levels.
-        even_rounds: how often; 0 leaves it as it is drawn.
-    """
-
-    layout: Layout
-    tables: Tables
-    budget: int
-    floor_budget: int
-    floor_block: int
-    floor_bands: int
-    fill: Array
-    even_n_fft: int
-    even_rounds: int
+    layout: Layout  # of the steps
+    tables: Tables  # probabilities
+    budget: int  # scalars of a step for what is kept
+    floor_budget: int  # scalars of a step for the levels of the rest
+    floor_block: int  # samples between levels
+    floor_bands: int  # levels over frequency
+    fill: Array  # amplitude of the noise in each band, as a share of what was not kept `[floor_bands]`
+    even_n_fft: int  # window in which the noise is made to keep to its levels
+    even_rounds: int  # how often; 0 leaves it as it is drawn
 
     @property
     def floor_shape(self) -> tuple[int, int, int]:
@@ -90,15 +69,7 @@ class Carried:
 
 
 def encode_layer(wave: Array, plan: Plan) -> Carried:
-    """Code a wave.
-
-    Args:
-        wave: `[C, T]`, T a multiple of the step.
-        plan: how.
-
-    Returns:
-        One column per step, float32, all of them numbers that float16 holds; and what the kept part decodes to.
-    """
+    """Code a wave `[C, T]` of whole steps: one column of float16 numbers per step, and the kept part as decoded."""
     layout = plan.layout
     wave = rotated(wave.astype(np.float64))
     steps = wave.shape[-1] // layout.step_samples
@@ -132,17 +103,7 @@ def gathered(blocks: list[Array], modes: Array, layout: Layout) -> Frames:
 
 
 def decode_layer(kept: Array, floor: Array, plan: Plan) -> tuple[Array, Array, Array]:
-    """Decode a wave.
-
-    Args:
-        kept: `[budget, N]`, as `encode_layer` gives them.
-        floor: `[floor_budget, N]`, likewise.
-        plan: what they were coded with.
-
-    Returns:
-        The wave `[C, T]` of the kept coefficients, that of noise at the levels of the rest, and the threshold of
-        each step `[N]`, 0 for a silent one; float64.
-    """
+    """Decode a layer to the kept wave `[C, T]`, noise at the levels of the rest and thresholds `[N]` of the steps."""
     rows = rows_of(plan.tables)
     steps = [decode_step(column, plan.layout, rows) for column in kept.T]
     carried = unlapped(_blocks([frame for step in steps for frame in step.kept]))

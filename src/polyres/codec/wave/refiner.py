@@ -20,23 +20,14 @@ TINY = 1e-30
 
 
 class RefinerConfig(Config):
-    """Sizes of the refiner.
+    """Sizes of the refiner."""
 
-    Args:
-        n_fft: window lengths of the resolutions in samples; the hop is a quarter of each.
-        channels: width of the outermost layer.
-        depth: layers, each with a stride of 4 over frequency.
-        latent_channels: of the KL latent.
-        latent_hop: samples between two of its columns.
-        output: fusion of the resolutions' waves.
-    """
-
-    n_fft: tuple[PositiveInt, ...] = Field(default=(256, 1024), min_length=1)
-    channels: PositiveInt = 16
-    depth: PositiveInt = 2
-    latent_channels: PositiveInt = 4
-    latent_hop: PositiveInt = 1024
-    output: FusionConfig = FusionConfig(kind="weights")
+    n_fft: tuple[PositiveInt, ...] = Field(default=(256, 1024), min_length=1)  # in samples, by resolution
+    channels: PositiveInt = 16  # width of the outermost layer
+    depth: PositiveInt = 2  # layers, each with a stride of 4 over frequency
+    latent_channels: PositiveInt = 4  # of the KL latent
+    latent_hop: PositiveInt = 1024  # samples between two of its columns
+    output: FusionConfig = FusionConfig(kind="weights")  # fusion of the resolutions' waves
 
     @model_validator(mode="after")
     def _windows_fit(self) -> RefinerConfig:
@@ -66,15 +57,7 @@ class Posterior(NamedTuple):
 
 
 def scale_of(thresholds: Tensor, hop_samples: int) -> Tensor:
-    """Spread the thresholds of steps over samples: straight lines between the middles of the steps.
-
-    Args:
-        thresholds: `[B, N]`, >= 0.
-        hop_samples: samples of a step, even.
-
-    Returns:
-        `[B, 1, N * hop_samples]`.
-    """
+    """Interpolate the thresholds of steps `[B, N]` to samples `[B, 1, N * hop_samples]`."""
     return F.interpolate(thresholds[:, None], scale_factor=hop_samples, mode="linear", align_corners=False)
 
 
@@ -125,14 +108,7 @@ def _complex(x: Tensor) -> Tensor:
 
 
 class Refiner(nn.Module):
-    """Predicts what is missing from a decoded wave; adds nothing before it is trained.
-
-    Args:
-        config: sizes.
-        audio_channels: C.
-        sample_rate_hz: of the waves.
-        seed: of the first weights.
-    """
+    """Predicts what is missing from a decoded wave; adds nothing before it is trained."""
 
     def __init__(self, config: RefinerConfig, audio_channels: int, sample_rate_hz: int, seed: int = 0) -> None:
         super().__init__()
@@ -158,33 +134,14 @@ class Refiner(nn.Module):
             )
 
     def encode(self, wave: Tensor, carried: Tensor, scale: Tensor) -> Posterior:
-        """Describe what the carried wave lacks.
-
-        Args:
-            wave: the original `[B, C, T]`, T a multiple of `latent_hop`.
-            carried: of the kept coefficients, same shape.
-            scale: `[B, 1, T]`, see `scale_of`.
-
-        Returns:
-            The latent `[B, D, T / latent_hop]`.
-        """
+        """Encode what the carried wave lacks of the original `[B, C, T]` as a latent `[B, D, T / latent_hop]`."""
         levelled = torch.cat([wave - carried, carried], dim=1) / scale.clamp_min(TINY)
         spec = stft(levelled, self.window, self.config.latent_hop)
         mean, log_variance = self.analysis(torch.log1p(spec.abs())).chunk(2, dim=1)
         return Posterior(mean, log_variance.clamp(-12, 4))
 
     def forward(self, carried: Tensor, noise: Tensor, scale: Tensor, latent: Tensor) -> Tensor:
-        """Predict what is to be added to `carried + noise`.
-
-        Args:
-            carried: `[B, C, T]`.
-            noise: same shape.
-            scale: `[B, 1, T]`, see `scale_of`; nothing is added where it is 0.
-            latent: `[B, D, L]`.
-
-        Returns:
-            `[B, C, T]`.
-        """
+        """Predict what to add to `carried + noise`, `[B, C, T]`; nothing where the scale `[B, 1, T]` is 0."""
         floor = scale.clamp_min(TINY)
         waves = [branch(carried / floor, noise / floor, latent) for branch in self.branches]
         fused: Tensor = self.fusion(torch.stack(waves, dim=1)[:, :, None], floor.new_ones(len(waves)))[:, 0]
@@ -225,12 +182,6 @@ class AdversarialTerms(NamedTuple):
 class Critic(nn.Module):
     """Tells decoded waves from original ones at several resolutions.
 
-    Args:
-        n_fft: window lengths in samples.
-        audio_channels: C.
-        channels: width of the layers.
-        seed: of the first weights.
-
     Source: Défossez et al. 2022, "High Fidelity Neural Audio Compression", section 3.4; hinge loss, Lim and Ye 2017.
     """
 
@@ -245,15 +196,7 @@ class Critic(nn.Module):
         return [critic(wave) for critic in self.critics]
 
     def terms(self, decoded: Tensor, original: Tensor) -> AdversarialTerms:
-        """Compare; the gradient of the first two terms goes to the decoded wave alone, that of the last to the critic.
-
-        Args:
-            decoded: `[B, C, T]`.
-            original: same shape.
-
-        Returns:
-            Scalars.
-        """
+        """Return the terms of both sides; the last trains the critic, the others the decoded wave `[B, C, T]` alone."""
         frozen = {name: value.detach() for name, value in self.named_parameters()}
         judged = functional_call(self, frozen, (decoded,))
         with torch.no_grad():

@@ -41,15 +41,7 @@ class Selection:
 
 
 def select(frames: Frames, count: int) -> Selection:
-    """Keep the strongest coefficients.
-
-    Args:
-        frames: all coefficients.
-        count: how many to keep at most.
-
-    Returns:
-        The selection; fewer are kept where fewer are above nothing.
-    """
+    """Keep the strongest coefficients, or fewer where fewer are above zero."""
     flat = np.abs(np.concatenate([frame.ravel() for frame in frames]))
     peak = float(flat.max(initial=0.0))
     count = min(count, int((flat > peak / LARGEST).sum()))
@@ -127,20 +119,7 @@ def position_bits(selection: Selection, modes: Array, tables: Tables) -> float:
 
 
 def encode_step(frames: Frames, modes: Array, tables: Tables, budget: int) -> tuple[Array, Frames]:
-    """Code a step.
-
-    Args:
-        frames: coefficients per frame `[C, blocks, N]`.
-        modes: of the frames.
-        tables: probabilities.
-        budget: scalars of the step.
-
-    Returns:
-        `[budget]` float32, all of them numbers that float16 holds; and the coefficients as they are decoded.
-
-    Raises:
-        InputError: when the budget does not even hold the modes.
-    """
+    """Code the frames `[C, blocks, N]` of a step as `[budget]` float16 numbers, and return them as decoded."""
     count = int(0.8 * budget)
     for _ in range(4):  # so many coefficients that they and their places fill the step
         selection = select(frames, count)
@@ -207,19 +186,7 @@ class DecodedStep:
 
 
 def decode_step(scalars: Array, layout: Layout, rows: Rows) -> DecodedStep:
-    """Read a step back.
-
-    Args:
-        scalars: `[budget]`, as `encode_step` gives them.
-        layout: of the step.
-        rows: the probabilities it was coded with.
-
-    Returns:
-        Modes and kept coefficients.
-
-    Raises:
-        InputError: when the numbers are no step.
-    """
+    """Decode the `[budget]` numbers of a step to modes and kept coefficients."""
     number = int(scalars[1]) if np.isfinite(scalars).all() else -1
     if not 0 <= number <= len(scalars) - HEADER:
         raise InputError("the latents are damaged: a step has no valid number of words; encode the audio again")

@@ -17,28 +17,13 @@ _FIRST_WINDOWS = 256
 
 
 def ratio_db(above: Tensor, below: Tensor) -> Tensor:
-    """Turn two energies into decibels; nothing below the line is infinitely good, whatever is above.
-
-    Args:
-        above: energies, >= 0.
-        below: energies of the same shape, >= 0.
-
-    Returns:
-        `10 log10(above / below)`, +inf where `below` is 0.
-    """
+    """Convert the ratio of two energies to dB; +inf where `below` is 0."""
     infinite = torch.full_like(above, torch.inf)
     return torch.where(below == 0, infinite, 10 * torch.log10(above / below))
 
 
 def fft_size(least_samples: int) -> int:
-    """Find a size of at least so many samples that is quick to transform.
-
-    Args:
-        least_samples: what must fit, >= 1.
-
-    Returns:
-        The smallest multiple of 1024 without prime factors above 5 (a power of two where 1024 is too much).
-    """
+    """Return the smallest multiple of 1024 with no prime factor above 5 that holds so many samples."""
     if least_samples <= _FFT_STEP:
         return max(2, 1 << (least_samples - 1).bit_length())
     steps = -(-least_samples // _FFT_STEP)
@@ -96,19 +81,7 @@ def _in_time(times: _Windows) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def score_sdr(track: Track, window_samples: int, hop_samples: int) -> Tensor:
-    """Compute the SDR of BSSEval v4 alone, for which no filter is needed.
-
-    Args:
-        track: references and estimates `[S, C, T]`.
-        window_samples: length of a window, >= 1.
-        hop_samples: distance of windows, >= 1.
-
-    Returns:
-        dB, float64 `[S, W]`.
-
-    Raises:
-        InputError: if the window or hop is not a whole number of samples.
-    """
+    """Compute the SDR of BSSEval v4 alone, which needs no filter: dB, float64 `[S, W]`."""
     check_window(window_samples, hop_samples)
     times = _Windows()
     for piece in cut_windows(track, window_samples, hop_samples):
@@ -121,12 +94,6 @@ class Projector:
     """Applies the filters of a track to its windows, in the frequency domain."""
 
     def __init__(self, track: Track, window_samples: int) -> None:
-        """Compute the filters in a pass over the track.
-
-        Args:
-            track: references and estimates `[S, C, T]`.
-            window_samples: longest piece that will be projected.
-        """
         keep_freed_memory()  # the pieces of every block are made anew
         correlations = correlate(track)
         self.sources = correlations.sources
@@ -144,14 +111,8 @@ class Projector:
         return (2 * torch.linalg.vecdot(flat, flat) - edges.sum(dim=1)) / self.n_fft
 
     def energies(self, piece: Piece) -> Tensor:
-        """Split the estimates of a window along the references.
-
-        Args:
-            piece: references and estimates `[S, C, n]`.
-
-        Returns:
-            Energies `[5, S]`: of the projection on the own source, of its difference from the reference, of its
-            difference from the projection on all sources, of the latter, and of what that leaves of the estimate.
+        """Split the estimates of a window `[S, C, n]` into five energies `[5, S]`: projection on the own source, its
+        distance to the reference, to the projection on all sources, the latter, and its rest.
         """
         sources, channels, _ = piece[0].shape
         true, given = (torch.fft.rfft(wave, n=self.n_fft) for wave in piece)
@@ -171,19 +132,7 @@ class Projector:
 
 
 def score_all(track: Track, window_samples: int, hop_samples: int) -> dict[str, Tensor]:
-    """Compute SDR, ISR, SIR and SAR of BSSEval v4 in two passes over a track.
-
-    Args:
-        track: references and estimates `[S, C, T]`.
-        window_samples: length of a window, >= 1.
-        hop_samples: distance of windows, >= 1.
-
-    Returns:
-        dB by measure, float64 `[S, W]`.
-
-    Raises:
-        InputError: if the window or hop is not a whole number of samples.
-    """
+    """Compute SDR, ISR, SIR and SAR of BSSEval v4 in two passes over a track: dB, float64 `[S, W]` each."""
     check_window(window_samples, hop_samples)
     projector: Projector | None = None
     times, spectra = _Windows(), _Windows()
@@ -202,18 +151,7 @@ def score_all(track: Track, window_samples: int, hop_samples: int) -> dict[str, 
 
 
 def pick_device(device: str | torch.device | None, *waves: object) -> torch.device:
-    """Choose where to compute: where asked, else where the tensors are.
-
-    Args:
-        device: "cpu", "cuda", "cuda:1", …; None follows the first tensor.
-        waves: the inputs.
-
-    Returns:
-        The device; the CPU for arrays.
-
-    Raises:
-        InputError: if there is no such device.
-    """
+    """Return the device asked for, else that of the tensors; the CPU for arrays."""
     if device is None:
         return next((wave.device for wave in waves if isinstance(wave, Tensor)), torch.device("cpu"))
     try:

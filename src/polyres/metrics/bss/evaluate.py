@@ -87,21 +87,8 @@ def bss_eval_blocks(
     hop_samples: int = 44100,
     device: str | torch.device | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Score a track of any length that is read block by block, twice: once for the filters, once for the windows.
-
-    Args:
-        open_blocks: called without arguments, returns pairs of references and estimates `[S, C, n]` from the start
-            of the track; n may differ from block to block.
-        window_samples: length of a window, >= 1; a shorter track is one window.
-        hop_samples: distance of windows, >= 1.
-        device: where to compute; default the CPU.
-
-    Returns:
-        "SDR", "ISR", "SIR" and "SAR" in dB, float64 tensors `[S, frames]`, equal to those of `bss_eval`.
-
-    Raises:
-        InputError: if there is no block, blocks do not fit each other, samples are not finite, or window, hop or
-            device are unusable.
+    """Compute BSSEval v4 on blocks `[S, C, n]` from `open_blocks`, read twice; the same `[S, frames]` in dB as
+    `bss_eval`.
 
     Source: as `bss_eval`.
     """

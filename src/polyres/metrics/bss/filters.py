@@ -20,45 +20,21 @@ _BLOCKS = {"cpu": (4096, 4), "cuda": (65536, 16)}
 
 @dataclass(frozen=True)
 class Correlations:
-    """What the filters of a track follow from.
+    """Correlations that determine the filters of a track."""
 
-    Attributes:
-        lags: `[R, R + E, 512]`: sum over t of reference channel r at t times channel k at t + lag, where the
-            channels k are those of the references and then those of the estimates.
-        sources: number of sources S; R = E = S·C.
-        silent: True if a source or an estimate is silent from beginning to end.
-    """
-
-    lags: Tensor
-    sources: int
-    silent: bool
+    lags: Tensor  # `[R, R + E, 512]`: reference channel at t times any channel at t + lag, summed over t
+    sources: int  # number of sources S; R = E = S·C
+    silent: bool  # True if a source or an estimate is silent from beginning to end
 
 
 def silent_sources(piece: Tensor) -> Tensor:
-    """Tell which sources are silent: their channels sum to exactly 0 in every sample, as in museval.
-
-    Args:
-        piece: `[S, C, n]`.
-
-    Returns:
-        Booleans `[S]`.
-    """
+    """Say which sources of `[S, C, n]` are silent: their channels sum to exactly 0 in every sample, as in museval."""
     heard = piece[..., ::_STRIDE].sum(dim=1).any(dim=-1)  # settles nearly all cases without a look at every sample
     return ~heard if bool(heard.all()) else ~piece.sum(dim=1).any(dim=-1)
 
 
 def correlate(track: Track) -> Correlations:
-    """Correlate all channels of a track over lags 0 to 511, in one pass and with memory for a few blocks.
-
-    Args:
-        track: references and estimates `[S, C, T]`.
-
-    Returns:
-        The correlations.
-
-    Raises:
-        InputError: if the track has no samples.
-    """
+    """Correlate all channels of a track over lags 0 to 511 in one pass of bounded memory."""
     n_fft, count = _BLOCKS.get(track.device.type, _BLOCKS["cpu"])
     reach = FILTER_SAMPLES - 1
     block = n_fft - reach
@@ -98,14 +74,8 @@ def _add_cross_spectra(total: Tensor, piece: Tensor, n_fft: int) -> None:
 
 
 def projection_filters(correlations: Correlations) -> tuple[Tensor, Tensor]:
-    """Find the 512-tap filters from the references to every estimate, over the whole track.
-
-    Args:
-        correlations: of the track.
-
-    Returns:
-        Filters from all reference channels to all estimate channels `[S·C, S·C, 512]` (input, output, tap), and
-        from the channels of each source to those of its own estimate `[S, C, C, 512]`.
+    """Find the 512-tap filters to the estimates: from all channels `[S·C, S·C, 512]` and from the own `[S, C, C,
+    512]`.
     """
     lags, sources = correlations.lags, correlations.sources
     rows = lags.shape[0]

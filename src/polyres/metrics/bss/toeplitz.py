@@ -43,15 +43,9 @@ def one_thread() -> Iterator[None]:
 
 
 def independent_channels(products: Tensor) -> list[int]:
-    """Leave out the channels that are sums of multiples of those before them, such as the second one of mono sound.
+    """Return the channels that do not depend linearly on those before them, by their inner products `[K, K]`.
 
     What is nothing in energy is nothing in every sample, so the inner products without delay tell it all.
-
-    Args:
-        products: inner products of all channels `[K, K]`, those of a channel with itself 1.
-
-    Returns:
-        Numbers of the channels that are left, at least one, in order.
 
     Source: Golub and Van Loan 2013, Matrix Computations, section 4.2.8 (Cholesky factorisation with zero pivots).
     """
@@ -67,13 +61,8 @@ def independent_channels(products: Tensor) -> list[int]:
 
 
 def dense_matrix(lags: Tensor) -> Tensor:
-    """Lay out the inner products of all delayed channels from their correlations.
-
-    Args:
-        lags: `[K, K, L]`: sum over t of channel a at t times channel b at t + lag, for lags 0 to L − 1.
-
-    Returns:
-        `[L·K, L·K]`; entry (i, a), (j, b) is the product of channel a delayed by i and channel b delayed by j.
+    """Lay out correlations `[K, K, L]` (channel a at t times b at t + lag) as the matrix `[L·K, L·K]` of delayed
+    channels.
     """
     return _delayed(lags, lags.shape[-1])
 
@@ -87,15 +76,7 @@ def _delayed(lags: Tensor, delays: int) -> Tensor:
 
 
 def multiply(lags: Tensor, vectors: Tensor) -> Tensor:
-    """Multiply the matrix of `dense_matrix` with vectors by FFT, without laying it out.
-
-    Args:
-        lags: `[K, K, L]`.
-        vectors: `[L·K, M]`.
-
-    Returns:
-        `[L·K, M]`.
-    """
+    """Multiply the matrix of `dense_matrix` by vectors `[L·K, M]` by FFT, without laying it out."""
     channels, _, length = lags.shape
     n_fft = 2 << (length - 1).bit_length()
     circle = lags.new_zeros(channels, channels, n_fft)
@@ -107,20 +88,13 @@ def multiply(lags: Tensor, vectors: Tensor) -> Tensor:
 
 
 def schur_factor(lags: Tensor) -> Tensor | None:
-    """Factorise the matrix of `dense_matrix` by the block Schur algorithm: order L² steps instead of L³.
+    """Factorise the matrix of `dense_matrix` by the block Schur algorithm in L² steps; None if not positive definite.
 
     Several delays make one step, as a matrix of blocks `[K, K]` is one of blocks `[G·K, G·K]` too: with few channels
     most of the time goes into starting small operations.
 
-    Args:
-        lags: `[K, K, L]`.
-
-    Returns:
-        Upper triangular `[L·K, L·K]` with `factor.T @ factor` equal to the matrix, or None where the matrix is not
-        positive definite to working precision.
-
-    Source: Kailath and Sayed 1995, Displacement Structure: Theory and Applications, section 4; the second row of
-    the rotation from the result of the first, as Chandrasekaran and Sayed 1996, Stabilizing the Generalized Schur
+    Source: Kailath and Sayed 1995, Displacement Structure: Theory and Applications, section 4; the second row of the
+    rotation from the result of the first, as Chandrasekaran and Sayed 1996, Stabilizing the Generalized Schur
     Algorithm.
     """
     channels, _, length = lags.shape
@@ -173,19 +147,12 @@ def _positive(energies: Tensor) -> Tensor:
 
 
 def solve(lags: Tensor, products: Tensor) -> Tensor:
-    """Solve the normal equations of a projection on delayed channels.
+    """Solve the normal equations for right-hand sides `[L·K, M]` of a projection on delayed channels `[K, K, L]`.
 
     Channels that follow from others are left out and get zeros. One factorisation serves all right-hand sides: the
     block Schur algorithm or, where the matrix is nearly singular, a dense Cholesky factorisation, with a jitter far
     below the precision of the scores if need be. What either lacks in accuracy is made up by iterative refinement. The
     last resort is the pseudo-inverse.
-
-    Args:
-        lags: correlations `[K, K, L]`, those of a channel with itself 1 at lag 0.
-        products: right-hand sides `[L·K, M]` from the range of the matrix.
-
-    Returns:
-        `[L·K, M]`, a solution to working precision.
     """
     kept = independent_channels(lags[..., 0])
     if len(kept) < len(lags):
@@ -210,15 +177,7 @@ def _substitute(upper: Tensor, right: Tensor) -> Tensor:
 
 
 def solve_dense(lags: Tensor, products: Tensor) -> Tensor:
-    """Solve as `solve` does, from the matrix laid out in full.
-
-    Args:
-        lags: correlations `[K, K, L]`, those of a channel with itself 1 at lag 0.
-        products: right-hand sides `[L·K, M]`.
-
-    Returns:
-        `[L·K, M]`.
-    """
+    """Solve as `solve` does, from the matrix laid out in full."""
     matrix = dense_matrix(lags)
     for jitter in JITTERS:
         factor, failed = torch.linalg.cholesky_ex(matrix + jitter * torch.eye(len(matrix)).to(matrix), upper=True)

@@ -24,30 +24,14 @@ LAG_CORRELATION = 0.1
 
 @dataclass(frozen=True)
 class Lag:
-    """Delay of one signal against another.
+    """Delay of one signal against another."""
 
-    Attributes:
-        samples: > 0 if the estimate is late; a fraction where the peak lies between samples.
-        correlation: of the signals when aligned to the nearest sample, -1 to 1; negative for turned polarity.
-    """
-
-    samples: float
-    correlation: float
+    samples: float  # > 0 if the estimate is late; a fraction where the peak lies between samples
+    correlation: float  # of the signals when aligned to the nearest sample, -1 to 1; negative for turned polarity
 
 
 def correlation(reference: Tensor, estimate: Tensor) -> Tensor:
-    """Cosine between two waveforms over all channels; means are not removed.
-
-    Args:
-        reference: `[..., C, T]`.
-        estimate: same shape.
-
-    Returns:
-        -1 to 1, float64 `[...]`; NaN where one is silent.
-
-    Raises:
-        InputError: if the shapes differ or lack the axes C and T.
-    """
+    """Cosine between two waveforms `[..., C, T]` over all channels, without removing means; NaN where one is silent."""
     reference, estimate = checked(reference, estimate)
     energies = reference.square().sum(dim=(-2, -1)) * estimate.square().sum(dim=(-2, -1))
     cosine = (reference * estimate).sum(dim=(-2, -1)) / energies.sqrt()
@@ -127,32 +111,13 @@ def estimate_lag(reference: Tensor, estimate: Tensor, most_samples: int) -> Lag:
 
 
 def lag_samples(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> float:
-    """Delay of the estimate where it has one.
-
-    Args:
-        reference: `[C, T]`.
-        estimate: same shape.
-        sample_rate_hz: of both, > 0.
-
-    Returns:
-        Samples within 0.1 s, > 0 if the estimate is late; NaN if the waveforms have nothing in common or are silent.
-
-    Raises:
-        InputError: if the shapes differ or lack the axes C and T.
-    """
+    """Delay of the estimate in samples within 0.1 s, > 0 if it is late; NaN if there is no common signal."""
     lag = estimate_lag(reference, estimate, max(1, round(LAG_SEARCH_S * sample_rate_hz)))
     return lag.samples if abs(lag.correlation) >= LAG_CORRELATION else math.nan
 
 
 def loudness_lufs(wave: Tensor, sample_rate_hz: int) -> float:
-    """Integrated loudness.
-
-    Args:
-        wave: `[C, T]`.
-        sample_rate_hz: > 0.
-
-    Returns:
-        LUFS, -120 for what never passes the gate.
+    """Integrated loudness of `[C, T]` in LUFS; -120 for what never passes the gate.
 
     Source: ITU-R BS.1770-4.
     """
@@ -163,17 +128,11 @@ def loudness_lufs(wave: Tensor, sample_rate_hz: int) -> float:
 
 @dataclass(frozen=True)
 class Pair:
-    """An original and its reconstruction; spectra that several metrics need are made once.
+    """An original and its reconstruction; spectra that several metrics need are computed once."""
 
-    Attributes:
-        reference: `[C, T]`, float64.
-        estimate: same shape.
-        sample_rate_hz: of both.
-    """
-
-    reference: Tensor
-    estimate: Tensor
-    sample_rate_hz: int
+    reference: Tensor  # `[C, T]`, float64
+    estimate: Tensor  # same shape
+    sample_rate_hz: int  # of both
 
     @cached_property
     def levelled(self) -> tuple[Tensor, Tensor]:

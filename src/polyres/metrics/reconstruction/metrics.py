@@ -31,32 +31,18 @@ from polyres.metrics.waves import Wave, as_float64, shape_of
 
 @dataclass(frozen=True)
 class ReconstructionMetric:
-    """A metric and what it may judge.
+    """A metric and what it may judge."""
 
-    Attributes:
-        name: as in `RECONSTRUCTION_METRICS`.
-        unit: "dB", "nat", "%", "LU", "sample", "MOS", "log10 power", or "1" for none.
-        direction: which numbers are better; "nearest" to `best` for those that may miss on both sides.
-        best: what a perfect reconstruction scores.
-        phase_sensitive: whether it compares waveforms sample by sample. Such a number says nothing about a chain
-            that makes up its phases: silence beats a perfect-sounding result.
-        source: paper and equation.
-        silence: what a silent estimate and a silent reference give.
-        measure: computes it.
-        speech_only: whether it means something for speech alone.
-        caution: how its numbers mislead, if they do.
-    """
-
-    name: str
-    unit: str
-    direction: Literal["higher", "lower", "nearest"]
-    best: float
-    phase_sensitive: bool
-    source: str
-    silence: str
-    measure: Callable[[Pair], float]
-    speech_only: bool = False
-    caution: str = ""
+    name: str  # as in `RECONSTRUCTION_METRICS`
+    unit: str  # "dB", "nat", "%", "LU", "sample", "MOS", "log10 power", or "1" for none
+    direction: Literal["higher", "lower", "nearest"]  # which numbers are better; "nearest" to `best`
+    best: float  # what a perfect reconstruction scores
+    phase_sensitive: bool  # compares sample by sample; says nothing where phases are made up
+    source: str  # paper and equation
+    silence: str  # what a silent estimate and a silent reference give
+    measure: Callable[[Pair], float]  # computes it
+    speech_only: bool = False  # whether it means something for speech alone
+    caution: str = ""  # how its numbers mislead, if they do
 
 
 RECONSTRUCTION_METRICS: Catalogue[ReconstructionMetric] = Catalogue("reconstruction metric")

@@ -166,17 +166,8 @@ def log_spectral_distance(reference: Tensor, estimate: Tensor) -> Tensor:
 
 
 def spectral_convergence_db(reference: Tensor, estimate: Tensor) -> Tensor:
-    """Energy of the difference of magnitudes against that of the reference.
-
-    Args:
-        reference: magnitudes `[..., F, N]`, >= 0.
-        estimate: same shape.
-
-    Returns:
-        dB, a scalar: -inf for equal magnitudes, 0 for a silent estimate, NaN for a silent reference.
-
-    Raises:
-        InputError: if the shapes differ.
+    """Energy of the difference of magnitudes `[..., F, N]` over that of the reference in dB; NaN for a silent
+    reference.
 
     Source: Sturmel and Daudet 2011, Signal reconstruction from STFT magnitude, section 2.
     """

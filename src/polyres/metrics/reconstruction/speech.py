@@ -46,18 +46,7 @@ def _at_rate(wave: np.ndarray, sample_rate_hz: int, wanted_hz: int) -> np.ndarra
 
 
 def pesq_wb(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> float:
-    """Wideband PESQ, mean over channels; other rates are resampled to 16 kHz.
-
-    Args:
-        reference: speech `[C, T]`.
-        estimate: same shape.
-        sample_rate_hz: of both.
-
-    Returns:
-        Predicted mean opinion score, 1.0 to 4.64; NaN where PESQ finds no speech or less than a quarter of a second.
-
-    Raises:
-        ConfigError: if the library is not installed.
+    """Wideband PESQ of speech `[C, T]`, 1.0 to 4.64, mean over channels; NaN where there is no speech or under 0.25 s.
 
     Source: ITU-T P.862.2, library `pesq`.
     """
@@ -91,18 +80,7 @@ def _stoi(reference: Tensor, estimate: Tensor, sample_rate_hz: int, extended: bo
 
 
 def stoi(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> float:
-    """Short-time objective intelligibility, mean over channels.
-
-    Args:
-        reference: speech `[C, T]`.
-        estimate: same shape.
-        sample_rate_hz: of both.
-
-    Returns:
-        About 0 to 1; NaN where there is less than about 0.4 s of speech.
-
-    Raises:
-        ConfigError: if the library is not installed.
+    """Short-time objective intelligibility of speech `[C, T]`, mean over channels; NaN below about 0.4 s of speech.
 
     Source: Taal et al. 2011, library `pystoi`.
     """
@@ -110,18 +88,7 @@ def stoi(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> float:
 
 
 def estoi(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> float:
-    """Extended short-time objective intelligibility, mean over channels.
-
-    Args:
-        reference: speech `[C, T]`.
-        estimate: same shape.
-        sample_rate_hz: of both.
-
-    Returns:
-        About 0 to 1; NaN where there is less than about 0.4 s of speech.
-
-    Raises:
-        ConfigError: if the library is not installed.
+    """Extended short-time objective intelligibility of `[C, T]`, mean over channels; NaN below about 0.4 s of speech.
 
     Source: Jensen and Taal 2016, library `pystoi`.
     """

@@ -23,33 +23,19 @@ VERDICTS = (HOLDS, FAILS, UNDECIDED, UNTESTABLE)
 
 @dataclass(frozen=True)
 class Evidence:
-    """One row that speaks to a claim.
+    """One row of evidence for or against a claim."""
 
-    Attributes:
-        what: the number, in words.
-        verdict: what this row alone says.
-        value: the number; None where words say it all.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        unit: of the three.
-        tracks: it rests on.
-        seeds: fewest seeds of an arm.
-        study: it comes from; None for arithmetic.
-        runs: it comes from.
-        notes: what a reader should know.
-    """
-
-    what: str
-    verdict: str
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    unit: str = ""
-    tracks: int | None = None
-    seeds: int | None = None
-    study: str | None = None
-    runs: tuple[str, ...] = ()
-    notes: str = ""
+    what: str  # the number, in words
+    verdict: str  # what this row alone says
+    value: float | None = None  # the number; None where words say it all
+    low: float | None = None  # lower end of its 95 % interval
+    high: float | None = None  # upper end
+    unit: str = ""  # of the three
+    tracks: int | None = None  # it rests on
+    seeds: int | None = None  # fewest seeds of an arm
+    study: str | None = None  # it comes from; None for arithmetic
+    runs: tuple[str, ...] = ()  # it comes from
+    notes: str = ""  # what a reader should know
 
 
 Test = Callable[[Material], list[Evidence]]
@@ -57,21 +43,13 @@ Test = Callable[[Material], list[Evidence]]
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the notes.
+    """A claim of the notes."""
 
-    Attributes:
-        key: short name.
-        place: where the notes or the draft say it.
-        statement: what they say.
-        needs: what a study must have for a test.
-        test: finds the evidence.
-    """
-
-    key: str
-    place: str
-    statement: str
-    needs: str
-    test: Test
+    key: str  # short name
+    place: str  # where the notes or the draft say it
+    statement: str  # what they say
+    needs: str  # what a study must have for a test
+    test: Test  # finds the evidence
 
 
 @dataclass(frozen=True)
@@ -94,12 +72,7 @@ def _plain(evidence: Evidence) -> dict[str, Any]:
 
 
 def judge(claims: Sequence[Claim], material: Material) -> list[Judged]:
-    """Test claims.
-
-    Args:
-        claims: in order.
-        material: what there is to test them on.
-    """
+    """Test claims on a study."""
     judged = []
     for claim in claims:
         evidence = tuple(claim.test(material))
@@ -108,11 +81,7 @@ def judge(claims: Sequence[Claim], material: Material) -> list[Judged]:
 
 
 def combine(verdicts: Sequence[str]) -> str:
-    """Return the verdict of a claim from those of its evidence.
-
-    Args:
-        verdicts: one per row; those that are not testable do not count.
-    """
+    """Combine the verdicts of its evidence to that of a claim."""
     counted = [verdict for verdict in verdicts if verdict != UNTESTABLE]
     if not counted:
         return UNTESTABLE
@@ -123,23 +92,13 @@ def combine(verdicts: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """What an interval must do for a claim to hold.
+    """What an interval must show for a claim to hold."""
 
-    Attributes:
-        kind: `above` the bound; `below` it; `within` ± the bound; `no_worse` than minus the bound (it fails where the
-            interval lies below zero and reaches further down).
-        bound: in the unit of the metric.
-    """
-
-    kind: Literal["above", "below", "within", "no_worse"] = "above"
-    bound: float = 0.0
+    kind: Literal["above", "below", "within", "no_worse"] = "above"  # `within` ± the bound, `no_worse` than minus it
+    bound: float = 0.0  # in the unit of the metric
 
     def verdict(self, found: Contrast) -> str:
-        """Judge a contrast.
-
-        Args:
-            found: its interval.
-        """
+        """Judge a contrast."""
         low, high, bound = found.low, found.high, self.bound
         if found.tracks < MIN_TRACKS or math.isnan(low) or math.isnan(high):
             return UNDECIDED
@@ -165,15 +124,7 @@ class Rule:
 
 
 def score_evidence(found: Contrast, rule: Rule, what: str, study: PaperStudy, arms: Sequence[Arm]) -> Evidence:
-    """Put a contrast and its verdict into a row.
-
-    Args:
-        found: the contrast.
-        rule: that judges it.
-        what: the number, in words.
-        study: it comes from.
-        arms: it comes from.
-    """
+    """Turn a contrast and its verdict into a row."""
     notes = [rule.text(found.unit)]
     if found.tracks < MIN_TRACKS:
         notes.append(f"fewer than {MIN_TRACKS} tracks")
@@ -203,13 +154,6 @@ def count_evidence(name: str, label: str, study: PaperStudy, less: Arm, more: Ar
 
     What is counted (MACs, parameters) is the same in every run. Times are undecided unless both arms have two runs or
     more and the ranges of their runs do not overlap.
-
-    Args:
-        name: of the cost.
-        label: for people.
-        study: of both.
-        less: is said to cost less.
-        more: than this one.
     """
     first, second = less.costs(name), more.costs(name)
     if not first or not second:
@@ -243,23 +187,14 @@ EACH: tuple[Sources, ...] = (("drums",), ("bass",), ("other",), ("vocals",))
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which arms a claim compares.
+    """The arms that a claim compares."""
 
-    Attributes:
-        first: says which models are meant by its first side.
-        second: the same of the other side.
-        may: beginnings of dotted keys in which they may differ.
-        must: beginnings of which each must tell them apart.
-        fits: looks at both models together.
-        settings: looks at both recipes together.
-    """
-
-    first: Wanted
-    second: Wanted
-    may: Sequence[str] = ()
-    must: Sequence[str] = ()
-    fits: Callable[[SeparatorConfig, SeparatorConfig], bool] = lambda first, second: True
-    settings: Callable[[Arm, Arm], bool] = lambda first, second: True
+    first: Wanted  # says which models are meant by its first side
+    second: Wanted  # the same of the other side
+    may: Sequence[str] = ()  # beginnings of dotted keys in which they may differ
+    must: Sequence[str] = ()  # beginnings of which each must tell them apart
+    fits: Callable[[SeparatorConfig, SeparatorConfig], bool] = lambda first, second: True  # of both models together
+    settings: Callable[[Arm, Arm], bool] = lambda first, second: True  # looks at both recipes together
 
     def find(self, material: Material) -> Iterator[tuple[PaperStudy, Arm, Arm]]:
         """Yield the pairs."""
@@ -276,14 +211,7 @@ def pair_text(first: Arm, second: Arm) -> str:
 
 
 def score_test(pairs: Pairs, rule: Rule, groups: Sequence[Sources] = MEAN, metrics: Sequence[str] = ()) -> Test:
-    """Return a test of the first arm's scores less the second's.
-
-    Args:
-        pairs: of arms.
-        rule: that the difference must meet.
-        groups: of stems, a row of evidence each.
-        metrics: names; the primary one if empty. Those that were not scored are left out.
-    """
+    """Return a test of the first arm's scores less the second's."""
 
     def test(material: Material) -> list[Evidence]:
         rows = []
@@ -302,13 +230,7 @@ def score_test(pairs: Pairs, rule: Rule, groups: Sequence[Sources] = MEAN, metri
 
 
 def cost_test(pairs: Pairs, name: str, label: str) -> Test:
-    """Return a test that the first arm costs less than the second.
-
-    Args:
-        pairs: of arms.
-        name: of the cost.
-        label: for people.
-    """
+    """Return a test that the first arm costs less than the second."""
 
     def test(material: Material) -> list[Evidence]:
         found = (count_evidence(name, label, *pair) for pair in pairs.find(material))
@@ -318,14 +240,7 @@ def cost_test(pairs: Pairs, name: str, label: str) -> Test:
 
 
 def untestable(key: str, place: str, statement: str, needs: str) -> Claim:
-    """Return a claim that no study can speak to.
-
-    Args:
-        key: short name.
-        place: where it is said.
-        statement: what is said.
-        needs: what would be needed.
-    """
+    """Return a claim that no study can test."""
     return Claim(key, place, statement, needs, lambda material: [])
 
 

@@ -17,42 +17,25 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Term:
-    """One mean score and its factor.
+    """One mean score and its factor."""
 
-    Attributes:
-        factor: it is multiplied by.
-        arm: whose score.
-        sources: stems that count; all if None.
-        part: which resolutions listened.
-    """
-
-    factor: float
-    arm: Arm
-    sources: tuple[str, ...] | None = None
-    part: str = WHOLE
+    factor: float  # it is multiplied by
+    arm: Arm  # whose score
+    sources: tuple[str, ...] | None = None  # stems that count; all if None
+    part: str = WHOLE  # which resolutions listened
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A weighted sum of mean scores; positive is better, for every metric.
+    """A weighted sum of mean scores; positive is better, for every metric."""
 
-    Attributes:
-        value: mean over tracks; NaN without any.
-        low: lower end of the 95 % interval.
-        high: upper end.
-        tracks: how many.
-        seeds: fewest seeds of an arm.
-        metric: name.
-        unit: of the metric.
-    """
-
-    value: float
-    low: float
-    high: float
-    tracks: int
-    seeds: int
-    metric: str
-    unit: str
+    value: float  # mean over tracks; NaN without any
+    low: float  # lower end of the 95 % interval
+    high: float  # upper end
+    tracks: int  # how many
+    seeds: int  # fewest seeds of an arm
+    metric: str  # name
+    unit: str  # of the metric
 
 
 def contrast(study: PaperStudy, terms: Sequence[Term], metric: str, seed: int = 0) -> Contrast | None:

@@ -15,17 +15,7 @@ TAPS = FusionConfig().taps
 
 
 def _fact(key: str, place: str, statement: str, claimed: float, found: float, unit: str, why: str) -> Claim:
-    """Return a claim that a number is so much, to the digits in which it is stated.
-
-    Args:
-        key: short name.
-        place: where it is said.
-        statement: what is said.
-        claimed: the number.
-        found: what it is.
-        unit: of both.
-        why: how it is worked out.
-    """
+    """Return a claim on a number, to the digits in which it is stated."""
     verdict = HOLDS if abs(found - claimed) <= 0.05 * abs(claimed) else FAILS
 
     def test(material: Material) -> list[Evidence]:

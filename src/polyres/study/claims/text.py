@@ -19,12 +19,7 @@ HOW = (
 
 
 def claims_markdown(judged: Sequence[Judged], studies: Sequence[str]) -> str:
-    """Return the page.
-
-    Args:
-        judged: all claims.
-        studies: lines that describe the studies.
-    """
+    """Write the page of claims."""
     counts = ", ".join(f"{sum(one.verdict == verdict for one in judged)} {verdict}" for verdict in VERDICTS)
     table = Table("", ("claim", "said in", "verdict", "rows"), text_columns=3)
     for one in judged:
@@ -43,11 +38,7 @@ def claims_markdown(judged: Sequence[Judged], studies: Sequence[str]) -> str:
 
 
 def evidence_table(evidence: Sequence[Evidence]) -> Table:
-    """Return the evidence of a claim as a table.
-
-    Args:
-        evidence: its rows.
-    """
+    """Write the evidence of a claim as a table."""
     header = ("evidence", "verdict", "run", "notes", "value", "95 %", "tracks", "seeds")
     table = Table("", header, text_columns=4)
     for row in evidence:

@@ -46,13 +46,7 @@ def _kind(material: Material, study: PaperStudy, arm: Arm) -> str:
 
 
 def leading(n_fft: int, among: tuple[int, ...], source: str | None = None) -> Test:
-    """Return a test that a resolution has the largest output weight in every run.
-
-    Args:
-        n_fft: the resolution.
-        among: resolutions of the model.
-        source: stem; the mean over stems if None.
-    """
+    """Return a test that a resolution has the largest output weight in every run."""
 
     def test(material: Material) -> list[Evidence]:
         rows = []

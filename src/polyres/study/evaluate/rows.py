@@ -60,14 +60,6 @@ class RowFile:
     """JSON lines that grow by whole tracks; a line cut short by a crash is ignored and written over."""
 
     def __init__(self, path: Path) -> None:
-        """Read what is there.
-
-        Args:
-            path: file; it and its folder are made with the first rows.
-
-        Raises:
-            InputError: if a line other than the last is no row.
-        """
         self.path = path
         self.rows: list[ScoreRow] = []
         self._good_bytes = 0
@@ -89,11 +81,7 @@ class RowFile:
             self._good_bytes += len(line)
 
     def append(self, rows: Sequence[ScoreRow]) -> None:
-        """Add rows in one go.
-
-        Raises:
-            OutputError: if the file cannot be written; what it held is still there.
-        """
+        """Add rows in one go."""
         text = "".join(f"{row_text(row)}\n" for row in rows)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,11 +99,7 @@ class RowFile:
 
 
 def row_from(values: object) -> ScoreRow:
-    """Turn a JSON object into a row; what a row need not have may be absent.
-
-    Raises:
-        ValueError: if it is no row.
-    """
+    """Read a row from a JSON object; optional fields may be absent."""
     known = {field.name for field in fields(ScoreRow)}
     needed = {field.name for field in fields(ScoreRow) if field.default is MISSING}
     if not isinstance(values, dict) or not needed <= set(values) <= known:
@@ -152,16 +136,7 @@ _STEP = 1e-5
 def track_scores(
     scores: Mapping[str, Sequence[Sequence[float]]], sources: Sequence[str], window_s: float = 1.0, hop_s: float = 1.0
 ) -> dict[str, object]:
-    """Arrange BSSEval scores as museval's TrackStore does.
-
-    Args:
-        scores: metric to values in dB, `[S][frames]`.
-        sources: names of the targets.
-        window_s: length of a frame in seconds.
-        hop_s: distance of frames in seconds.
-
-    Returns:
-        To be written as JSON; values rounded to 1e-5 dB, NaN where a frame has none or an infinite one.
+    """Arrange BSSEval scores `[S][frames]` as museval's TrackStore: rounded to 1e-5 dB, NaN where there is none.
 
     Source: museval 0.4.1, musdb.schema.json and TrackStore.
     """
@@ -185,11 +160,7 @@ def _rounded(value: float) -> float:
 
 
 def write_track(path: Path, scores: Mapping[str, object]) -> None:
-    """Write the scores of one track in one step; a frame without a value is NaN, as museval writes and reads it.
-
-    Raises:
-        OutputError: if the file cannot be written.
-    """
+    """Write the scores of one track atomically; a frame without a value is NaN, as in museval."""
     write_whole(path, json.dumps(scores, indent=2))
 
 

@@ -215,25 +215,15 @@ SILENT_PEAK = 1e-4
 
 @dataclass(frozen=True)
 class TrackScores:
-    """Scores of one track.
+    """Scores of one track."""
 
-    Args:
-        sources: stems that the track has.
-        values: metric to source to its score over the track; NaN where it has none.
-        frames: windowed metric to values `[S, frames]` of `sources`, NaN or infinite where a window has none.
-    """
-
-    sources: tuple[str, ...]
-    values: dict[str, dict[str, float]]
-    frames: dict[str, Tensor]
+    sources: tuple[str, ...]  # stems that the track has
+    values: dict[str, dict[str, float]]  # metric to source to its score over the track; NaN where it has none
+    frames: dict[str, Tensor]  # windowed metric to `[S, frames]`, NaN or infinite where a window has no value
 
 
 def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """Return metrics by their names in the catalogue, whatever the case.
-
-    Raises:
-        UnknownNameError: naming the nearest right name.
-    """
+    """Return metrics by their names in the catalogue, whatever the case."""
     found = [METRICS.build(name.lower()).name for name in names]
     return tuple(dict.fromkeys(found))
 
@@ -246,23 +236,10 @@ def present_stems(stems: Tensor) -> list[int]:
 def score_track(
     references: Tensor, estimates: Tensor, sources: Sequence[str], metrics: Sequence[str], sample_rate_hz: int
 ) -> TrackScores:
-    """Score the estimates of one track.
+    """Score the estimates of the stems `[S, C, T]` of a track; windowed metrics give the median of their windows.
 
     Stems that the track lacks are left out: BSSEval is undefined for them and would lose every window of the others.
     Only log_wmse is for them too.
-
-    Args:
-        references: true stems `[S, C, T]`.
-        estimates: of the same shape.
-        sources: names of the stems.
-        metrics: names in `METRICS`.
-        sample_rate_hz: of all.
-
-    Returns:
-        The scores; windowed metrics are summed up by the median over the windows that have a finite value.
-
-    Raises:
-        InputError: if shapes differ or samples are not finite.
     """
     kept = present_stems(references)
     names = tuple(sources[index] for index in kept)

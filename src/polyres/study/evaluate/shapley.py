@@ -21,15 +21,7 @@ SHAPLEY = "shapley"
 
 
 def coalition_name(n_fft: Sequence[int], coalition: int) -> str:
-    """Name a coalition as the part of a model.
-
-    Args:
-        n_fft: window lengths of the model.
-        coalition: the number whose bit r says whether the r-th listens.
-
-    Returns:
-        "all", "none", "only 1024", "without 1024", or "with 1024 4096".
-    """
+    """Name a coalition: "all", "none", "only 1024", "without 1024" or "with 1024 4096"."""
     inside = [n_fft[place] for place in members(coalition)]
     if len(inside) == len(n_fft):
         return "all"
@@ -86,15 +78,8 @@ def coalitions_of(whole: ModelSubject) -> list[Subject]:
 
 
 def shapley_rows(rows: Sequence[ScoreRow], n_fft: Sequence[int]) -> list[ScoreRow]:
-    """Work out the exact Shapley value of every resolution, per track, source and metric.
-
-    Args:
-        rows: scores of one model; of all of its coalitions where there is to be a value.
-        n_fft: its window lengths.
-
-    Returns:
-        Rows whose part is "shapley 1024" and so on. Per track and source they sum to the score of all less that of
-        none. Where a coalition has no score, such as BSSEval's for silence, there is no row.
+    """Compute the exact Shapley value of every resolution per track, source and metric; no row where a score is
+    missing.
     """
     full = 2 ** len(n_fft) - 1
     places = {coalition_name(n_fft, coalition): coalition for coalition in range(full + 1)}

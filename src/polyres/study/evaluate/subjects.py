@@ -180,11 +180,7 @@ def origin_of(name_or_path: str, separator: LoadedSeparator) -> Origin:
 
 
 def resolutions_of(whole: ModelSubject) -> Separator:
-    """Return the model of a subject if it has resolutions to take apart.
-
-    Raises:
-        ConfigError: for a bag, or a model of one resolution.
-    """
+    """Return the model of a subject if it has several resolutions."""
     model = whole.separator.model
     if not isinstance(model, Separator) or len(model.config.n_fft) < 2:
         raise ConfigError(f"{whole.name} has no resolutions to take apart; leave out --parts and --shapley")

@@ -30,29 +30,17 @@ NO_SCORES = ("with ", "none", "shapley ")
 
 @dataclass(frozen=True)
 class PairedLine:
-    """One model against another, over tracks.
+    """Paired comparison of two models over tracks."""
 
-    Args:
-        model: what is judged.
-        part: which of its resolutions listened.
-        metric: name.
-        mean_difference: mean over tracks of the difference of the tracks' means over stems.
-        low: lower end of the 95 % interval over tracks.
-        high: upper end.
-        p_value: of Wilcoxon's signed-rank test, Holm-corrected over the lines of the metric; None for few tracks.
-        tracks: how many tracks both have.
-        p_permutation: of the sign-flip test of the mean, corrected alike; None for few tracks.
-    """
-
-    model: str
-    part: str
-    metric: str
-    mean_difference: float
-    low: float
-    high: float
-    p_value: float | None
-    tracks: int
-    p_permutation: float | None = None
+    model: str  # what is judged
+    part: str  # which of its resolutions listened
+    metric: str  # name
+    mean_difference: float  # mean over tracks of the difference of the tracks' means over stems
+    low: float  # lower end of the 95 % interval over tracks
+    high: float  # upper end
+    p_value: float | None  # of Wilcoxon's signed-rank test, Holm-corrected per metric; None for few tracks
+    tracks: int  # how many tracks both have
+    p_permutation: float | None = None  # of the sign-flip test of the mean, corrected alike; None for few tracks
 
     @property
     def verdict(self) -> str:
@@ -139,31 +127,18 @@ HIDDEN = ("with ", "none")
 
 @dataclass(frozen=True)
 class SummaryLine:
-    """One line of a table.
+    """One line of a table."""
 
-    Args:
-        model: name.
-        part: which resolutions listened.
-        metric: name.
-        by_source: stem to its average over tracks; NaN where no track has a value.
-        intervals: stem to its 95 % interval over tracks; NaN with fewer than two.
-        overall: mean over the stems.
-        interval: its 95 % interval over tracks.
-        tracks: how many tracks were scored.
-        invalid_share: share of windows without a value; None for metrics over whole tracks.
-        unit: of the metric.
-    """
-
-    model: str
-    part: str
-    metric: str
-    by_source: dict[str, float]
-    intervals: dict[str, Interval]
-    overall: float
-    interval: Interval
-    tracks: int
-    invalid_share: float | None
-    unit: str = "dB"
+    model: str  # name
+    part: str  # which resolutions listened
+    metric: str  # name
+    by_source: dict[str, float]  # stem to its average over tracks; NaN where no track has a value
+    intervals: dict[str, Interval]  # stem to its 95 % interval over tracks; NaN with fewer than two
+    overall: float  # mean over the stems
+    interval: Interval  # its 95 % interval over tracks
+    tracks: int  # how many tracks were scored
+    invalid_share: float | None  # share of windows without a value; None for metrics over whole tracks
+    unit: str = "dB"  # of the metric
 
 
 def summarise(
@@ -192,18 +167,7 @@ def summarise(
 
 
 def track_value(row: ScoreRow, way: Aggregation) -> float:
-    """Return the score of a track as a way of aggregation has it.
-
-    Args:
-        row: the score.
-        way: says whether windows are averaged by their median or their mean.
-
-    Returns:
-        NaN where the row has no value.
-
-    Raises:
-        InputError: if the mean over windows is wanted and was not kept.
-    """
+    """Return the score of a track under an aggregation; NaN where the row has no value."""
     if row.value is None:
         return math.nan
     if row.frames is None or way.over_windows == "median":

@@ -40,12 +40,7 @@ class _Box:
 
 
 def architecture_figure(config: SeparatorConfig, name: str) -> Figure:
-    """Draw branches, bottleneck, transformer and output fusion as the config has them.
-
-    Args:
-        config: of the separator.
-        name: what to call it.
-    """
+    """Draw branches, bottleneck, transformer and output fusion as the config has them."""
     from matplotlib.figure import Figure
 
     rows = len(config.n_fft) + config.wave_branch

@@ -34,24 +34,14 @@ SOURCE = "drums"
 
 @dataclass(frozen=True)
 class StudyAudio:
-    """The tracks that were scored, as far as they are there.
+    """The scored tracks that are available."""
 
-    Attributes:
-        tracks: name in the rows and files.
-        model: says which stems and which rate.
-        longest_s: of every track only so much was scored; None for all.
-    """
-
-    tracks: list[tuple[str, TrackFiles]]
-    model: SeparatorConfig
-    longest_s: float | None
+    tracks: list[tuple[str, TrackFiles]]  # name in the rows and files
+    model: SeparatorConfig  # says which stems and which rate
+    longest_s: float | None  # of every track only so much was scored; None for all
 
     def stems(self, index: int) -> Tensor:
-        """Return the stems `[S, C, T]` of a track.
-
-        Raises:
-            InputError: if they cannot be read.
-        """
+        """Return the stems `[S, C, T]` of a track."""
         model = self.model
         stems = load_layout_track(self.tracks[index][1], model.sources, model.sample_rate_hz, model.audio_channels)
         return stems if self.longest_s is None else stems[..., : round(self.longest_s * model.sample_rate_hz)]
@@ -63,17 +53,7 @@ class StudyAudio:
 
 
 def find_audio(study: PaperStudy, data: Path | None = None) -> StudyAudio:
-    """Find the tracks that a study was scored on.
-
-    Args:
-        study: names them in its rows.
-        data: folder to look for them in; else where the study and its recipe say.
-
-    Raises:
-        AnalysisError: if none of them is there, or no run says which stems it has.
-        InputError: if a folder cannot be read.
-        TrainingError: if a folder of the study is not there.
-    """
+    """Find the tracks that a study was scored on."""
     arm = next((arm for arm in study.arms if arm.model is not None), None)
     if arm is None or arm.model is None:
         raise AnalysisError(f"no run of {study.name} has a config.yaml, so nothing is known of its stems")
@@ -112,19 +92,7 @@ def _tracks(about: Any, data_dir: str | None, sources: Sequence[str]) -> Iterato
 
 
 def attack_excerpt(study: PaperStudy, audio: StudyAudio, track: str | None = None, device: str = "cpu") -> Excerpt:
-    """Cut the sharpest attack of the drums of a track, and separate it with every arm's first run.
-
-    Args:
-        study: whose runs.
-        audio: its tracks.
-        track: name; the first with an attack in its drums if None.
-        device: for the models.
-
-    Raises:
-        AnalysisError: if there are no drums, or no attack in them.
-        InputError: if stems cannot be read.
-        WeightsError: if weights cannot be read.
-    """
+    """Cut the sharpest attack of a track's drums (the first with one if None) and separate it with every arm."""
     if SOURCE not in audio.model.sources:
         raise AnalysisError(f"the models of {study.name} have no stem {SOURCE!r}")
     names = [name for name, _ in audio.tracks]
@@ -159,11 +127,7 @@ def _separated(
 
 
 def styles_of(study: PaperStudy) -> dict[str, str]:
-    """Return the style of every track, which is the first part of its name; nothing where all are alike.
-
-    Args:
-        study: names its tracks, such as `electronic/song_3`.
-    """
+    """Return the style of every track, the first part of `electronic/song_3`; empty where all are alike."""
     styles = {track: track.partition("/")[0] for track in study.tracks if "/" in track}
     return styles if len(set(styles.values())) > 1 else {}
 
@@ -179,15 +143,7 @@ RISE_S = 0.02
 
 
 def find_attack(drums: Tensor, sample_rate_hz: int) -> int:
-    """Return the sample at which the energy of a stem rises most from 20 ms to the next.
-
-    Args:
-        drums: `[C, T]`.
-        sample_rate_hz: of it.
-
-    Returns:
-        Position in samples; 0 for silence or less than three frames.
-    """
+    """Return the sample of the steepest rise of energy over 20 ms in `[C, T]`; 0 for silence or under three frames."""
     frame = max(round(FRAME_S * sample_rate_hz), 1)
     count = drums.shape[-1] // frame
     span = max(round(RISE_S / FRAME_S), 1)
@@ -204,29 +160,17 @@ def find_attack(drums: Tensor, sample_rate_hz: int) -> int:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """An attack, and who makes what of it.
+    """An excerpt around an attack, and its estimate by every arm."""
 
-    Attributes:
-        track: its name.
-        source: the stem.
-        start_s: where the excerpt starts in the track.
-        sample_rate_hz: of the waves.
-        waves: name to `[C, T]`, all of one length: mixture, reference, then the models.
-    """
-
-    track: str
-    source: str
-    start_s: float
-    sample_rate_hz: int
-    waves: Mapping[str, Tensor]
+    track: str  # its name
+    source: str  # the stem
+    start_s: float  # where the excerpt starts in the track
+    sample_rate_hz: int  # of the waves
+    waves: Mapping[str, Tensor]  # name to `[C, T]`, all of one length: mixture, reference, then the models
 
 
 def level_spectrogram(wave: Tensor) -> Tensor:
-    """Return the power of a waveform's mono mix `[F, N]` in dB.
-
-    Args:
-        wave: `[C, T]`.
-    """
+    """Return the power of a waveform's mono mix as levels `[F, N]` in dB."""
     window = torch.hann_window(N_FFT, dtype=torch.float64)
     mono = wave.double().mean(dim=0)
     spectrum = torch.stft(mono, N_FFT, HOP, window=window, center=True, pad_mode="reflect", return_complex=True)
@@ -234,11 +178,7 @@ def level_spectrogram(wave: Tensor) -> Tensor:
 
 
 def spectrogram_figure(excerpt: Excerpt) -> Figure:
-    """Draw the spectrograms on one scale of colours, and below them the levels over time.
-
-    Args:
-        excerpt: what to draw.
-    """
+    """Draw the spectrograms on one scale of colours, and below them the levels over time."""
     from matplotlib.figure import Figure
 
     names = list(excerpt.waves)

@@ -29,19 +29,12 @@ WIDE = 4.0
 
 @dataclass(frozen=True)
 class Point:
-    """An arm: its cost and its scores.
+    """An arm: its cost and its scores."""
 
-    Attributes:
-        index: of the arm in its study.
-        name: of the arm.
-        cost: mean over the runs.
-        scores: one per seed.
-    """
-
-    index: int
-    name: str
-    cost: float
-    scores: list[float]
+    index: int  # of the arm in its study
+    name: str  # of the arm
+    cost: float  # mean over the runs
+    scores: list[float]  # one per seed
 
 
 def points(study: PaperStudy, name: str) -> list[Point]:
@@ -64,11 +57,7 @@ def _scores(study: PaperStudy, arm: Arm) -> list[float]:
 
 
 def cost_quality_figure(study: PaperStudy) -> Figure | None:
-    """Draw the primary score against all costs that are known; None where there are none.
-
-    Args:
-        study: whose arms.
-    """
+    """Draw the primary score against all known costs; None where there are none."""
     shown = [(label, scale, found) for name, label, scale in COSTS if (found := points(study, name))]
     if not shown:
         return None
@@ -124,19 +113,12 @@ FEW_POINTS = 12
 
 @dataclass(frozen=True)
 class Curve:
-    """Values of the runs of an arm at the places that all of them have.
+    """Values of an arm's runs at the steps that all of them have."""
 
-    Attributes:
-        places: steps or seconds (mean over the runs).
-        mean: over the runs.
-        low: smallest.
-        high: largest.
-    """
-
-    places: list[float]
-    mean: list[float]
-    low: list[float]
-    high: list[float]
+    places: list[float]  # steps or seconds (mean over the runs)
+    mean: list[float]  # over the runs
+    low: list[float]  # smallest
+    high: list[float]  # largest
 
 
 def loss_of(row: Mapping[str, Any]) -> float | None:
@@ -181,11 +163,7 @@ def curve(arm: Arm, value: Callable[[Mapping[str, Any]], float | None], place: s
 
 
 def curves_figure(study: PaperStudy) -> Figure | None:
-    """Draw validation score and training loss over steps and over time; None where no run has written anything.
-
-    Args:
-        study: whose runs.
-    """
+    """Draw validation score and training loss over steps and time; None where no run has written any."""
     wanted = (
         ("validation nSDR, dB", score_of, "step", "step"),
         ("validation nSDR, dB", score_of, "elapsed_s", "training time, min"),

@@ -29,42 +29,25 @@ NOT_COMPARED = frozenset({"seed", "variant", "data_dir", "data.seed"}) | (MAY_CH
 
 @dataclass(frozen=True)
 class PaperRun:
-    """One run of an arm.
+    """One run of an arm."""
 
-    Attributes:
-        name: as in the rows: arm/seed0.
-        seed: of the run.
-        folder: of the run; may be missing.
-        epochs: rows of its metrics, oldest first.
-        cost: what it cost; None before it was scored.
-    """
-
-    name: str
-    seed: int
-    folder: Path
-    epochs: list[dict[str, Any]]
-    cost: Cost | None
+    name: str  # as in the rows: arm/seed0
+    seed: int  # of the run
+    folder: Path  # of the run; may be missing
+    epochs: list[dict[str, Any]]  # rows of its metrics, oldest first
+    cost: Cost | None  # what it cost; None before it was scored
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things that a study compares.
+    """One of the things that a study compares."""
 
-    Attributes:
-        study: name of the study.
-        name: of the arm.
-        settings: what it changes, by dotted key.
-        model: config of its separator; None where there is no run yet.
-        training: all other settings of its recipe by dotted key.
-        runs: one per seed.
-    """
-
-    study: str
-    name: str
-    settings: Mapping[str, Any]
-    model: SeparatorConfig | None
-    training: Mapping[str, Any]
-    runs: tuple[PaperRun, ...]
+    study: str  # name of the study
+    name: str  # of the arm
+    settings: Mapping[str, Any]  # what it changes, by dotted key
+    model: SeparatorConfig | None  # config of its separator; None where there is no run yet
+    training: Mapping[str, Any]  # all other settings of its recipe by dotted key
+    runs: tuple[PaperRun, ...]  # one per seed
 
     def costs(self, name: str) -> list[float]:
         """Return a cost of every run that knows it."""
@@ -83,19 +66,12 @@ Values = dict[int, dict[str, dict[str, float]]]
 
 @dataclass(frozen=True)
 class PaperStudy:
-    """A study and all its results.
+    """A study and all its results."""
 
-    Attributes:
-        folder: where it lies.
-        about: what it compares.
-        arms: in order.
-        rows: all scores.
-    """
-
-    folder: Path
-    about: Study
-    arms: tuple[Arm, ...]
-    rows: list[ScoreRow]
+    folder: Path  # where it lies
+    about: Study  # what it compares
+    arms: tuple[Arm, ...]  # in order
+    rows: list[ScoreRow]  # all scores
     _index: dict[tuple[str, str, str], Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -143,15 +119,7 @@ class PaperStudy:
 
 
 def track_means(values: Values, sources: Iterable[str] | None = None) -> dict[int, dict[str, float]]:
-    """Average the scores of every track over its stems.
-
-    Args:
-        values: of one arm, metric and part.
-        sources: stems that count; all if None. A track without any of them is left out.
-
-    Returns:
-        Seed -> track -> mean.
-    """
+    """Average the scores of every track over its stems: seed -> track -> mean; all stems if `sources` is None."""
     wanted = None if sources is None else set(sources)
     means: dict[int, dict[str, float]] = {}
     for seed, tracks in values.items():
@@ -164,12 +132,7 @@ def track_means(values: Values, sources: Iterable[str] | None = None) -> dict[in
 
 
 def seed_means(values: Values, sources: Iterable[str] | None = None) -> list[float]:
-    """Return one number per seed: the mean over sources of the means over tracks.
-
-    Args:
-        values: of one arm, metric and part.
-        sources: stems that count; all if None.
-    """
+    """Return one number per seed: the mean over sources of the means over tracks."""
     chosen = None if sources is None else list(sources)
     numbers = []
     for tracks in values.values():
@@ -184,16 +147,7 @@ def seed_means(values: Values, sources: Iterable[str] | None = None) -> list[flo
 
 
 def read_studies(folders: Sequence[Path]) -> list[PaperStudy]:
-    """Read studies.
-
-    Args:
-        folders: one per study.
-
-    Raises:
-        AnalysisError: when two studies have one name, or what a run wrote is damaged.
-        InputError: when a folder holds no study, or it cannot be read.
-        ConfigError: when the recipe of a run cannot be read.
-    """
+    """Read studies."""
     studies = [read_paper_study(folder) for folder in folders]
     names = [study.name for study in studies]
     twin = next((name for name in names if names.count(name) > 1), None)
@@ -203,16 +157,7 @@ def read_studies(folders: Sequence[Path]) -> list[PaperStudy]:
 
 
 def read_paper_study(folder: Path) -> PaperStudy:
-    """Read one study; what is not there yet is left out.
-
-    Args:
-        folder: of the study.
-
-    Raises:
-        AnalysisError: when what a run wrote is damaged.
-        InputError: when it holds no study, or it cannot be read.
-        ConfigError: when the recipe of a run cannot be read.
-    """
+    """Read one study, complete or not."""
     about = read_study(folder)
     costs = {(cost.arm, cost.seed): cost for cost in read_costs(folder)}
     arms = tuple(_arm(folder, about, name, costs) for name in (arm.name for arm in about.arms))
@@ -274,12 +219,7 @@ Wanted = Callable[[SeparatorConfig], bool]
 
 
 def differences(first: Arm, second: Arm) -> list[str]:
-    """Return the dotted keys in which two arms differ, `model.…` or of the recipe, but for how long they train.
-
-    Args:
-        first: an arm with a model.
-        second: another.
-    """
+    """Return the dotted keys in which two arms differ, `model.…` or of the recipe, apart from training length."""
     if first.model is None or second.model is None:
         return []
     found = [f"model.{key}" for key in diff(first.model, second.model)]
@@ -292,12 +232,7 @@ def differences(first: Arm, second: Arm) -> list[str]:
 
 
 def basis(first: Arm, second: Arm) -> str | None:
-    """Return on what footing two arms trained: equal steps or equal time, else None.
-
-    Args:
-        first: an arm.
-        second: another.
-    """
+    """Say whether two arms trained for equal steps or equal time; None for neither."""
     if all(first.training.get(key) == second.training.get(key) for key in LENGTH_KEYS):
         return EQUAL_STEPS if first.training.get("epochs") is not None else EQUAL_TIME
     times = first.cost("train_s"), second.cost("train_s")
@@ -309,15 +244,7 @@ def basis(first: Arm, second: Arm) -> str | None:
 def matches(
     studies: Sequence[PaperStudy], first: Wanted, second: Wanted, may_differ: Sequence[str], must: Sequence[str] = ()
 ) -> Iterator[tuple[PaperStudy, Arm, Arm]]:
-    """Yield pairs of arms of one study that differ in nothing but what is allowed.
-
-    Args:
-        studies: to look through.
-        first: says whether a model can be the first of a pair.
-        second: the same of the second.
-        may_differ: beginnings of the dotted keys in which the two may differ.
-        must: beginnings of which each must tell them apart.
-    """
+    """Yield pairs of arms of one study that differ only in what is allowed."""
     for study in studies:
         ready = [arm for arm in study.arms if arm.model is not None]
         for one in (arm for arm in ready if arm.model is not None and first(arm.model)):
@@ -331,12 +258,7 @@ def matches(
 
 
 def families(study: PaperStudy, free: Sequence[str]) -> list[list[Arm]]:
-    """Group the arms of a study that differ in nothing but some keys; groups of one are left out.
-
-    Args:
-        study: whose arms.
-        free: beginnings of those keys.
-    """
+    """Group the arms of a study that differ only in some keys; groups of one are left out."""
     groups: list[list[Arm]] = []
     for arm in (arm for arm in study.arms if arm.model is not None):
         for group in groups:
@@ -355,11 +277,7 @@ def _differ_only(first: Arm, second: Arm, free: Sequence[str]) -> bool:
 
 
 def method_of(model: SeparatorConfig) -> str | None:
-    """Return the row of the table of variants that a model is built like, whatever its width and head; None if none.
-
-    Args:
-        model: its config.
-    """
+    """Return the row of the table of variants that a model matches in all but width and head; None if none does."""
 
     def shape(config: SeparatorConfig) -> tuple[object, ...]:
         fusions = (config.bottleneck.kind, config.output.kind) if len(config.n_fft) > 1 else ()

@@ -35,11 +35,7 @@ def _counts(claims: Sequence[Judged]) -> str:
 
 
 def claims_table(claims: Sequence[Judged]) -> Table:
-    """Return claims and verdicts.
-
-    Args:
-        claims: judged.
-    """
+    """List claims and verdicts."""
     table = Table("", ("claim", "said in", "verdict", "rows of evidence"), text_columns=3)
     for one in claims:
         table.rows.append((one.claim.statement, one.claim.place, one.verdict, str(len(one.evidence))))
@@ -53,15 +49,7 @@ def index_markdown(
     claims: Sequence[Judged],
     notes: Sequence[str],
 ) -> str:
-    """Return the index as Markdown.
-
-    Args:
-        studies: lines that describe the studies.
-        tables: all.
-        figures: all.
-        claims: judged.
-        notes: what could not be made.
-    """
+    """Return the index as Markdown."""
     parts = [f"# {TITLE}", "", *(f"- {line}" for line in studies), ""]
     parts += [
         "## Claims",
@@ -94,15 +82,7 @@ def index_html(
     claims: Sequence[Judged],
     notes: Sequence[str],
 ) -> str:
-    """Return the index as a page of HTML.
-
-    Args:
-        studies: lines that describe the studies.
-        tables: all.
-        figures: all.
-        claims: judged.
-        notes: what could not be made.
-    """
+    """Return the index as a page of HTML."""
     e = html.escape
     parts = ["<!doctype html>", '<html lang="en"><head><meta charset="utf-8">', f"<title>{TITLE}</title>"]
     parts += [f"<style>{STYLE}</style></head><body>", f"<h1>{TITLE}</h1>"]

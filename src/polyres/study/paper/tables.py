@@ -32,32 +32,20 @@ ABSENT_NOTE = "Rows of dashes: sizes of the draft that none of the studies has t
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell that can be the best of its column.
+    """A cell that can be the best of its column."""
 
-    Attributes:
-        text: as shown.
-        value: compared; None where there is nothing to compare.
-        better: 1 if more is better, −1 if less is, 0 if the cell does not compete.
-    """
-
-    text: str = MISSING
-    value: float | None = None
-    better: int = 0
+    text: str = MISSING  # as shown
+    value: float | None = None  # compared; None where there is nothing to compare
+    better: int = 0  # 1 if more is better, −1 if less is, 0 if the cell does not compete
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table and which of its cells are best.
+    """A table and which of its cells are best."""
 
-    Attributes:
-        name: of its files.
-        table: the text.
-        bold: cells (row, column).
-    """
-
-    name: str
-    table: Table
-    bold: frozenset[tuple[int, int]]
+    name: str  # of its files
+    table: Table  # the text
+    bold: frozenset[tuple[int, int]]  # cells (row, column)
 
     def markdown(self) -> str:
         """Return the table as Markdown, the best cells in bold."""
@@ -69,13 +57,7 @@ class PaperTable:
 
 
 def build(name: str, table: Table, rows: Sequence[Sequence[Cell]]) -> PaperTable:
-    """Fill a table and find the best cell of every column; where all rows tie, or there is one, none is.
-
-    Args:
-        name: of the files.
-        table: without rows.
-        rows: one cell per column each.
-    """
+    """Fill a table and mark the best cell of every column; none where all rows tie or there is one."""
     bold = set()
     for column in range(len(table.header)):
         cells = [(place, row[column]) for place, row in enumerate(rows)]
@@ -88,14 +70,7 @@ def build(name: str, table: Table, rows: Sequence[Sequence[Cell]]) -> PaperTable
 
 
 def score_cell(study: PaperStudy, arm: Arm | None, metric: str, sources: Sequence[str] | None = None) -> Cell:
-    """Return mean and deviation over seeds of an arm's score.
-
-    Args:
-        study: whose scores.
-        arm: None gives a dash.
-        metric: name.
-        sources: stems that count; all if None.
-    """
+    """Return mean and deviation over seeds of an arm's score; a dash without an arm."""
     table = {} if arm is None else study.values(arm, metric)
     values = seed_means(table, sources)
     if not values:
@@ -115,14 +90,7 @@ def _is_whole(study: PaperStudy, table: Values, metric: str) -> bool:
 
 
 def cost_cell(arm: Arm | None, name: str, scale: float = 1.0, digits: int = 2) -> Cell:
-    """Return a mean cost of an arm; less is better.
-
-    Args:
-        arm: None gives a dash.
-        name: of the cost.
-        scale: it is divided by.
-        digits: after the point.
-    """
+    """Return the mean cost of an arm (less is better); a dash without an arm."""
     value = None if arm is None else arm.cost(name)
     if value is None:
         return Cell()
@@ -156,11 +124,7 @@ def _columns(studies: Sequence[PaperStudy]) -> PaperStudy:
 
 
 def main_table(studies: Sequence[PaperStudy]) -> PaperTable:
-    """Table 1: methods, their scores and costs; those of the draft that nobody trained are dashes.
-
-    Args:
-        studies: all; those whose arms are variants are shown, or else all of them.
-    """
+    """Build table 1: methods with scores and costs; untrained methods of the draft are dashes."""
     chosen = [study for study in studies if any("variant" in arm.settings for arm in study.arms)] or list(studies)
     lead = _columns(chosen)
     costs = ("GMAC per s", "parameters", "training s", "evaluation s")
@@ -216,11 +180,7 @@ def _family_rows(
 
 
 def resolutions_table(studies: Sequence[PaperStudy]) -> PaperTable:
-    """Table 2: numbers and choices of resolutions, everything else equal.
-
-    Args:
-        studies: all.
-    """
+    """Build table 2: numbers and choices of resolutions, everything else equal."""
     lead = _columns(studies)
     header = ("resolutions", "arm", *_sources(lead), "mean", "GMAC per s", "parameters")
     found = _family_rows(studies, "model.n_fft", lambda model: model.n_fft)
@@ -239,11 +199,7 @@ def resolutions_table(studies: Sequence[PaperStudy]) -> PaperTable:
 
 
 def channels_table(studies: Sequence[PaperStudy]) -> PaperTable:
-    """Table 3: channels, everything else equal.
-
-    Args:
-        studies: all.
-    """
+    """Build table 3: channels, everything else equal."""
     lead = _columns(studies)
     header = ("channels", "arm", "resolutions", "mean", "GMAC per s", "parameters", "training s", "evaluation s")
     found = _family_rows(studies, "model.channels", lambda model: model.channels)
@@ -262,11 +218,7 @@ def channels_table(studies: Sequence[PaperStudy]) -> PaperTable:
 
 
 def fusion_table(studies: Sequence[PaperStudy]) -> PaperTable:
-    """Table 4: output fusions, everything else equal.
-
-    Args:
-        studies: all.
-    """
+    """Build table 4: output fusions, everything else equal."""
     lead = _columns(studies)
     header = ("fusion", "arm", "resolutions", "weights", "mean", "fusion parameters", "GMAC per s")
     found = _family_rows(studies, "model.output", lambda model: model.output.fingerprint())
@@ -303,11 +255,7 @@ def _fusion_of(model: SeparatorConfig) -> tuple[str, int, str]:
 
 
 def metrics_table(studies: Sequence[PaperStudy]) -> PaperTable:
-    """All metrics of all arms, means over stems.
-
-    Args:
-        studies: all.
-    """
+    """Tabulate all metrics of all arms, means over stems."""
     metrics = list(dict.fromkeys(metric for study in studies for metric in study.about.metrics))
     marks = {"higher": "↑", "lower": "↓"}
     header = ("study", "arm", *(f"{_unit(name)} {marks[METRICS.build(name).direction]}" for name in metrics))
@@ -322,11 +270,7 @@ def metrics_table(studies: Sequence[PaperStudy]) -> PaperTable:
 
 
 def differences_table(studies: Sequence[PaperStudy]) -> PaperTable:
-    """Every arm against the reference of its study, with intervals; positive is better.
-
-    Args:
-        studies: all.
-    """
+    """Tabulate every arm against the reference of its study, with intervals; positive is better."""
     header = ("study", "arm", "against", "metric", "verdict", "difference", "95 %", "tracks", "seeds")
     rows = []
     for study in studies:
@@ -346,12 +290,7 @@ def differences_table(studies: Sequence[PaperStudy]) -> PaperTable:
 
 
 def styles_table(studies: Sequence[PaperStudy], styles: dict[str, dict[str, str]]) -> PaperTable | None:
-    """Scores by musical style; None where no style is known.
-
-    Args:
-        studies: all.
-        styles: study -> track -> style.
-    """
+    """Tabulate scores by musical style; None where no style is known."""
     names = list(dict.fromkeys(style for of in styles.values() for style in sorted(set(of.values()))))
     if not names:
         return None

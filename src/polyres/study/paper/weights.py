@@ -31,27 +31,14 @@ Reports = Mapping[tuple[str, str], FusionReport]
 
 @dataclass(frozen=True)
 class Material:
-    """All that claims are tested on.
+    """The inputs of the tests of claims."""
 
-    Attributes:
-        studies: with scores and costs.
-        reports: fusion reports of runs with several resolutions.
-    """
-
-    studies: Sequence[PaperStudy]
-    reports: Reports
+    studies: Sequence[PaperStudy]  # with scores and costs
+    reports: Reports  # fusion reports of runs with several resolutions
 
 
 def read_reports(studies: Sequence[PaperStudy]) -> dict[tuple[str, str], FusionReport]:
-    """Read the fusion weights of all runs that have several resolutions; runs without weights are left out.
-
-    Args:
-        studies: whose runs.
-
-    Raises:
-        AnalysisError: when a run is damaged.
-        WeightsError: when weights cannot be read.
-    """
+    """Read the fusion weights of all runs that have several resolutions; runs without weights are left out."""
     found = {}
     for study in studies:
         for arm in study.arms:
@@ -78,13 +65,7 @@ def output_stage(report: FusionReport) -> Stage | None:
 
 
 def output_weights(reports: Reports, study: PaperStudy, arm: Arm) -> Array | None:
-    """Return the learned output weights of an arm's runs `[K, S, R]`, of K seeds; None where there are none.
-
-    Args:
-        reports: of all runs.
-        study: of the arm.
-        arm: whose runs.
-    """
+    """Return the learned output weights `[K, S, R]` of an arm's K seeds; None where there are none."""
     tables = []
     for run in arm.runs:
         report = reports.get((study.name, run.name))
@@ -99,30 +80,17 @@ COLUMNS = 3
 
 @dataclass(frozen=True)
 class ArmWeights:
-    """Output weights of an arm.
+    """Output weights of an arm."""
 
-    Attributes:
-        name: of the arm, with its study.
-        n_fft: resolutions.
-        sources: stems.
-        weights: `[K, S, R]` of K runs.
-        implicit: whether they are shares of kernel energy only.
-    """
-
-    name: str
-    n_fft: tuple[int, ...]
-    sources: tuple[str, ...]
-    weights: Array
-    implicit: bool
+    name: str  # of the arm, with its study
+    n_fft: tuple[int, ...]  # resolutions
+    sources: tuple[str, ...]  # stems
+    weights: Array  # `[K, S, R]` of K runs
+    implicit: bool  # whether they are shares of kernel energy only
 
 
 def arm_weights(studies: Sequence[PaperStudy], reports: Reports) -> list[ArmWeights]:
-    """Return the weights of all arms that have learned ones.
-
-    Args:
-        studies: all.
-        reports: of their runs.
-    """
+    """Return the learned output weights of all arms."""
     found = []
     for study in studies:
         for arm in study.arms:
@@ -142,11 +110,7 @@ def _implicit(study: PaperStudy, arm: Arm, reports: Reports) -> bool:
 
 
 def weights_figure(shown: Sequence[ArmWeights]) -> Figure:
-    """Draw bars per stem and resolution, one panel per arm; whiskers reach from the lowest run to the highest.
-
-    Args:
-        shown: one or more arms.
-    """
+    """Draw bars per stem and resolution, one panel per arm, with whiskers from the lowest to the highest run."""
     columns = min(len(shown), COLUMNS)
     figure, panels = canvas(columns, -(-len(shown) // columns), width=3.9, height=2.9)
     for panel, one in zip(panels[: len(shown)], shown, strict=True):
@@ -191,39 +155,22 @@ BANDS_PER_OCTAVE = 3
 
 @dataclass(frozen=True)
 class Spectra:
-    """Mean power of stems in third octaves.
+    """Mean power of stems in third octaves."""
 
-    Attributes:
-        centres_hz: of the bands.
-        shares: `[S][K]`, every stem's sums to 1; NaN where a stem is silent throughout.
-        sources: names of the stems.
-        tracks: how many were heard.
-    """
-
-    centres_hz: list[float]
-    shares: list[list[float]]
-    sources: tuple[str, ...]
-    tracks: int
+    centres_hz: list[float]  # of the bands
+    shares: list[list[float]]  # `[S][K]`, every stem's sums to 1; NaN where a stem is silent throughout
+    sources: tuple[str, ...]  # names of the stems
+    tracks: int  # how many were heard
 
 
 def third_octaves(sample_rate_hz: int) -> NDArray[np.float64]:
-    """Return the edges of third octaves from 25 Hz to half the sample rate.
-
-    Args:
-        sample_rate_hz: of the audio.
-    """
+    """Return the edges of third octaves from 25 Hz to half the sample rate."""
     count = math.floor(BANDS_PER_OCTAVE * math.log2(sample_rate_hz / 2 / LOWEST_HZ))
     return LOWEST_HZ * 2.0 ** (np.arange(count + 1) / BANDS_PER_OCTAVE)
 
 
 def stem_spectra(tracks: Iterable[Tensor], sources: Sequence[str], sample_rate_hz: int) -> Spectra:
-    """Sum the power of stems over tracks, in third octaves.
-
-    Args:
-        tracks: `[S, C, T]` each.
-        sources: names of the S stems.
-        sample_rate_hz: of all.
-    """
+    """Sum the power of the stems `[S, C, T]` of all tracks in third octaves."""
     edges = third_octaves(sample_rate_hz)
     bins = np.fft.rfftfreq(FRAME_SAMPLES, 1 / sample_rate_hz)
     band = np.digitize(bins, edges) - 1
@@ -245,12 +192,7 @@ def stem_spectra(tracks: Iterable[Tensor], sources: Sequence[str], sample_rate_h
 
 
 def spectrum_figure(spectra: Spectra, reports: Sequence[tuple[str, FusionReport]]) -> Figure:
-    """Draw every stem's spectrum, and below it the weights of the resolutions per band of the models that have bands.
-
-    Args:
-        spectra: of the stems.
-        reports: names and fusion reports; those without band weights are left out.
-    """
+    """Draw every stem's spectrum above the weights per band of the models that have bands."""
     banded = [(name, report) for name, report in reports if _has_bands(report)]
     figure, panels = canvas(len(spectra.sources), 1 + len(banded), width=2.9, height=2.3)
     columns = len(spectra.sources)

@@ -73,17 +73,11 @@ class PaperOptions:
 
 @dataclass
 class Paper:
-    """What was written.
+    """The files written."""
 
-    Attributes:
-        files: all of them.
-        claims: judged.
-        notes: what could not be made, and why.
-    """
-
-    files: list[Path] = field(default_factory=list)
-    claims: list[Judged] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)  # all of them
+    claims: list[Judged] = field(default_factory=list)  # judged
+    notes: list[str] = field(default_factory=list)  # what could not be made, and why
 
 
 def write_paper(folders: Sequence[Path], out: Path, options: PaperOptions, say: Say = lambda line: None) -> Paper:
@@ -185,12 +179,7 @@ class _Figures:
     audio: dict[str, StudyAudio] = field(default_factory=dict)
 
     def find_audio(self) -> None:
-        """Find the tracks of all studies before anything is drawn.
-
-        Raises:
-            AnalysisError: if no study has the track that is wanted.
-            PolyresError: if tracks are not where they are said to be.
-        """
+        """Find the tracks of all studies before drawing."""
         for study in self.studies if self.options.audio else ():
             try:
                 self.audio[study.name] = find_audio(study, self.options.data)

@@ -30,15 +30,10 @@ _RUN_NAME = re.compile(r"(?P<arm>[^/]+)/seed(?P<seed>\d+)")
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things that a study compares.
+    """One of the things that a study compares."""
 
-    Args:
-        name: of the arm; a folder is named after it.
-        settings: dotted keys of the recipe with the values that make it differ from the study's recipe.
-    """
-
-    name: str
-    settings: Mapping[str, Any]
+    name: str  # of the arm; a folder is named after it
+    settings: Mapping[str, Any]  # dotted keys of the recipe with the values that make it differ from the study's recipe
 
 
 @dataclass(frozen=True)
@@ -91,35 +86,20 @@ class Study:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run cost.
+    """What a run cost."""
 
-    Args:
-        arm: its arm.
-        seed: its seed.
-        fingerprint: of its config.
-        parameters: of the model.
-        macs_per_s: multiply-accumulates per second of audio; None where nobody counted.
-        train_s: seconds of training and validation, over all parts of the run.
-        cpu_s: seconds that processors were busy in that time, all of them together.
-        steps: optimiser steps.
-        energy_wh: estimate in watt hours, `cpu_s` times `watts_per_core`; None where a GPU did the work.
-        watts_per_core: what a busy core is assumed to draw.
-        device: what trained.
-        eval_s: seconds of separating and scoring.
-    """
-
-    arm: str
-    seed: int
-    fingerprint: str
-    parameters: int
-    macs_per_s: float | None
-    train_s: float
-    cpu_s: float
-    steps: int
-    energy_wh: float | None
-    watts_per_core: float
-    device: str
-    eval_s: float
+    arm: str  # its arm
+    seed: int  # its seed
+    fingerprint: str  # of its config
+    parameters: int  # of the model
+    macs_per_s: float | None  # multiply-accumulates per second of audio; None where nobody counted
+    train_s: float  # seconds of training and validation, over all parts of the run
+    cpu_s: float  # seconds that processors were busy in that time, all of them together
+    steps: int  # optimiser steps
+    energy_wh: float | None  # estimate in watt hours, `cpu_s` times `watts_per_core`; None where a GPU did the work
+    watts_per_core: float  # what a busy core is assumed to draw
+    device: str  # what trained
+    eval_s: float  # seconds of separating and scoring
 
 
 def model_name(arm: str, seed: int) -> str:
@@ -128,14 +108,7 @@ def model_name(arm: str, seed: int) -> str:
 
 
 def split_name(model: str) -> tuple[str, int]:
-    """Return arm and seed of a run by its name in the rows.
-
-    Args:
-        model: such as `nn/seed1`.
-
-    Raises:
-        InputError: if it is no such name.
-    """
+    """Split the name of a run in the rows, such as `nn/seed1`, into arm and seed."""
     match = _RUN_NAME.fullmatch(model)
     if match is None:
         raise InputError(f"{model!r} is no run of a study; such a name reads ARM/seedK")
@@ -148,11 +121,7 @@ def run_folder(folder: Path, arm: str, seed: int) -> Path:
 
 
 def write_study(folder: Path, study: Study) -> None:
-    """Write what a study compares; the folder is made if need be.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
+    """Write the description of a study, making its folder if need be."""
     values = asdict(study)
     write_whole(folder / STUDY_FILE, json.dumps({"format": FORMAT, **values}, indent=2, ensure_ascii=False) + "\n")
 
@@ -191,11 +160,7 @@ def read_rows(folder: Path) -> list[ScoreRow]:
 
 
 def write_rows(folder: Path, rows: Sequence[ScoreRow]) -> None:
-    """Write all scores of a study in one step.
-
-    Raises:
-        OutputError: if the file cannot be written.
-    """
+    """Write all scores of a study atomically."""
     write_whole(folder / ROWS_FILE, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -223,9 +188,5 @@ def read_costs(folder: Path) -> list[Cost]:
 
 
 def write_costs(folder: Path, costs: Sequence[Cost]) -> None:
-    """Write what the runs cost in one step.
-
-    Raises:
-        OutputError: if the file cannot be written.
-    """
+    """Write the costs of the runs atomically."""
     write_whole(folder / COSTS_FILE, "".join(json.dumps(asdict(cost)) + "\n" for cost in costs))

@@ -46,25 +46,15 @@ _LOOK_FOR_PARENT_S = 1.0
 
 
 class Job(Config):
-    """What a process is to do.
+    """The work of one process."""
 
-    Args:
-        name: of the run in the rows.
-        run: its folder.
-        recipe: YAML file with its whole recipe.
-        data: what to score on.
-        metrics: names.
-        separation: how to separate for the scores.
-        threads: that computing may take.
-    """
-
-    name: str
-    run: str
-    recipe: str
-    data: StudyDataConfig
-    metrics: tuple[str, ...]
-    separation: SeparationConfig = SeparationConfig()
-    threads: int = 1
+    name: str  # of the run in the rows
+    run: str  # its folder
+    recipe: str  # YAML file with its whole recipe
+    data: StudyDataConfig  # what to score on
+    metrics: tuple[str, ...]  # names
+    separation: SeparationConfig = SeparationConfig()  # how to separate for the scores
+    threads: int = 1  # that computing may take
 
     def scores_folder(self) -> Path:
         """Folder of the scores; another one for other data or another way to separate."""
@@ -86,40 +76,21 @@ class _Scored(Config):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run that was trained and scored has come to.
+    """The result of a run that was trained and scored."""
 
-    Args:
-        fingerprint: of its config.
-        weights_id: of the weights that were scored.
-        metrics: that were measured.
-        parameters: of the model.
-        train_s: seconds of training and validation, over all parts of the run.
-        cpu_s: seconds that processors were busy in that time.
-        steps: optimiser steps.
-        device: what trained.
-        eval_s: seconds of separating and scoring, over all parts.
-    """
-
-    fingerprint: str
-    weights_id: str
-    metrics: tuple[str, ...]
-    parameters: int
-    train_s: float
-    cpu_s: float
-    steps: int
-    device: str
-    eval_s: float
+    fingerprint: str  # of its config
+    weights_id: str  # of the weights that were scored
+    metrics: tuple[str, ...]  # that were measured
+    parameters: int  # of the model
+    train_s: float  # seconds of training and validation, over all parts of the run
+    cpu_s: float  # seconds that processors were busy in that time
+    steps: int  # optimiser steps
+    device: str  # what trained
+    eval_s: float  # seconds of separating and scoring, over all parts
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """Read what a run has come to.
-
-    Args:
-        folder: of its scores.
-
-    Returns:
-        None where it has not been scored to the end, or that cannot be read.
-    """
+    """Read the result of a run; None where it was not scored to the end or cannot be read."""
     try:
         values = json_file(folder / OUTCOME_FILE, special=True)
         return Outcome(**{**values, "metrics": tuple(values["metrics"])})
@@ -128,30 +99,18 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 
 def read_scores(folder: Path, outcome: Outcome, metrics: Sequence[str]) -> list[ScoreRow]:
-    """Read the scores of the weights that a run has come to.
-
-    Args:
-        folder: of its scores.
-        outcome: of the run.
-        metrics: wanted ones.
-    """
+    """Read the scores of the weights that a run ended with."""
     rows = RowFile(folder / SCORES_FILE).rows
     return [row for row in rows if row.weights_id == outcome.weights_id and row.metric in metrics]
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What was seen of the work on a run; parts that were killed went unseen.
+    """Time and energy seen while a run was worked on; killed attempts are missing."""
 
-    Args:
-        cpu_s: seconds that processors were busy with training.
-        seen_s: seconds of training in which that was counted.
-        eval_s: seconds of separating and scoring.
-    """
-
-    cpu_s: float = 0.0
-    seen_s: float = 0.0
-    eval_s: float = 0.0
+    cpu_s: float = 0.0  # seconds that processors were busy with training
+    seen_s: float = 0.0  # seconds of training in which that was counted
+    eval_s: float = 0.0  # seconds of separating and scoring
 
 
 def _read_effort(folder: Path) -> Effort:
@@ -177,17 +136,7 @@ def busy_s() -> float:
 
 
 def do_job(job: Job) -> int:
-    """Train a run to its end and score it; whatever is done already is not done again.
-
-    Args:
-        job: what to do.
-
-    Returns:
-        0, or 128 + the number of the signal that stopped it.
-
-    Raises:
-        PolyresError: as training and evaluation do.
-    """
+    """Train a run to its end and score it, skipping what is done; return 0, or 128 + the signal that stopped it."""
     torch.set_num_threads(job.threads)
     recipe = TrainConfig.from_yaml(job.recipe)
     run = Path(job.run)
@@ -200,12 +149,7 @@ def do_job(job: Job) -> int:
 
 
 def is_trained(run: Path, recipe: TrainConfig) -> bool:
-    """Say whether a run has reached the end that its recipe gives it.
-
-    Args:
-        run: its folder; may be missing.
-        recipe: the whole recipe.
-    """
+    """Say whether a run has reached the end of its recipe."""
     if not (run / CONFIG_FILE).is_file() or not (run / BEST_FILE).is_file():
         return False
     summary = summarise(run, run.name)
@@ -265,19 +209,7 @@ def _score(job: Job, run: Path, recipe: TrainConfig) -> None:
 
 
 def load_tracks(data: StudyDataConfig, recipe: TrainConfig) -> TracksDataset:
-    """Find the tracks to score on; labels of roots come before their names.
-
-    Args:
-        data: what to score on.
-        recipe: says where relative folders are, and which stems and sample rate the model has.
-
-    Returns:
-        The tracks.
-
-    Raises:
-        TrainingError: if a root is not there.
-        InputError: if a root has no tracks.
-    """
+    """Find the tracks to score on, named with the labels of their roots."""
     folders = resolve_roots(tuple(data.roots.values()), recipe.data_dir)
     model = recipe.model
     sets = []

@@ -114,11 +114,7 @@ _SAVE_S = 60.0
 
 
 def require_ray() -> Any:
-    """Return the library.
-
-    Raises:
-        ConfigError: if it is not installed.
-    """
+    """Import ray, or say how to install it."""
     try:
         return importlib.import_module("ray")
     except ImportError as error:
@@ -126,16 +122,7 @@ def require_ray() -> Any:
 
 
 def do_here(job: str, log: str, threads: int) -> int:
-    """Do the job of a file in a process beside this worker of Ray.
-
-    Args:
-        job: the file.
-        log: where what it says goes.
-        threads: that it may take.
-
-    Returns:
-        Its exit status.
-    """
+    """Run a job file in a process beside this worker of Ray and return its exit status."""
     with Path(log).open("ab") as file:
         process = subprocess.Popen(
             command(Path(job)), stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environment(threads)

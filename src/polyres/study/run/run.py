@@ -33,34 +33,21 @@ CountMacs = Callable[[TrainConfig], float]
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that could not be trained or scored.
+    """A run that could not be trained or scored."""
 
-    Args:
-        run: its name.
-        status: exit status of its process.
-        reason: what it said last.
-        log: file with all it said.
-    """
-
-    run: str
-    status: int
-    reason: str
-    log: Path
+    run: str  # its name
+    status: int  # exit status of its process
+    reason: str  # what it said last
+    log: Path  # file with all it said
 
 
 @dataclass
 class StudyResult:
-    """How a study went.
+    """Result of a study."""
 
-    Args:
-        done: names of the runs whose scores are in the rows, of this call and of those before.
-        failures: runs of this call that came to nothing.
-        stopped_by: the signal that ended it early.
-    """
-
-    done: list[str] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    stopped_by: int | None = None
+    done: list[str] = field(default_factory=list)  # runs with scores in the rows, of this and earlier calls
+    failures: list[Failure] = field(default_factory=list)  # runs of this call that came to nothing
+    stopped_by: int | None = None  # the signal that ended it early
 
 
 def run_study(plan: Plan, folder: Path, backend: Backend, report: Report, count_macs: CountMacs | None) -> StudyResult:
@@ -252,12 +239,7 @@ def mean_score(rows: Sequence[ScoreRow], metric: str) -> str:
 
 
 def last_words(log: Path, limit: int = 200) -> str:
-    """Return the last line of a log: an error where the process has ended with one.
-
-    Args:
-        log: file; may be missing.
-        limit: characters of the line that are kept.
-    """
+    """Return the last line of a log, or the error that the process ended with."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)

@@ -49,11 +49,7 @@ def job_of(plan: Plan, run: Run, folder: Path, threads: int = 1) -> Job:
 
 
 def outcome_of(plan: Plan, run: Run, folder: Path) -> Outcome | None:
-    """Return what a run has come to, if it has been trained and scored as the plan says.
-
-    Raises:
-        ConfigError: if another run lies in its folder.
-    """
+    """Return the result of a run that was trained and scored as planned, else None."""
     job = job_of(plan, run, folder)
     _refuse_another(Path(job.run), run)
     if not is_trained(Path(job.run), run.config):
@@ -63,11 +59,7 @@ def outcome_of(plan: Plan, run: Run, folder: Path) -> Outcome | None:
 
 
 def config_of(place: Path) -> TrainConfig:
-    """Return the config of the run in a folder; one that has not changed is read once.
-
-    Raises:
-        ConfigError: if it cannot be read.
-    """
+    """Return the config of a run folder, cached while the file does not change."""
     path = place / CONFIG_FILE
     return _config(path, path.stat().st_mtime_ns)
 
@@ -144,11 +136,6 @@ class Clock:
     """Reckons the time that is left: a run takes as long as others of its arm did, else as the mean of all."""
 
     def __init__(self, slots: int) -> None:
-        """Start with nothing known.
-
-        Args:
-            slots: how many runs are under way at a time.
-        """
         self._slots = slots
         self._seconds: dict[str, list[float]] = {}
 
@@ -162,15 +149,7 @@ class Clock:
         return sum(taken) / len(taken) if taken else None
 
     def left_s(self, running: Sequence[tuple[str, float]], waiting: Sequence[str]) -> float | None:
-        """Return the seconds until all is done.
-
-        Args:
-            running: arm and seconds so far of every run that is under way.
-            waiting: arms of the runs that are not.
-
-        Returns:
-            None while nothing is known.
-        """
+        """Estimate the seconds until all is done; None while nothing is known."""
         started = [(self.expected_s(arm), so_far) for arm, so_far in running]
         rest = [max(expected - so_far, 0.0) for expected, so_far in started if expected is not None]
         whole = [expected for expected in map(self.expected_s, waiting) if expected is not None]

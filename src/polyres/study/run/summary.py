@@ -83,14 +83,7 @@ def _or_none(value: float) -> float | None:
 
 
 def over_seeds(rows: Sequence[ScoreRow]) -> tuple[list[ScoreRow], tuple[int, ...]]:
-    """Average every score over the seeds that all arms have.
-
-    Args:
-        rows: of a study.
-
-    Returns:
-        Rows with the arm as model, and the seeds; nothing where no seed is in all arms.
-    """
+    """Average every score over the seeds that all arms have; empty where no seed is in all of them."""
     seeds_of: dict[str, set[int]] = {}
     for row in rows:
         arm, seed = split_name(row.model)
