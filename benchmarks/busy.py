@@ -1,6 +1,6 @@
 """The same work on a quiet machine and beside busy loops: polyres, demucs 4.1.0 and museval 0.4.1, in one run.
 
-    python benchmarks/busy.py            # about seven minutes on two quiet cores
+    python benchmarks/busy.py            # about ten minutes on two quiet cores
     python benchmarks/busy.py --quick    # shorter sounds and no demucs, to try the script
 
 Every measurement is a process of its own. "Busy" means one endless loop per processor that this process may use,
@@ -107,7 +107,7 @@ def make_scored_song(folder: Path, seconds: float, mono: bool) -> Path:
     """Compose a song and estimates of its stems with leakage and noise, as 16-bit files hold them."""
     songs = folder / "composed"
     if not songs.exists():
-        command = ["-m", "polyres", "synth", str(songs), "--tracks", "1", "--length", "20"]
+        command = ["-m", "polyres", "synth", str(songs), "--tracks", "1", "--length", "60"]
         whole_process([*command, "--instruments", "electronic"], {})
     stems = [soundfile.read(next(songs.rglob(f"{stem}.wav")), always_2d=True)[0].T for stem in STEMS]
     references = np.stack(stems)[..., -round(seconds * RATE_HZ) :]
@@ -140,7 +140,7 @@ def score(program: str, path: Path) -> None:
 
 def works(folder: Path, quick: bool) -> list[Work]:
     """Make the sounds, and list what is to be measured."""
-    long_s, peer_s, scored_s = (10.0, 0.0, 5.0) if quick else (30.0, 20.0, 20.0)
+    long_s, peer_s, scored_s = (10.0, 0.0, 5.0) if quick else (30.0, 10.0, 60.0)
     long, short = folder / "long.wav", folder / "short.wav"
     make_song(long, long_s)
     make_song(short, 10.0)

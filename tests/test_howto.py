@@ -170,6 +170,7 @@ def test_every_recipe_has_a_result_to_look_for() -> None:
     assert [*RESULTS] == RECIPES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "heading", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in RECIPES]
 )

@@ -97,6 +97,7 @@ def test_a_whole_mushra_test_with_a_reload_in_the_middle(browser: Browser, tmp_p
     assert not [text for text in seen for secret in ("Secret", "c0", "c1", "p0-", "study.json") if secret in text]
 
 
+@pytest.mark.slow
 def test_a_whole_abx_test_with_a_reload_in_the_middle(browser: Browser, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study", "abx", conditions=2, pages=2, seconds=SECONDS)
     with listening(folder) as server, visitor(browser) as page:
@@ -145,6 +146,7 @@ def test_the_other_kinds_end_as_well(browser: Browser, tmp_path: Path, kind: str
     assert values == (wanted or [("interference", 2), ("interference", 4), ("quality", 1), ("quality", 3)])
 
 
+@pytest.mark.slow
 def test_a_lost_connection_loses_no_rating(browser: Browser, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study", seconds=SECONDS, pages=1, changes={"gates": {"must_play": False}})
     with listening(folder) as server, visitor(browser) as page:
@@ -258,6 +260,7 @@ def seconds_shown(page: Page) -> float:
     return float(page.locator(".time").inner_text().split()[0].partition(":")[2])
 
 
+@pytest.mark.slow
 def test_sounds_that_do_not_loop_stop_and_switches_may_begin_anew(browser: Browser, tmp_path: Path) -> None:
     changes = {"playback": {"loop": False, "restart": True}}
     folder = write_study(tmp_path / "study", seconds=5, pages=1, changes=changes)
@@ -310,6 +313,7 @@ def test_the_headphone_check_tells_who_hears_the_quiet_tone(browser: Browser, tm
         assert checks["headphones"] == {"correct": 6, "trials": 6, "attempts": 2, "passed": True}
 
 
+@pytest.mark.slow
 def test_training_level_and_withdrawal(browser: Browser, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     training = [write_page(folder, "t0", 3, True, 0.6)]

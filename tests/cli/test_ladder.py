@@ -21,6 +21,7 @@ def song(path: Path, seed: int = 5) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_page_table_and_rows_and_finished_files_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = song(tmp_path / "a.wav"), song(tmp_path / "b <i>.wav", 6)
     out = tmp_path / "o"
@@ -84,6 +85,7 @@ def test_a_rung_appears_with_its_weights(embedded: bool, tmp_path: Path, monkeyp
     assert (out / "files" / "01_a" / "R10_extended.wav").is_file()
 
 
+@pytest.mark.slow
 def test_what_the_default_codec_made_itself_passes_nearly_unharmed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,6 +110,7 @@ def test_json_without_figures_and_matplotlib(
     assert verdicts["listeners_prefer_multi"] == "not testable on this data"
 
 
+@pytest.mark.slow
 def test_tracks_that_are_elsewhere(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     moved = write_made(tmp_path / "moved", Made([MadeArm("three", THREE, weights=True)], tracks=6))
     out = ["--out", str(tmp_path / "paper"), "--device", "cpu"]

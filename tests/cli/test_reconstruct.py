@@ -198,6 +198,7 @@ def test_encode_and_decode_give_what_reconstruct_gives(
     assert np.allclose(read(out), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", [pytest.param("audioldm2_tiny", marks=pytest.mark.slow), "default"])
 def test_a_new_process_decodes_the_same_samples(codec: str, song: Path, tmp_path: Path) -> None:
     coded, out = tmp_path / "z.safetensors", tmp_path / "out.wav"

@@ -73,6 +73,7 @@ def test_loop_tracks_are_made_and_skipped(app: typer.Typer, tmp_path: Path) -> N
     assert (tmp_path / "out" / "loops_000" / "drums.wav").is_file()
 
 
+@pytest.mark.slow
 def test_composed_songs_do_not_depend_on_the_jobs(app: typer.Typer, tmp_path: Path) -> None:
     common = ["--hours", "0.0025", "--length", "5", "--instruments", "electronic", "--style", "swing", "--json"]
     one, two = (tmp_path / name for name in ("one", "two"))

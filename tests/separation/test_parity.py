@@ -137,6 +137,7 @@ def test_full_size_on_a_short_segment(arguments: dict[str, Any], parameters: int
     check(pair, noise(1, 2, 20_001))
 
 
+@pytest.mark.slow
 def test_the_released_architecture_on_a_full_segment() -> None:
     pair = pair_of(RELEASED)
     assert pair[1].segment_samples == 343_980

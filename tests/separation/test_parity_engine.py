@@ -84,6 +84,7 @@ def test_a_file_separates_as_in_the_official_interface(tmp_path: Path) -> None:
             assert relative_error(found[name], stem) <= 1e-4
 
 
+@pytest.mark.slow
 def test_a_bag_of_files_separates_as_in_the_official_interface(tmp_path: Path) -> None:
     for seed, name in enumerate(("aaaa", "bbbb")):
         write_th(demucs_model(SMALL, seed), tmp_path / f"{name}.th")

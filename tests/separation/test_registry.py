@@ -108,6 +108,7 @@ def test_official_names_load_from_the_cache(cache: Path, officials: list[HTDemuc
     assert same(model, officials[0])
 
 
+@pytest.mark.slow
 def test_the_fine_tuned_bag_takes_each_source_from_its_own_model(cache: Path, officials: list[HTDemucs]) -> None:
     (cache / "htdemucs_ft").mkdir(parents=True)
     order = [0, 1, 0, 1]
@@ -204,6 +205,7 @@ def test_a_name_in_the_working_folder_is_a_path(
     assert same(load_model("mine"), officials[1])
 
 
+@pytest.mark.slow
 def test_a_bag_by_its_yaml_file_or_folder(officials: list[HTDemucs], tmp_path: Path) -> None:
     write_th(officials[0], tmp_path / "aaaa.th")
     write_safetensors(officials[1], tmp_path / "bbbb.safetensors")
@@ -226,6 +228,7 @@ def test_a_bag_of_one_is_the_model_itself_and_may_shorten_its_segment(
     assert model.segment_samples == 11_025
 
 
+@pytest.mark.slow
 def test_a_folder_with_official_files_and_no_yaml(officials: list[HTDemucs], tmp_path: Path) -> None:
     for index, name in enumerate(OFFICIAL["htdemucs_ft"].files):
         write_safetensors(officials[index % 2], tmp_path / f"{name.partition('-')[0]}.safetensors")

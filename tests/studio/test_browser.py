@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import soundfile
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
@@ -92,6 +93,7 @@ def test_a_song_comes_in_and_its_stems_are_drawn_and_heard(browser: Browser, tmp
         assert download.value.suggested_filename == "a song - sides.zip"
 
 
+@pytest.mark.slow
 def test_two_results_stand_side_by_side_and_switch_at_once(browser: Browser, tmp_path: Path) -> None:
     path = song(tmp_path / "a.wav", seconds=2)
     with served(QuickEngine()) as url, visitor(browser, PHONE) as page:
@@ -127,6 +129,7 @@ def test_what_is_no_song_is_told_in_one_line(browser: Browser, tmp_path: Path) -
         expect(page.get_by_role("alert")).to_contain_text("letter.wav")
 
 
+@pytest.mark.slow
 def test_songs_by_the_dozen_a_folder_and_a_cancel_by_keyboard(browser: Browser, tmp_path: Path) -> None:
     engine = QuickEngine()
     engine.go_on.clear()
@@ -209,6 +212,7 @@ def says_no_english(page: Page) -> None:
         assert not re.search(r"[A-Za-z]{2,}", rest), text
 
 
+@pytest.mark.slow
 def test_the_studio_speaks_chinese_all_through(browser: Browser, tmp_path: Path) -> None:
     engine = QuickEngine()
     engine.go_on.clear()
@@ -291,6 +295,7 @@ def test_an_exported_page_is_played_by_keyboard_alone(browser: Browser, tmp_path
         expect(page.get_by_role("button", name="Play")).to_be_visible()  # the key was the button's
 
 
+@pytest.mark.slow
 def test_every_version_of_a_reconstruction_is_heard_from_a_page(browser: Browser, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     export_page(reconstructed(tmp_path / "out"), out, ExportOptions(length_s=2))
@@ -309,6 +314,7 @@ def test_every_version_of_a_reconstruction_is_heard_from_a_page(browser: Browser
         accessible(page)
 
 
+@pytest.mark.slow
 def test_the_sdr_of_every_stem_is_told_in_both_languages_and_the_dark(browser: Browser, tmp_path: Path) -> None:
     folder = separated(tmp_path / "out", ["one", "two"])
     wave, rate_hz = soundfile.read(tmp_path / "mixture.wav")
@@ -331,6 +337,7 @@ def test_the_sdr_of_every_stem_is_told_in_both_languages_and_the_dark(browser: B
                 says_no_english(page)
 
 
+@pytest.mark.slow
 def test_results_that_were_turned_down_are_as_loud_as_the_others(browser: Browser, tmp_path: Path) -> None:
     folder = separated(tmp_path / "out", ["one", "two"])
     track = folder / "two" / "tune"

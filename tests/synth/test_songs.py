@@ -87,6 +87,7 @@ def test_takes_are_planned_until_the_hours_are_reached(midi: Path, tmp_path: Pat
         plan_songs(tmp_path, [midi / "broken.mid"], config, lines.append)
 
 
+@pytest.mark.slow
 def test_songs_are_made_once_whatever_the_number_of_processes(midi: Path, tmp_path: Path) -> None:
     config = ELECTRONIC.with_values({"takes": 2, "seed": 3})
     made = make_songs(tmp_path / "one", list_midi(midi), config)

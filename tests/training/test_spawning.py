@@ -19,6 +19,7 @@ from polyres.training.run_folder import RunFolder
 TWO = ["devices=2", "threads=1"]
 
 
+@pytest.mark.slow
 def test_two_devices_train_like_one_that_accumulates(recipe, tmp_path):
     result = run_training(recipe, tmp_path / "two", TWO)
     assert (result.finished, result.step) == (True, 4)

@@ -138,6 +138,7 @@ def test_enhancers_and_pictures_work_on_it() -> None:
     assert not torch.equal(sharp.enhance(z)["z"], latent)
 
 
+@pytest.mark.slow
 def test_files_give_the_same_codec_in_another_process(tmp_path: Path) -> None:
     path = save_mel_codec(small(), tmp_path / "codec.safetensors", {"note": 1}, "fp32")
     wave = music(1.0)

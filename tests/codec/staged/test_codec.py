@@ -78,6 +78,7 @@ def test_stages_are_done_in_the_order_of_the_notes(tmp_path: Path) -> None:
     assert codec.context_samples % codec.hop_samples == 0
 
 
+@pytest.mark.slow
 def test_another_process_decodes_by_what_the_latent_holds(tmp_path: Path) -> None:
     path = write(
         tmp_path,

@@ -80,6 +80,7 @@ def task_of(tmp_path: Path, songs: Path, task: str, changes: tuple[str, ...] = (
     return MelCodecTask(MelTrainConfig.from_yaml(recipe(tmp_path, songs, task), changes))
 
 
+@pytest.mark.slow
 def test_both_parts_learn_one_after_the_other_and_leave_one_codec(tmp_path: Path, songs: Path) -> None:
     known = "valid.roots=[train]"
     first = run_training(recipe(tmp_path, songs, "polyres_mel"), tmp_path / "one", [known, "epochs=8"])

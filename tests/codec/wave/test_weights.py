@@ -48,6 +48,7 @@ def test_codecs_of_the_package_say_what_they_are(name: str) -> None:
     assert codec.name == name
 
 
+@pytest.mark.slow
 def test_latents_say_which_codec_decodes_them(tmp_path: Path) -> None:
     """Another process gets the file and nothing else."""
     wave = 0.1 * torch.randn(2, 30_000, generator=torch.Generator().manual_seed(0))

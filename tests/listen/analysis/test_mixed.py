@@ -165,6 +165,7 @@ def covers(model: MixedModel, truth: float) -> bool:
     return contrast.low <= truth <= contrast.high
 
 
+@pytest.mark.slow
 def test_the_full_model_covers_the_truth_and_the_plain_one_does_not() -> None:
     plain, full = 0, 0
     for seed in range(60):

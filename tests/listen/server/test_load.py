@@ -118,6 +118,7 @@ def crowd(folder: Path, listeners: int, pages: int) -> float:
     return took_s
 
 
+@pytest.mark.slow
 def test_two_hundred_listeners_at_once_lose_no_rating(tmp_path: Path) -> None:
     crowd(write_study(tmp_path / "study", seconds=0.02, pages=1), listeners=200, pages=1)
 
@@ -160,6 +161,7 @@ def value_of(subject: str, trial: int, slot: int, revision: int) -> int:
     return values[(revision - 1) * 6 + trial * 3 + slot]
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     killed_in_the_middle(write_study(tmp_path / "study", seconds=0.02), listeners=8, after=300)
 
@@ -226,6 +228,7 @@ def never_fails(
     return call
 
 
+@pytest.mark.slow
 def test_noise_never_makes_the_server_fail(fuzzed: tuple[Any, str]) -> None:
     assert fuzz(*fuzzed, examples=4) > 80
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from polyres.metrics.bss import engine
 from polyres.metrics.bss import toeplitz as bt
+from polyres.metrics.bss.evaluate import bss_eval
 
 
 def channels_of(count: int, length: int, seed: int = 0) -> Tensor:
@@ -126,16 +128,23 @@ def test_a_channel_that_others_leave_little_of_is_kept() -> None:
     assert bt.independent_channels(wave @ wave.T) == [0, 1]
 
 
-def test_chains_of_small_operations_run_in_one_thread_and_give_the_others_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_computed_in_one_thread_and_the_others_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = engine._time_energies
+    monkeypatch.setattr(engine, "_time_energies", lambda piece: (seen.append(torch.get_num_threads()), real(piece))[1])
     before = torch.get_num_threads()
-    monkeypatch.setattr(bt, "schur_factor", lambda lags: None)
-    monkeypatch.setattr(bt, "solve_dense", lambda lags, products: products * torch.get_num_threads())
     try:
         torch.set_num_threads(3)
-        with bt.one_thread():
-            assert torch.get_num_threads() == 1
-        ones = torch.ones(1, 1, 1, dtype=torch.float64)
-        assert bt.solve(ones, ones[0]).item() == 1
+        wave = torch.randn(1, 1, 3000, generator=torch.Generator().manual_seed(0))
+        bss_eval(wave, wave + 0.1, 1000, 1000)
+        assert seen == [1, 1, 1]
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_many_channels_are_factorised_as_few_are() -> None:
+    lags = lags_of(channels_of(18, 4), 4)
+    factor = bt.schur_factor(lags)
+    assert factor is not None
+    torch.testing.assert_close(factor.T @ factor, bt.dense_matrix(lags), rtol=0, atol=1e-12)

@@ -183,6 +183,7 @@ def test_json_has_numbers_or_nothing(report: FusionReport, subject: FusionSubjec
     assert draw_names(lacking, tmp_path / "figures")
 
 
+@pytest.mark.slow
 def test_figures_of_a_run(report: FusionReport, tmp_path: Path) -> None:
     paths = draw_report(report, tmp_path / "figures")
     stems = ["bottleneck_over_epochs", "bottleneck_heat_map", "output_over_epochs", "output_heat_map"]

@@ -14,6 +14,7 @@ from polyres.separation.weights import load_separator_weights
 RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "debug.yaml"
 
 
+@pytest.mark.slow
 def test_the_whole_path_without_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

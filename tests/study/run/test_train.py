@@ -69,6 +69,7 @@ def start_until(words: str, command: list[str]) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_stop_and_go_on_in_another_process_equals_never_stopping(recipe, tmp_path):
     overrides = ["threads=1", "num_workers=1", "epochs=4", "valid.every=3"]
     command = [sys.executable, "-W", "error", "-m", "polyres", "train", str(recipe), "--out", str(tmp_path / "parts")]

@@ -8,6 +8,7 @@ from torch import Tensor
 from polyres.core.cpu import keep_freed_memory
 from polyres.core.errors import InputError
 from polyres.metrics.bss.filters import FILTER_SAMPLES, correlate, projection_filters, silent_sources
+from polyres.metrics.bss.toeplitz import one_thread
 from polyres.metrics.waves import Piece, Track, check_window, cut_windows
 
 MEASURES = ("SDR", "ISR", "SIR", "SAR")
@@ -136,11 +137,13 @@ def score_all(track: Track, window_samples: int, hop_samples: int) -> dict[str, 
     check_window(window_samples, hop_samples)
     projector: Projector | None = None
     times, spectra = _Windows(), _Windows()
-    for piece in cut_windows(track, window_samples, hop_samples):
-        projector = projector or Projector(track, piece[0].shape[-1])
-        times.add(_time_energies(piece))
-        if not projector.silent:
-            spectra.add(projector.energies(piece))
+    # Pieces are small: a second thread saves little, and where others keep the processor busy it costs more than all.
+    with one_thread():
+        for piece in cut_windows(track, window_samples, hop_samples):
+            projector = projector or Projector(track, piece[0].shape[-1])
+            times.add(_time_energies(piece))
+            if not projector.silent:
+                spectra.add(projector.energies(piece))
     signal, error, silent = _in_time(times)
     energies = spectra.all()
     if energies is None:

@@ -98,7 +98,7 @@ def schur_factor(lags: Tensor) -> Tensor | None:
     Algorithm.
     """
     channels, _, length = lags.shape
-    group = math.gcd(length, max(1, 1 << (BLOCK_ROWS // channels).bit_length() - 1))
+    group = math.gcd(length, 1 << max(1, BLOCK_ROWS // channels).bit_length() - 1)
     rows = group * channels
     row = _delayed(lags, group)
     start, info = torch.linalg.cholesky_ex(row[:, :rows], upper=True)
@@ -161,13 +161,12 @@ def solve(lags: Tensor, products: Tensor) -> Tensor:
         few = lags[kept][:, kept].contiguous()
         solution[:, kept] = solve(few, right[:, kept].flatten(0, 1)).view(len(right), len(kept), -1)
         return solution.flatten(0, 1)
-    with one_thread():
-        upper = schur_factor(lags)
-        if upper is not None:
-            solution, change = _refined(lags, products, partial(_substitute, upper))
-            if change <= TRUST_LIMIT:
-                return solution
-        return solve_dense(lags, products)
+    upper = schur_factor(lags)
+    if upper is not None:
+        solution, change = _refined(lags, products, partial(_substitute, upper))
+        if change <= TRUST_LIMIT:
+            return solution
+    return solve_dense(lags, products)
 
 
 def _substitute(upper: Tensor, right: Tensor) -> Tensor:
