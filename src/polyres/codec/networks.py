@@ -1,11 +1,11 @@
-"""Weight files of the small networks around a codec: enhancers, refiners, bandwidth extension."""
+"""Weight files of codecs and of the networks around them: enhancers, refiners, bandwidth extension."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import nn
 
@@ -37,7 +37,9 @@ KINDS: dict[str, _Kind] = {
     "mel_refiner": _Kind(ResidualConfig, ResidualNetwork),
     "bandwidth": _Kind(BandwidthConfig, BandwidthExtender),
 }
-"""What a weight file of this sort may hold."""
+"""What the weight file of a network may hold."""
+CODEC_KIND = "codec"
+CodecModule = TypeVar("CodecModule", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -106,3 +108,39 @@ def load_network(path: str | Path, kinds: tuple[str, ...] = tuple(KINDS)) -> Net
     config, card = checked_facts(about, source)
     module = build_for(lambda: build_network(str(kind), config), read_tensors(source), source)
     return Network(str(kind), module.eval(), card)
+
+
+def save_codec_weights(
+    model: nn.Module,
+    codec: str,
+    path: str | Path,
+    card: Mapping[str, Any] | None = None,
+    dtype: Literal["fp16", "fp32"] = "fp16",
+) -> Path:
+    """Write the weights of a codec, replacing an older file when the new one is complete."""
+    facts = {
+        "format": FORMAT,
+        "kind": CODEC_KIND,
+        "codec": codec,
+        "config": model.config.to_dict(),
+        "card": dict(card or {}),
+    }
+    return write_weights(model, path, facts, dtype)
+
+
+def read_codec_facts(path: str | Path, codec: str) -> dict[str, Any]:
+    """Read `config` and `card` of a codec file or run folder without reading any tensor."""
+    source = weights_file(path)
+    about = read_about(source)
+    kind, name = about.get("kind"), about.get("codec")
+    if kind != CODEC_KIND or name != codec:
+        raise WeightsError(f"{source} holds {kind!r:.80} {name!r:.80}; a codec {codec!r} is needed")
+    config, card = checked_facts(about, source)
+    return {"config": config, "card": card}
+
+
+def load_codec_weights(path: str | Path, codec: str, build: Callable[[dict[str, Any]], CodecModule]) -> CodecModule:
+    """Read a codec written by `save_codec_weights`, built from its config, for evaluation."""
+    source = weights_file(path)
+    config = read_codec_facts(source, codec)["config"]
+    return build_for(lambda: build(config), read_tensors(source), source).eval()

@@ -43,9 +43,7 @@ def codec_summary(name: str) -> str:
 
 
 def build_codec(
-    name_or_path: str | Path = DEFAULT,
-    device: str | torch.device = "cpu",
-    settings: Mapping[str, Any] | None = None,
+    name_or_path: str | Path = DEFAULT, device: str | torch.device = "cpu", settings: Mapping[str, Any] | None = None
 ) -> Codec:
     """Load a codec by name, or from a file or folder.
 

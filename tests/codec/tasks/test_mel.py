@@ -13,7 +13,8 @@ from polyres.codec.load import load_codec
 from polyres.codec.mel.codec import MelCodec
 from polyres.codec.registry import build_codec
 from polyres.codec.tasks.config import MelTrainConfig
-from polyres.codec.tasks.mel import MelCodecTask, WavePool, cropped
+from polyres.codec.tasks.enhance import Pool
+from polyres.codec.tasks.mel import MelCodecTask, cropped, levelled
 from polyres.core.errors import ConfigError, TrainingError
 from polyres.dsp.mel import log_mel
 from polyres.study.run.train import run_training
@@ -158,7 +159,7 @@ def test_crops_are_parts_of_the_mixtures_at_other_levels() -> None:
 
 def test_the_pool_reads_every_mixture_once(tmp_path: Path, songs: Path) -> None:
     task = task_of(tmp_path, songs, "polyres_mel")
-    pool = WavePool(task.data.source, 3)
+    pool = Pool(task.data.source, 3, levelled)
     assert len(pool) == 3
     first = pool[2]
     pool.set_epoch(7)

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from polyres.codec.load import load_codec
+from polyres.codec.networks import read_codec_facts
 from polyres.codec.registry import build_codec, codec_names
 from polyres.codec.wave.codec import EMBEDDED, NAME, WaveCodec, WaveCodecConfig, load_wave_codec, save_wave_codec
-from polyres.codec.wave.weights import read_codec_facts
 from polyres.core.errors import OutputError, WeightsError
 from polyres.weights.files import METADATA_KEY
 

@@ -150,11 +150,7 @@ def test_noise_of_the_right_level_wins_the_energy_but_not_the_spectrum() -> None
 
 
 @settings(max_examples=12, deadline=None)
-@given(
-    st.integers(1, 3000),
-    st.sampled_from([2000, 8000, 16000, 22050, 24000, 32000, 44100, 48000]),
-    st.integers(1, 2),
-)
+@given(st.integers(1, 3000), st.sampled_from([2000, 8000, 16000, 22050, 24000, 32000, 44100, 48000]), st.integers(1, 2))
 def test_any_length_and_rate_can_be_scored(length: int, rate: int, channels: int) -> None:
     wave = np.random.default_rng(length).standard_normal((channels, length)).astype(np.float32)
     values = score(wave, 0.9 * wave, rate)

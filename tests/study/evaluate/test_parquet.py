@@ -27,7 +27,7 @@ def test_columns_have_types_without_any_row(tmp_path: Path) -> None:
     schema = parquet.read_schema(tmp_path / "scores.parquet")
     assert {schema.field(name).type for name in ("model", "commit")} == {schema.field("unit").type}
     assert [str(schema.field(name).type) for name in ("unit", "value", "frames", "window_mean")] == [
-        *("string", "double", "int64", "double"),
+        *("string", "double", "int64", "double")
     ]
 
 

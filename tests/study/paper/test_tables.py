@@ -10,7 +10,7 @@ from polyres.core.errors import AnalysisError, InputError
 from polyres.report.tables import latex_table
 from polyres.separation.variants import VARIANTS
 from polyres.study.paper.audio import styles_of
-from polyres.study.paper.data import PaperStudy, basis, differences, flatten, method_of, read_paper_study, read_studies
+from polyres.study.paper.data import PaperStudy, basis, differences, method_of, read_paper_study, read_studies
 from polyres.study.paper.tables import (
     channels_table,
     differences_table,
@@ -122,10 +122,6 @@ def test_methods_by_their_build() -> None:
         assert method_of(VARIANTS[name].with_values({"channels": 8})) == name
     assert method_of(VARIANTS["htdemucs_24"]) == "htdemucs"
     assert method_of(VARIANTS["nn"].with_values({"n_fft": [512, 1024]})) is None
-
-
-def test_flatten() -> None:
-    assert flatten({"a": {"b": 1, "c": {}}, "d": [2]}) == {"a.b": 1, "a.c": {}, "d": [2]}
 
 
 def test_folders_that_are_no_studies(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from polyres.core.config import diff
 from polyres.core.errors import ConfigError, UnknownNameError
 from polyres.separation.training.task import TrainConfig
-from polyres.study.plan.arms import Plan, Request, expand, make_plan, planned_steps
+from polyres.study.plan.arms import Plan, Request, expand, flatten, make_plan, planned_steps
 from polyres.study.plan.config import StudyConfig, find_studies
 from tests.study.cases import RECIPE, STUDY
 
@@ -167,3 +167,4 @@ def test_dotted_keys_mean_nested_ones(values: dict[str, object]) -> None:
     flat = {key: value for name, inner in values.items() for key, value in dotted(inner, name).items()}
     assert expand(flat) == values
     assert expand(values) == values
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [2]}) == {"a.b": 1, "a.c": {}, "d": [2]}

@@ -13,10 +13,10 @@ from polyres.codec.base import CODEC_FILES, CODECS
 from polyres.codec.mel.autoencoder import MelAutoencoder, MelAutoencoderConfig
 from polyres.codec.mel.chain import FRAMES_PER_STEP, VOCODER, MelChain, MelChainConfig
 from polyres.codec.mel.vocoder import MelVocoder, MelVocoderConfig
-from polyres.codec.wave.weights import read_codec_facts, save_codec_weights
+from polyres.codec.networks import load_codec_weights, save_codec_weights
 from polyres.core.errors import InputError
 from polyres.dsp.mel import MelConfig, log_mel, require_front_end
-from polyres.weights.files import EMBEDDED_FOLDER, build_for, read_tensors, weights_file
+from polyres.weights.files import EMBEDDED_FOLDER
 
 NAME = "polyres_mel"
 EMBEDDED = EMBEDDED_FOLDER / "polyres-mel.safetensors"
@@ -127,20 +127,15 @@ def save_mel_codec(
     model: MelCodec, path: str | Path, card: Mapping[str, Any] | None = None, dtype: Literal["fp16", "fp32"] = "fp16"
 ) -> Path:
     """Write a codec, both networks in one file, with its config and card; see `save_codec_weights`."""
-    return save_codec_weights(model, {"codec": NAME, "config": model.config.to_dict()}, path, card, dtype)
+    return save_codec_weights(model, NAME, path, card, dtype)
 
 
 @CODEC_FILES.register(NAME, "a mel codec of ours")
 def load_mel_codec(path: str | Path) -> MelCodec:
     """Read a codec written by `save_mel_codec` from a file or a run folder with `best.safetensors`."""
-    source = weights_file(path)
-    facts = read_codec_facts(source, NAME)
-
-    def build() -> MelCodec:
-        return MelCodec(MelCodecConfig.from_dict(facts["config"]), name=str(path))
-
-    model = build_for(build, read_tensors(source), source)
-    return model.requires_grad_(False).eval()
+    return load_codec_weights(
+        path, NAME, lambda config: MelCodec(MelCodecConfig.from_dict(config), name=str(path))
+    ).requires_grad_(False)
 
 
 @CODECS.register(NAME, "our mel codec, 44.1 kHz, each channel on its own at 5 513 numbers a second; embedded")

@@ -273,8 +273,7 @@ def _band(stages: Stages, inner: Codec) -> BandwidthExtender | None:
         return None
     embedded = stages.bandwidth == EMBEDDED_BAND
     network = cast(
-        BandwidthExtender,
-        load_network(EMBEDDED_BAND_FILE if embedded else stages.bandwidth, ("bandwidth",)).module,
+        BandwidthExtender, load_network(EMBEDDED_BAND_FILE if embedded else stages.bandwidth, ("bandwidth",)).module
     )
     cutoff_hz, rate_hz = network.config.cutoff_hz, network.config.sample_rate_hz
     if inner.sample_rate_hz >= rate_hz or cutoff_hz > inner.sample_rate_hz / 2:

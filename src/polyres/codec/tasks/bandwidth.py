@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from polyres.codec.bandwidth import low_band
 from polyres.codec.networks import build_network, save_network
 from polyres.codec.tasks.config import ReconstructConfig
-from polyres.codec.tasks.enhance import KINDS, MixtureData, gradient_norm, start_network, unchanged, validated
-from polyres.datasets.stems import StemsDataset
+from polyres.codec.tasks.enhance import KINDS, MixtureData, MixtureTask, start_network, unchanged, validated
 from polyres.nn.losses import MultiResolutionStft
 from polyres.training.loading import Prepare
 from polyres.training.task import Forward
@@ -32,7 +31,7 @@ def tilted(most_db_per_octave: float, sample_rate_hz: int, batch: Tensor, genera
     return torch.fft.irfft(spectrum, n=batch.shape[-1])
 
 
-class BandwidthTask:
+class BandwidthTask(MixtureTask):
     """Trains the generator of a high band on mixtures of full bandwidth."""
 
     def __init__(self, config: ReconstructConfig) -> None:
@@ -40,21 +39,12 @@ class BandwidthTask:
         self.data = MixtureData(config)
         self._loss = MultiResolutionStft(config.stft_n_fft)
 
-    @property
-    def warnings(self) -> list[str]:
-        """One line for each track of the training data with stems that are padded."""
-        return self.data.source.warnings
-
     def build_model(self) -> nn.Module:
         """Return the generator with its first weights, or those of `init`."""
         model = build_network("bandwidth", self.config.bandwidth.to_dict(), self.config.seed)
         if self.config.init is not None:
             start_network(model, self.config.init, "bandwidth")
         return model
-
-    def build_source(self) -> StemsDataset:
-        """Return the training segments."""
-        return self.data.source
 
     def build_prepare(self) -> Prepare:
         """Return what makes music brighter or duller than it is, so that the band below has to say how it goes on."""
@@ -80,14 +70,6 @@ class BandwidthTask:
             return {"score": -found, "stft": found, "stft_low_band": float(self._distance(lambda skip: skip, full))}
 
         return validated(self.data.excerpts(), one)
-
-    def describe(self, model: nn.Module) -> dict[str, Any]:
-        """Return nothing: such a model has no parts of interest."""
-        return {}
-
-    def gradient_norms(self, model: nn.Module) -> dict[str, float]:
-        """Return the L2 norm of all gradients."""
-        return gradient_norm(model)
 
     def export(self, model: nn.Module, path: Path, card: Mapping[str, Any]) -> None:
         """Write weights that `load_network` reads."""

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from polyres.codec.bandwidth import BandwidthConfig
 from polyres.codec.enhance.residual import ResidualConfig
 from polyres.codec.mel.codec import MelCodecConfig
-from polyres.codec.tasks.wave import CriticConfig
+from polyres.codec.wave.refiner import CriticConfig
 from polyres.core.errors import OutputError
 from polyres.datasets.stems import StemsConfig
 from polyres.nn.losses import LossConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,12 @@ from polyres.datasets.activity import most_active_excerpt
 from polyres.datasets.stems import StemsDataset, find_tracks, load_layout_track
 from polyres.dsp.mel import mel_centres_hz
 from polyres.nn.losses import PerceptualDistance
-from polyres.training.loading import Prepare
+from polyres.training.loading import Prepare, SegmentSource
 from polyres.training.task import Forward, resolve_roots
 from polyres.weights.files import fill
+
+if TYPE_CHECKING:
+    from polyres.codec.tasks.wave import CodecTrainConfig
 
 HIGH_BAND_HZ = 4000.0
 KINDS = {"learned_enhancer": "latent_enhancer", "refiner": "mel_refiner", "bandwidth": "bandwidth"}
@@ -33,22 +36,16 @@ def unchanged(batch: Tensor, generator: torch.Generator) -> Tensor:
     return batch
 
 
-def gradient_norm(model: nn.Module) -> dict[str, float]:
-    """Return the L2 norm of all gradients that a model holds, under `all`; nothing where there are none."""
-    gradients = [parameter.grad.detach() for parameter in model.parameters() if parameter.grad is not None]
-    return {"all": float(torch.stack(torch._foreach_norm(gradients)).norm())} if gradients else {}
-
-
 class MixtureData:
     """Mixtures to train and to validate on, as a recipe names them."""
 
-    def __init__(self, config: ReconstructConfig | MelTrainConfig) -> None:
+    def __init__(self, config: ReconstructConfig | MelTrainConfig | CodecTrainConfig) -> None:
         self.config = config
         paths = resolve_roots(tuple(root.path for root in config.data.roots), config.data_dir)
         roots = [{**root.to_dict(), "path": path} for root, path in zip(config.data.roots, paths, strict=True)]
         self.source = StemsDataset(config.data.with_values({"roots": roots, "seed": config.seed}))
         valid, sources = config.valid, config.data.sources
-        self._files = [
+        self.files = [
             track
             for root in resolve_roots(valid.roots, config.data_dir)
             for track in find_tracks(root, valid.layout, valid.split, sources)
@@ -63,7 +60,7 @@ class MixtureData:
 
     def _load(self) -> Iterator[Tensor]:
         data, valid = self.config.data, self.config.valid
-        for files in self._files:
+        for files in self.files:
             stems = load_layout_track(files, data.sources, data.sample_rate_hz, data.audio_channels)
             length = data.segment_samples
             if valid.max_seconds is not None:
@@ -72,7 +69,53 @@ class MixtureData:
             yield stems.sum(dim=0)[None].clone()
 
 
-class MelTask:
+class Pool:
+    """Mixtures that are read and coded when they are first asked for, and kept."""
+
+    def __init__(self, source: StemsDataset, items: int, code: Callable[[Tensor], Tensor]) -> None:
+        """Wrap a data set of stems: its first `items` mixtures `[C, T]` as `code` gives them."""
+        self._source, self._items, self._code = source, items, code
+        self._coded: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        """Return the number of mixtures."""
+        return self._items
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: the pool is the same in every epoch."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return a coded mixture."""
+        if index not in self._coded:
+            self._coded[index] = self._code(self._source[index].sum(dim=0))
+        return self._coded[index]
+
+
+class MixtureTask:
+    """What all tasks on mixtures share: data, warnings, norms of gradients."""
+
+    data: MixtureData
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line for each track of the training data with stems that are padded."""
+        return self.data.source.warnings
+
+    def build_source(self) -> SegmentSource:
+        """Return the training segments."""
+        return self.data.source
+
+    def describe(self, model: nn.Module) -> dict[str, Any]:
+        """Return nothing: such a model has no parts of interest."""
+        return {}
+
+    def gradient_norms(self, model: nn.Module) -> dict[str, float]:
+        """Return the L2 norm of all gradients under `all`; nothing where there are none."""
+        gradients = [parameter.grad.detach() for parameter in model.parameters() if parameter.grad is not None]
+        return {"all": float(torch.stack(torch._foreach_norm(gradients)).norm())} if gradients else {}
+
+
+class MelTask(MixtureTask):
     """Trains what changes latents or mel spectra of a frozen codec, or the autoencoder in it."""
 
     def __init__(self, config: ReconstructConfig) -> None:
@@ -105,11 +148,6 @@ class MelTask:
                 f"up to {codec.window_samples}"
             )
 
-    @property
-    def warnings(self) -> list[str]:
-        """One line for each track of the training data with stems that are padded."""
-        return self.data.source.warnings
-
     def build_model(self) -> nn.Module:
         """Return the network with its first weights, or those of `init`."""
         kind, settings = KINDS[self.config.task], self.config.network.with_values({"channels": self._channels})
@@ -117,10 +155,6 @@ class MelTask:
         if self.config.init is not None:
             start_network(model, self.config.init, kind)
         return model
-
-    def build_source(self) -> StemsDataset:
-        """Return the training segments."""
-        return self.data.source
 
     def build_prepare(self) -> Prepare:
         """Return nothing but the batch: mixing at random is all the augmentation there is."""
@@ -160,14 +194,6 @@ class MelTask:
         mix = mix[..., : min(mix.shape[-1] // hop * hop, most)].to(self.codec.device)
         total, terms = self._distance(*self.run(forward, mix))
         return {"score": -float(total), **{name: float(value) for name, value in terms.items()}}
-
-    def describe(self, model: nn.Module) -> dict[str, Any]:
-        """Return nothing: such a model has no parts of interest."""
-        return {}
-
-    def gradient_norms(self, model: nn.Module) -> dict[str, float]:
-        """Return the L2 norm of all gradients."""
-        return gradient_norm(model)
 
     def export(self, model: nn.Module, path: Path, card: Mapping[str, Any]) -> None:
         """Write weights that `polyres enhance --network` reads."""

@@ -15,10 +15,9 @@ from polyres.codec.mel.codec import MelCodec, save_mel_codec
 from polyres.codec.mel.vocoder import MelVocoder
 from polyres.codec.registry import build_codec
 from polyres.codec.tasks.config import VOCODER, MelTrainConfig
-from polyres.codec.tasks.enhance import HIGH_BAND_HZ, MixtureData, gradient_norm, validated
+from polyres.codec.tasks.enhance import HIGH_BAND_HZ, MixtureData, MixtureTask, Pool, validated
 from polyres.codec.wave.refiner import Critic
 from polyres.core.errors import TrainingError, WeightsError
-from polyres.datasets.stems import StemsDataset
 from polyres.dsp.levels import level_of
 from polyres.dsp.mel import linear_magnitude, log_mel, mel_centres_hz
 from polyres.metrics.reconstruction.levels import matched
@@ -30,27 +29,9 @@ from polyres.training.task import Forward
 _FLOOR = 1e-3  # magnitude below which the logarithm of a spectrum does not count; a full-scale sine has 512
 
 
-class WavePool:
-    """Levelled mixtures that are read when they are first asked for, and kept."""
-
-    def __init__(self, source: StemsDataset, items: int) -> None:
-        """Wrap a data set of stems; its first `items` segments are the pool."""
-        self._source, self._items = source, items
-        self._read: dict[int, Tensor] = {}
-
-    def __len__(self) -> int:
-        """Return the number of mixtures."""
-        return self._items
-
-    def set_epoch(self, epoch: int) -> None:
-        """Do nothing: the pool is the same in every epoch, the crops are not."""
-
-    def __getitem__(self, index: int) -> Tensor:
-        """Return a mixture `[1, T]`."""
-        if index not in self._read:
-            mixture = self._source[index].sum(dim=0)
-            self._read[index] = level_of(mixture).apply(mixture)
-        return self._read[index]
+def levelled(mixture: Tensor) -> Tensor:
+    """Bring a mixture `[1, T]` to the level of the codec."""
+    return level_of(mixture).apply(mixture)
 
 
 def cropped(batch: Tensor, generator: torch.Generator, length_samples: int, gain_db: float) -> Tensor:
@@ -95,23 +76,18 @@ class VocoderInTraining(nn.Module):
         return found
 
 
-class MelCodecTask:
+class MelCodecTask(MixtureTask):
     """Trains one part of a mel codec; the other stays as it is."""
 
     def __init__(self, config: MelTrainConfig) -> None:
         """Find the data, and measure mel spectra or load the codec to start from."""
         self.config = config
         self.data = MixtureData(config)
-        self.source = WavePool(self.data.source, config.pool_items)
+        self.source = Pool(self.data.source, config.pool_items, levelled)
         self.codec = self._first_codec().requires_grad_(False)
         self._mel = self.codec.settings.mel
         self._high = mel_centres_hz(self._mel) >= HIGH_BAND_HZ
         self._loss = WeightedLoss(config.loss, 1)
-
-    @property
-    def warnings(self) -> list[str]:
-        """One line for each track of the training data with stems that are padded."""
-        return self.data.source.warnings
 
     def _first_codec(self) -> MelCodec:
         """Build the codec, with the weights of `init` or a scaling measured on the data."""
@@ -140,7 +116,7 @@ class MelCodecTask:
             critic = Critic(settings.n_fft, 1, settings.channels, self.config.seed)
         return VocoderInTraining(self.codec.vocoder, critic)
 
-    def build_source(self) -> WavePool:
+    def build_source(self) -> Pool:
         """Return the pool of mixtures."""
         return self.source
 
@@ -172,9 +148,7 @@ class MelCodecTask:
         total = total + config.magnitude_weight * magnitudes + config.mel_weight * mels
         terms = {**terms, "log_magnitude": magnitudes.detach(), "log_mel_l1": mels.detach()}
         if config.critic is not None and "critic" in found:
-            weights = {"adversarial": config.critic.adversarial, "features": config.critic.features, "critic": 1.0}
-            total = total + sum(weight * found[name] for name, weight in weights.items())
-            terms |= {name: found[name].detach() for name in weights}
+            total, terms = config.critic.added(total, terms, found)
         return total, terms
 
     @torch.no_grad()
@@ -214,14 +188,6 @@ class MelCodecTask:
         mel = metric_mel(rate)
         apart = (log_mel(original, mel) - log_mel(given, mel)).abs().mean()
         return {"lsd": float(distance), "log_mel_l1": float(apart)}
-
-    def describe(self, model: nn.Module) -> dict[str, Any]:
-        """Return nothing: such a model has no parts of interest."""
-        return {}
-
-    def gradient_norms(self, model: nn.Module) -> dict[str, float]:
-        """Return the L2 norm of all gradients."""
-        return gradient_norm(model)
 
     def export(self, model: nn.Module, path: Path, card: Mapping[str, Any]) -> None:
         """Write the whole codec, which `polyres.load_codec` reads; a critic stays behind."""

@@ -13,24 +13,24 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from polyres.codec.registry import build_codec
+from polyres.codec.tasks.enhance import MixtureData, Pool
 from polyres.codec.wave.arithmetic_coding import PROBABILITY_ONE
 from polyres.codec.wave.codec import WaveCodec, WaveCodecConfig, save_wave_codec
 from polyres.codec.wave.contexts import LAST_WIDTH, MODE_WIDTH, Tables, shapes
 from polyres.codec.wave.floor import LEVEL_WIDTH, STEPS_DB, floor_power, floor_symbols, levels_of
 from polyres.codec.wave.layer import Plan, choose_modes, gathered, rotated
-from polyres.codec.wave.refiner import Critic
+from polyres.codec.wave.refiner import Critic, CriticConfig
 from polyres.codec.wave.step import Selection, context_counts, last_unit, select
-from polyres.core.config import Config
 from polyres.core.errors import TrainingError, WeightsError
 from polyres.datasets.activity import most_active_excerpt
-from polyres.datasets.stems import StemsConfig, StemsDataset, find_tracks, load_layout_track
+from polyres.datasets.stems import StemsConfig, load_layout_track
 from polyres.dsp.mdct import lapped, unlapped
 from polyres.metrics.reconstruction.levels import matched
 from polyres.metrics.reconstruction.spectra import log_spectral_distance, metric_magnitude
 from polyres.nn.losses import LossConfig, WeightedLoss
 from polyres.training.config import SolverConfig
 from polyres.training.loading import Prepare
-from polyres.training.task import Forward, TrackValidConfig, resolve_roots
+from polyres.training.task import Forward, TrackValidConfig
 from polyres.weights.files import fill
 
 PLANES = 5
@@ -38,15 +38,6 @@ PLANES = 5
 
 SNR_WORTH = 0.25
 """In the score a decibel of SNR counts this much of one of log-spectral distance."""
-
-
-class CriticConfig(Config):
-    """Weights of the adversarial terms, and sizes of the critic."""
-
-    adversarial: float = Field(default=0.05, ge=0)  # how much the hinge term counts
-    features: float = Field(default=0.1, ge=0)  # how much feature matching counts
-    n_fft: tuple[int, ...] = Field(default=(256, 512, 1024), min_length=1)  # by resolution, in samples
-    channels: int = Field(default=8, ge=1)  # width of its layers
 
 
 class CodecTrainConfig(SolverConfig):
@@ -116,26 +107,9 @@ def coded_planes(codec: WaveCodec, waves: Tensor) -> Tensor:
     return torch.stack([waves, carried, noise, scale], dim=1)
 
 
-class CodedPool:
-    """Segments of music that are coded when they are first asked for, and kept."""
-
-    def __init__(self, source: StemsDataset, codec: WaveCodec, items: int) -> None:
-        """Wrap a data set of stems; its first `items` segments are the pool."""
-        self._source, self._codec, self._items = source, codec, items
-        self._coded: dict[int, Tensor] = {}
-
-    def __len__(self) -> int:
-        """Return the number of segments."""
-        return self._items
-
-    def set_epoch(self, epoch: int) -> None:
-        """Do nothing: the pool is the same in every epoch."""
-
-    def __getitem__(self, index: int) -> Tensor:
-        """Return `[4, C, T]`, see `coded_planes`."""
-        if index not in self._coded:
-            self._coded[index] = coded_planes(self._codec, self._source[index].sum(dim=0)[None])[0]
-        return self._coded[index]
+def _coded(codec: WaveCodec, wave: Tensor) -> Tensor:
+    """Code a mixture `[C, T]` to planes `[4, C, T]`."""
+    return coded_planes(codec, wave[None])[0]
 
 
 def with_draws(planes: Tensor, generator: torch.Generator) -> Tensor:
@@ -154,14 +128,7 @@ class CodecTask:
     def __init__(self, config: CodecTrainConfig) -> None:
         """Find the data and count probabilities."""
         self.config = config
-        paths = resolve_roots(tuple(root.path for root in config.data.roots), config.data_dir)
-        roots = [{**root.to_dict(), "path": path} for root, path in zip(config.data.roots, paths, strict=True)]
-        self._stems = StemsDataset(config.data.with_values({"roots": roots, "seed": config.seed}))
-        self._valid = [
-            track
-            for root in resolve_roots(config.valid.roots, config.data_dir)
-            for track in find_tracks(root, config.valid.layout, config.valid.split, config.data.sources)
-        ]
+        self.data = MixtureData(config)
         self._loss = WeightedLoss(config.loss, 1)
         self._codec = self._first_codec()
         self._planes: list[Tensor] | None = None
@@ -172,7 +139,7 @@ class CodecTask:
         codec = WaveCodec(config.model, seed=config.seed)
         if config.init is None:
             count = min(config.table_items, config.pool_items)
-            waves = (self._stems[index].sum(dim=0).numpy() for index in range(count))
+            waves = (self.data.source[index].sum(dim=0).numpy() for index in range(count))
             codec.set_tables(fit_tables(waves, codec.plan))
             return codec
         try:
@@ -188,9 +155,9 @@ class CodecTask:
             critic = Critic(config.critic.n_fft, config.model.audio_channels, config.critic.channels, config.seed)
         return CodecInTraining(self._codec, critic)
 
-    def build_source(self) -> CodedPool:
+    def build_source(self) -> Pool:
         """Return the pool of coded segments."""
-        return CodedPool(self._stems, self._codec, self.config.pool_items)
+        return Pool(self.data.source, self.config.pool_items, partial(_coded, self._codec))
 
     def build_prepare(self) -> Prepare:
         """Return what adds random numbers to a batch."""
@@ -203,16 +170,14 @@ class CodecTask:
         total = total + config.kl_weight * found["kl"]
         terms = {**terms, "kl": found["kl"].detach()}
         if config.critic is not None:
-            weights = {"adversarial": config.critic.adversarial, "features": config.critic.features, "critic": 1.0}
-            total = total + sum(weight * found[name] for name, weight in weights.items())
-            terms |= {name: found[name].detach() for name in weights}
+            total, terms = config.critic.added(total, terms, found)
         return total, terms
 
     @torch.no_grad()
     def validate(self, forward: Forward) -> dict[str, float]:
         """Return SNR in dB, log-spectral distance in dB and their score on excerpts of the validation tracks."""
         if self._planes is None:
-            self._planes = [self._excerpt(track) for track in self._valid]
+            self._planes = [self._excerpt(track) for track in self.data.files]
         found = [self._scores(forward(planes)["estimate"][0].double().cpu(), planes) for planes in self._planes]
         if not found:
             return {}

@@ -12,14 +12,14 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from polyres.codec.base import CODEC_FILES, CODECS, Codec, CodecConfig, Latents, check_codec_wave
+from polyres.codec.networks import load_codec_weights, save_codec_weights
 from polyres.codec.wave.contexts import Layout, Tables, plain_tables
 from polyres.codec.wave.floor import floor_edges
 from polyres.codec.wave.layer import Plan, decode_layer, encode_layer
 from polyres.codec.wave.refiner import Posterior, Refiner, RefinerConfig, scale_of
 from polyres.codec.wave.step import SILENT_LOG2
-from polyres.codec.wave.weights import read_codec_facts, save_codec_weights
 from polyres.core.errors import InputError
-from polyres.weights.files import EMBEDDED_FOLDER, build_for, read_tensors, weights_file
+from polyres.weights.files import EMBEDDED_FOLDER
 
 NAME, WIDE_NAME, LIVE_NAME = "polyres_wave", "polyres_wave_44k", "polyres_wave_live"
 FILL_HIGH_HZ = 4000.0
@@ -290,17 +290,14 @@ def _by_step(posterior: Posterior, steps: int) -> Tensor:
 def save_wave_codec(
     model: WaveCodec, path: str | Path, card: Mapping[str, Any] | None = None, dtype: Literal["fp16", "fp32"] = "fp16"
 ) -> Path:
-    """Write a codec with its config and card; see `polyres.codec.wave.weights.save_codec_weights`."""
-    return save_codec_weights(model, {"codec": NAME, "config": model.config.to_dict()}, path, card, dtype)
+    """Write a codec with its config and card; see `save_codec_weights`."""
+    return save_codec_weights(model, NAME, path, card, dtype)
 
 
 @CODEC_FILES.register(NAME, "a waveform codec of ours")
 def load_wave_codec(path: str | Path) -> WaveCodec:
     """Read a codec written by `save_wave_codec` from a file or a run folder with `best.safetensors`."""
-    source = weights_file(path)
-    facts = read_codec_facts(source, NAME)
-    tensors = read_tensors(source)
-    return build_for(lambda: WaveCodec(WaveCodecConfig.from_dict(facts["config"])), tensors, source).eval()
+    return load_codec_weights(path, NAME, lambda config: WaveCodec(WaveCodecConfig.from_dict(config)))
 
 
 def _embedded(name: str) -> WaveCodec:

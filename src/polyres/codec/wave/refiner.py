@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -177,6 +178,23 @@ class AdversarialTerms(NamedTuple):
     adversarial: Tensor
     features: Tensor
     critic: Tensor
+
+
+class CriticConfig(Config):
+    """Weights of the adversarial terms, and sizes of the critic."""
+
+    adversarial: float = Field(default=0.05, ge=0)  # how much the hinge term counts
+    features: float = Field(default=0.1, ge=0)  # how much feature matching counts
+    n_fft: tuple[int, ...] = Field(default=(256, 512, 1024), min_length=1)  # by resolution, in samples
+    channels: int = Field(default=8, ge=1)  # width of its layers
+
+    def added(
+        self, total: Tensor, terms: Mapping[str, Tensor], found: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the terms of the critic to a loss."""
+        weights = {"adversarial": self.adversarial, "features": self.features, "critic": 1.0}
+        total = total + sum(weight * found[name] for name, weight in weights.items())
+        return total, {**terms, **{name: found[name].detach() for name in weights}}
 
 
 class Critic(nn.Module):

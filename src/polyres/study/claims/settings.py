@@ -202,14 +202,7 @@ SETTING_CLAIMS: tuple[Claim, ...] = (
         "Several resolutions gain when repitch is left out of the augmentations.",
         "arms of several resolutions that differ in the augmentation only, with and without repitch",
         score_test(
-            Pairs(
-                multi,
-                multi,
-                (),
-                ("augment",),
-                settings=lambda a, b: _repitches(b) and not _repitches(a),
-            ),
-            ABOVE,
+            Pairs(multi, multi, (), ("augment",), settings=lambda a, b: _repitches(b) and not _repitches(a)), ABOVE
         ),
     ),
     Claim(

@@ -133,10 +133,7 @@ def _branch(config: SeparatorConfig, n_fft: int, y: float) -> list[_Box]:
 
 
 def _wave(y: float) -> list[_Box]:
-    return [
-        _Box(2.85, y, 2.9, 0.62, "waveform encoder", WAVE),
-        _Box(7.57, y, 2.15, 0.62, "waveform decoder", WAVE),
-    ]
+    return [_Box(2.85, y, 2.9, 0.62, "waveform encoder", WAVE), _Box(7.57, y, 2.15, 0.62, "waveform decoder", WAVE)]
 
 
 def _bottleneck(config: SeparatorConfig) -> str:

@@ -17,6 +17,7 @@ from polyres.separation.complexity.subjects import config_from_yaml
 from polyres.separation.model import MUSIC_SOURCES, SeparatorConfig
 from polyres.separation.variants import VARIANTS
 from polyres.study.evaluate.rows import ScoreRow
+from polyres.study.plan.arms import flatten
 from polyres.study.run.files import Cost, Study, model_name, read_costs, read_rows, read_study, run_folder
 from polyres.training.run_folder import CONFIG_FILE, MAY_CHANGE, METRICS_FILE
 
@@ -190,22 +191,6 @@ def _arm(folder: Path, about: Study, name: str, costs: Mapping[tuple[str, int], 
         values = flatten({key: value for key, value in read_yaml(config).items() if key != "model"})
         training = {key: value for key, value in values.items() if key not in NOT_COMPARED}
     return Arm(about.name, name, about.arm(name).settings, model, training, tuple(runs))
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested mappings into dotted keys.
-
-    Args:
-        values: nested.
-        prefix: put before every key.
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 EQUAL_STEPS, EQUAL_TIME = "equal steps", "equal time"

@@ -136,7 +136,7 @@ def make_plan(path: Path, request: Request = Request()) -> Plan:
     chosen = _chosen_arms(config, request.arms)
     for name, (recipe, delta) in recipes.items():
         before = merge(merge(recipe, common), delta)
-        settings = _flat(delta) if RECIPE_KEY not in config.arms[name] else _differences(base, before, name)
+        settings = flatten(delta) if RECIPE_KEY not in config.arms[name] else _differences(base, before, name)
         arms.append(Arm(name, settings))
         if name in chosen:
             runs += [Run(name, seed, _config(before, config, request, overrides, name, seed)) for seed in config.seeds]
@@ -144,7 +144,7 @@ def make_plan(path: Path, request: Request = Request()) -> Plan:
     _refuse_twins(runs)
     if config.budget is not None and config.budget.equal == "steps":
         _check_equal_steps(runs)
-    shared = {**_flat(common), **{".".join(keys): value for keys, value in overrides}}
+    shared = {**flatten(common), **{".".join(keys): value for keys, value in overrides}}
     read = {key: _value_at(runs[0].config.to_dict(), key.split("."), value) for key, value in shared.items()}
     return Plan(config, _describe(path, config, arms, read), tuple(runs))
 
@@ -184,12 +184,12 @@ def expand(values: Mapping[str, Any]) -> dict[str, Any]:
     return expanded
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested mappings into dotted keys."""
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested mappings into dotted keys, each after a prefix."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

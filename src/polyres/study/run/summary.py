@@ -11,7 +11,7 @@ from pathlib import Path
 from polyres.core.errors import PolyresError
 from polyres.metrics.catalogue import METRICS
 from polyres.separation.training.run_table import Point, read_run
-from polyres.study.evaluate.rows import ScoreRow
+from polyres.study.evaluate.rows import ScoreRow, number_or_none
 from polyres.study.evaluate.summary import PairedLine, paired
 from polyres.study.run.files import Cost, Study, run_folder, split_name
 
@@ -78,10 +78,6 @@ def _mean(values: Iterable[float | None]) -> float:
     return statistics.fmean(kept) if kept else math.nan
 
 
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
 def over_seeds(rows: Sequence[ScoreRow]) -> tuple[list[ScoreRow], tuple[int, ...]]:
     """Average every score over the seeds that all arms have; empty where no seed is in all of them."""
     seeds_of: dict[str, set[int]] = {}
@@ -96,9 +92,9 @@ def over_seeds(rows: Sequence[ScoreRow]) -> tuple[list[ScoreRow], tuple[int, ...
             groups.setdefault((arm, row.part, row.track, row.source, row.metric), []).append(row)
     merged = []
     for (arm, *_), group in groups.items():
-        value = _mean(row.value for row in group)
-        window_mean = _mean(row.window_mean for row in group)
-        merged.append(replace(group[0], model=arm, value=_or_none(value), window_mean=_or_none(window_mean), seed=None))
+        value = number_or_none(_mean(row.value for row in group))
+        window_mean = number_or_none(_mean(row.window_mean for row in group))
+        merged.append(replace(group[0], model=arm, value=value, window_mean=window_mean, seed=None))
     return merged, tuple(sorted(shared))
 
 
