@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 
 from polyres.codec.load import load_codec
@@ -48,27 +46,6 @@ num_workers: 0
 device: cpu
 data_dir: {data}
 """
-
-
-@pytest.fixture(scope="module")
-def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("songs")
-    generator = np.random.default_rng(0)
-    t = np.arange(3 * RATE_HZ) / RATE_HZ
-    for number, folder in enumerate(("train/one", "train/two", "valid/three")):
-        (root / folder).mkdir(parents=True)
-        for pitch, source in enumerate(("drums", "bass", "other", "vocals")):
-            wave = 0.2 * np.sin(2 * np.pi * 110 * 2 ** (pitch + number / 12) * t) * (1 + np.sin(2 * np.pi * 3 * t))
-            soundfile.write(root / folder / f"{source}.wav", wave + 0.02 * generator.standard_normal(len(t)), RATE_HZ)
-    return root
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def recipe(tmp_path: Path, songs: Path, task: str) -> Path:

@@ -3,9 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 
 from polyres.cli.main import main
@@ -45,31 +43,10 @@ data_dir: {data}
 """
 
 
-@pytest.fixture(scope="module")
-def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("songs")
-    generator = np.random.default_rng(0)
-    t = np.arange(2 * RATE_HZ) / RATE_HZ
-    for number, folder in enumerate(("train/one", "train/two", "valid/three")):
-        (root / folder).mkdir(parents=True)
-        for pitch, source in enumerate(("drums", "bass", "other", "vocals")):
-            wave = 0.2 * np.sin(2 * np.pi * 110 * 2 ** (pitch + number / 12) * t) * (1 + np.sin(2 * np.pi * 3 * t))
-            soundfile.write(root / folder / f"{source}.wav", wave + 0.02 * generator.standard_normal(len(t)), RATE_HZ)
-    return root
-
-
 def recipe(tmp_path: Path, songs: Path, task: str, informed: bool = False) -> Path:
     path = tmp_path / f"{task}.yaml"
     path.write_text(TINY.format(task=task, informed=str(informed).lower(), data=songs), encoding="utf-8")
     return path
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

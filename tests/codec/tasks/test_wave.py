@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 
 from polyres.codec.registry import build_codec
@@ -48,19 +47,6 @@ num_workers: 0
 device: cpu
 data_dir: {data}
 """
-
-
-@pytest.fixture(scope="module")
-def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("songs")
-    generator = np.random.default_rng(0)
-    t = np.arange(2 * RATE_HZ) / RATE_HZ
-    for number, folder in enumerate(("train/one", "train/two", "valid/three")):
-        (root / folder).mkdir(parents=True)
-        for pitch, source in enumerate(("drums", "bass", "other", "vocals")):
-            wave = 0.2 * np.sin(2 * np.pi * 110 * 2 ** (pitch + number / 12) * t) * (1 + np.sin(2 * np.pi * 3 * t))
-            soundfile.write(root / folder / f"{source}.wav", wave + 0.05 * generator.standard_normal(len(t)), RATE_HZ)
-    return root
 
 
 def recipe(tmp_path: Path, songs: Path) -> Path:
