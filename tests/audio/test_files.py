@@ -273,8 +273,7 @@ PIPED = [
 
 
 @pytest.mark.parametrize(
-    ("ending", "container", "mark", "behind", "form", "size"),
-    [(*case[:5], size) for case in PIPED for size in case[5]],
+    ("ending", "container", "mark", "behind", "form", "size"), [(*case[:5], size) for case in PIPED for size in case[5]]
 )
 def test_a_header_written_to_a_pipe_states_no_length(
     tmp_path: Path, ending: str, container: str, mark: bytes, behind: int, form: str, size: int
@@ -336,10 +335,7 @@ BAD = {
     "gone.wav": (None, r"gone\.wav does not exist; check the path"),
     "empty.wav": (b"", r"empty\.wav is empty \(0 bytes\); give a file with audio"),
     "text.wav": (b"These are words, and no sound at all.\n" * 50, r"text\.wav cannot be read as audio"),
-    "text.mp3": (
-        b"Ich bin ein Text, und kein Lied.\n" * 50,
-        r"text\.mp3 (cannot be read as audio|has no audio)",
-    ),
+    "text.mp3": (b"Ich bin ein Text, und kein Lied.\n" * 50, r"text\.mp3 (cannot be read as audio|has no audio)"),
     "text.txt": (b"1\n00:00:01,000 --> 00:00:02,000\nSubtitles\n", r"text\.txt (cannot be read as audio|has no audio)"),
     "zero.flac": (bytes(5000), r"zero\.flac cannot be read as audio .*convert it to wav or flac"),
     "riff.wav": (b"RIFF\x24\0\0\0WAVE", r"riff\.wav cannot be read as audio"),

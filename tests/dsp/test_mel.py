@@ -224,10 +224,7 @@ def test_the_gradient_reaches_the_wave() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"max_hz": 8001.0},
-            "max_hz 8001 is above 8000 Hz, the highest frequency that a sample rate of 16000 Hz",
-        ),
+        ({"max_hz": 8001.0}, "max_hz 8001 is above 8000 Hz, the highest frequency that a sample rate of 16000 Hz"),
         ({"min_hz": 8000.0}, "min_hz 8000 must be below max_hz 8000"),
         ({"n_fft": 512}, "n_fft 512 is smaller than win_length 1024; raise n_fft to it"),
         ({"hop_length": 1024}, "hop_length 1024 must be smaller than win_length 1024"),

@@ -43,11 +43,7 @@ def song(path: Path, seconds: float = 0.5, channels: int = 2, rate_hz: int = RAT
 def tiny_weights(path: Path) -> Path:
     """A separator without training, small enough to be quick."""
     config = SeparatorConfig(
-        n_fft=(512,),
-        channels=4,
-        wave_branch=False,
-        segment_samples=4096,
-        transformer=TransformerConfig(kind="none"),
+        n_fft=(512,), channels=4, wave_branch=False, segment_samples=4096, transformer=TransformerConfig(kind="none")
     )
     return save_separator(Separator(config), path)
 

@@ -72,12 +72,7 @@ def test_a_strip_in_the_middle_at_no_gain_changes_no_bit() -> None:
 
 @pytest.mark.parametrize(
     ("level_db", "pan", "text"),
-    [
-        (12.1, 0, "choose -120 to 12"),
-        (np.nan, 0, "level nan dB"),
-        (0, -1.01, "choose -1"),
-        (0, np.nan, "pan nan"),
-    ],
+    [(12.1, 0, "choose -120 to 12"), (np.nan, 0, "level nan dB"), (0, -1.01, "choose -1"), (0, np.nan, "pan nan")],
 )
 def test_what_no_fader_can_do_is_refused(level_db: float, pan: float, text: str) -> None:
     with pytest.raises(ConfigError, match=text):

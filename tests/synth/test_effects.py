@@ -75,8 +75,7 @@ def test_reverberation_has_the_asked_energy_and_decay() -> None:
 
 @pytest.mark.parametrize("gain_db", [-9.0, 6.0])
 @pytest.mark.parametrize(
-    ("kind", "levels"),
-    [("low_shelf", (1.0, 0.5, 0.0)), ("peak", (0.0, 1.0, 0.0)), ("high_shelf", (0.0, 0.5, 1.0))],
+    ("kind", "levels"), [("low_shelf", (1.0, 0.5, 0.0)), ("peak", (0.0, 1.0, 0.0)), ("high_shelf", (0.0, 0.5, 1.0))]
 )
 def test_bands_lift_what_they_name(kind: str, levels: tuple[float, ...], gain_db: float) -> None:
     # At 0 Hz, at the band's frequency and at half the rate.

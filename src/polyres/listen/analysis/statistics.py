@@ -190,9 +190,7 @@ def summarise(scores: Scores, *, seed: int, resamples: int = 5000) -> list[Condi
         low, high = cluster_bootstrap(table, seed=seed, resamples=resamples)
         first, middle, third = (float(value) for value in np.quantile(values, [0.25, 0.5, 0.75]))
         counts = (values.size, int(known.any(axis=1).sum()), int(known.any(axis=0).sum()))
-        lines.append(
-            ConditionSummary(condition, float(values.mean()), low, high, middle, (first, third), *counts),
-        )
+        lines.append(ConditionSummary(condition, float(values.mean()), low, high, middle, (first, third), *counts))
     return lines
 
 

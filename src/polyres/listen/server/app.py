@@ -21,9 +21,7 @@ STATIC_DIR = Path(__file__).parents[1] / "page"
 
 
 def create_app(
-    study_dir: str | Path,
-    options: ServerOptions | None = None,
-    announce: Callable[[str, str], None] | None = None,
+    study_dir: str | Path, options: ServerOptions | None = None, announce: Callable[[str, str], None] | None = None
 ) -> FastAPI:
     """Put the server of a study together.
 
@@ -61,9 +59,7 @@ def create_app(
 
 
 def run(
-    study_dir: str | Path,
-    options: ServerOptions | None = None,
-    announce: Callable[[str, str], None] | None = None,
+    study_dir: str | Path, options: ServerOptions | None = None, announce: Callable[[str, str], None] | None = None
 ) -> None:
     """Serve a study until interrupted.
 

@@ -20,10 +20,7 @@ _LOCK_WAIT_S = 60
 metadata = sa.MetaData()
 
 facts = sa.Table(
-    "facts",
-    metadata,
-    sa.Column("name", sa.String(64), primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
+    "facts", metadata, sa.Column("name", sa.String(64), primary_key=True), sa.Column("value", sa.Text, nullable=False)
 )
 
 listeners = sa.Table(

@@ -266,13 +266,7 @@ def judge(path: Path) -> ModuleStems:
 
 
 def _decide(
-    number: int,
-    name: str,
-    kind: str,
-    confidence: float,
-    doubts: tuple[str, ...],
-    share: float,
-    labels: dict[str, str],
+    number: int, name: str, kind: str, confidence: float, doubts: tuple[str, ...], share: float, labels: dict[str, str]
 ) -> InstrumentVerdict:
     """Choose the stem: by hand, else the class that is sure and in no doubt."""
     if str(number) in labels:
