@@ -47,13 +47,7 @@ class Decoder(Protocol):
 def open_decoder(path: Path, head: bytes, stream_index: int | None = None) -> Decoder:
     """Choose the library for a file and open it.
 
-    Args:
-        path: An existing file.
-        head: Its first `headers.HEAD_BYTES` bytes.
-        stream_index: Which of the file's audio streams, from 0; None is the one that the file marks as the default.
-
-    Raises:
-        InputError: The file is not audio, or no sample of it can be decoded.
+    `stream_index`: which of the file's audio streams, from 0; None is the one that the file marks as the default.
     """
     kind = headers.sniff(head)
     # Vorbis orders more than two channels in its own way, which only FFmpeg puts right.
@@ -71,15 +65,7 @@ def open_decoder(path: Path, head: bytes, stream_index: int | None = None) -> De
 
 
 class SndfileDecoder:
-    """Decode through libsndfile, with exact seeking.
-
-    Args:
-        path: An existing file.
-        kind: Its kind as `headers.sniff` names it.
-
-    Raises:
-        soundfile.SoundFileError: libsndfile cannot read it.
-    """
+    """Decode through libsndfile, with exact seeking."""
 
     def __init__(self, path: Path, kind: str) -> None:
         self.path = path
@@ -126,15 +112,9 @@ class SndfileDecoder:
 class LibavDecoder:
     """Decode one audio stream through FFmpeg's libraries, from the start.
 
-    Encoder delay and padding are cut off where the container states them. Frames whose format changes in
-    mid-stream are converted to the rate and channels of the first one.
-
-    Args:
-        path: An existing file.
-        stream_index: Which of the file's audio streams, from 0; None is the one that the file marks as the default.
-
-    Raises:
-        InputError: Not audio, no such stream, or nothing in it can be decoded.
+    Encoder delay and padding are cut off where the container states them. Frames whose format changes in mid-stream are
+    converted to the rate and channels of the first one. `stream_index`: which of the file's audio streams, from 0; None
+    is the one that the file marks as the default.
     """
 
     def __init__(self, path: Path, stream_index: int | None = None) -> None:

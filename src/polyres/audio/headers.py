@@ -17,11 +17,8 @@ _SAMPLE_CODINGS = {1, 3, 6, 7, 0xFFFE}  # PCM, float, A-law, µ-law, extensible:
 def sniff(head: bytes) -> str:
     """Name the container from the first bytes of a file.
 
-    Args:
-        head: The first `HEAD_BYTES` bytes (fewer in a shorter file).
-
-    Returns:
-        `wav`, `w64`, `aiff`, `flac`, `vorbis`, `au`, `caf`, or an empty text for every other kind.
+    `head`: the first `HEAD_BYTES` bytes (fewer in a shorter file); returns `wav`, `w64`, `aiff`, `flac`, `vorbis`,
+    `au`, `caf`, or an empty text for every other kind.
     """
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return "wav"
@@ -50,13 +47,8 @@ def vorbis_channels(head: bytes) -> int:
 def stated_length(path: Path, kind: str) -> int | None:
     """Return the number of samples per channel that a WAV, W64 or AIFF header promises.
 
-    Args:
-        path: The file.
-        kind: Its kind as `sniff` names it.
-
-    Returns:
-        The stated length, or None where the header states none (other kinds, packed codings, files written to a
-        pipe).
+    Returns the stated length, or None where the header states none (other kinds, packed codings, files written to a
+    pipe).
     """
     readers = {"wav": _wav_length, "w64": _w64_length, "aiff": _aiff_length}
     if kind not in readers:
@@ -174,11 +166,8 @@ def mp3_states_length(path: Path) -> bool:
 def mp3_length(path: Path) -> int | None:
     """Return the samples per channel that the header frame of an MP3 file states.
 
-    Args:
-        path: The file.
-
-    Returns:
-        Its frames times the samples of one, less what the encoder added at both ends; None where it states no frames.
+    Returns its frames times the samples of one, less what the encoder added at both ends; None where it states no
+    frames.
 
     Source: the Xing header and LAME's extension of it (Mp3 Info Tag rev 1), frames, encoder delay and padding.
     """
@@ -239,9 +228,6 @@ def _mp3_first_frame(path: Path) -> bytes | None:
 
 def sound_end(path: Path) -> int:
     """Return where the sound of an MP3 file ends at the latest, in bytes: before the tags and zeros behind it.
-
-    Args:
-        path: The file.
 
     Source: ID3v1 (128 bytes that begin with TAG); APEv2, whose last 32 bytes hold its size.
     """

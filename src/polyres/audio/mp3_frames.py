@@ -29,27 +29,17 @@ _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN", b"3DI")
 
 @dataclass(frozen=True)
 class Mp3Frames:
-    """The whole frames of a file, that of its header left out.
+    """The whole frames of a file, that of its header left out."""
 
-    Attributes:
-        starts: Their first bytes.
-        sizes: Their bytes.
-        times: Where each belongs, in ticks of 1 / 14 112 000 s; lost frames are counted in.
-        length_ticks: Where the last one ends.
-        stated_frames: Frames that the header states, None where it states none.
-        is_regular: Whether they follow each other as stated, with nothing else between and behind.
-        strays: Bytes that are neither sound nor tags: behind how many ticks, and how many bytes.
-        broken: Frames whose bytes are lost in part, by their numbers; they are played as silence.
-    """
-
-    starts: Sequence[int]
-    sizes: Sequence[int]
-    times: Sequence[int]
-    length_ticks: int
-    stated_frames: int | None
-    is_regular: bool
+    starts: Sequence[int]  # their first bytes
+    sizes: Sequence[int]  # their bytes
+    times: Sequence[int]  # where each belongs, in ticks of 1 / 14 112 000 s; lost frames are counted in
+    length_ticks: int  # where the last one ends
+    stated_frames: int | None  # frames that the header states, None where it states none
+    is_regular: bool  # whether they follow each other as stated, with nothing else between and behind
+    # bytes that are neither sound nor tags: behind how many ticks, and how many bytes
     strays: Sequence[tuple[int, int]]
-    broken: frozenset[int]
+    broken: frozenset[int]  # frames whose bytes are lost in part, by their numbers; they are played as silence
 
     @property
     def more_frames(self) -> int:
@@ -65,11 +55,7 @@ class Mp3Frames:
         return round(self.length_ticks * sample_rate_hz / _TICKS_HZ)
 
     def told_strays(self, early_s: float) -> list[str]:
-        """Say in a line what is left out, if anything is.
-
-        Args:
-            early_s: How much of the first frames is cut off.
-        """
+        """Say in a line what is left out, if anything is."""
         told = [f"{count} bytes at {max(0.0, ticks / _TICKS_HZ - early_s):.2f} s" for ticks, count in self.strays]
         more = f" and {len(told) - 3} more" if len(told) > 3 else ""
         return [f"what is no sound is left out: {', '.join(told[:3])}{more}"] if told else []
@@ -92,11 +78,7 @@ class Mp3Frames:
 def find_mp3_frames(path: Path) -> Mp3Frames | None:
     """Walk through an MP3 file from frame to frame, without decoding it.
 
-    Args:
-        path: The file.
-
-    Returns:
-        Its frames; None where there are none of a known size (other layers, free bit rates).
+    Returns its frames; None where there are none of a known size (other layers, free bit rates).
     """
     stated = headers.mp3_frames(path)
     with path.open("rb") as file:
@@ -154,12 +136,7 @@ class _Walk:
             at = found
 
     def lost_frames(self, missing: int, is_stated: bool) -> dict[int, int]:
-        """Say how many frames were lost before which frame.
-
-        Args:
-            missing: Frames that the header states and the file lacks.
-            is_stated: Whether there is such a header.
-        """
+        """Say how many frames were lost before which frame."""
         gaps = {index: length for index, length in self.gaps.items() if not self.is_joint(index)}
         if not is_stated:
             return {index: self._guess(index, length) for index, length in gaps.items() if not self._continues(index)}

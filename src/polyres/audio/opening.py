@@ -118,13 +118,7 @@ class _Source(io.FileIO):
 
 
 def new_container(file: BinaryIO, container: str, options: Mapping[str, str]) -> av.container.OutputContainer:
-    """Begin a file with FFmpeg's libraries.
-
-    Args:
-        file: Where its bytes go.
-        container: FFmpeg's name of the format.
-        options: FFmpeg's options.
-    """
+    """Begin a file with FFmpeg's libraries."""
     return av.open(file, "w", format=container, options=dict(options))
 
 
@@ -149,17 +143,7 @@ def open_sound(path: Path) -> soundfile.SoundFile:
 
 
 def check_file(path: Path) -> bytes:
-    """Return the first bytes of a file, or say why it is not opened.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its first `headers.HEAD_BYTES` bytes.
-
-    Raises:
-        InputError: Missing, a folder, no ordinary file, empty, not readable, or a playlist.
-    """
+    """Return the first bytes of a file, or say why it is not opened."""
     try:
         if path.is_dir():
             raise InputError(f"{shown(path)} is a folder; give an audio file in it")

@@ -116,11 +116,7 @@ def resample(wave: Wave, in_hz: int, out_hz: int, block_samples: int = DEFAULT_B
 
 
 class BlockBuffer:
-    """Collect pieces `[C, n]` and hand out blocks `[C, block_samples]`.
-
-    Args:
-        block_samples: Samples per block, 1 or more.
-    """
+    """Collect pieces `[C, n]` and hand out blocks `[C, block_samples]`."""
 
     def __init__(self, block_samples: int) -> None:
         self.block_samples = block_samples
@@ -173,8 +169,8 @@ def skip_samples(pieces: Iterable[Wave], count: int) -> Iterator[Wave]:
 def trim_excess(pieces: Iterable[Wave], length: int, excess: int) -> Iterator[Wave]:
     """Cut a signal to `length` samples if it is longer by at most `excess`; else hand it on whole.
 
-    Encoders fill their last frame up, and the container states the true length. A signal that goes on for much
-    longer shows that the statement is wrong.
+    Encoders fill their last frame up, and the container states the true length. A signal that goes on for much longer
+    shows that the statement is wrong.
     """
     held = BlockBuffer(excess + 1)
     seen = 0

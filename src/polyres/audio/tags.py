@@ -73,11 +73,7 @@ TAG_NAMES = tuple(_ID3_FRAMES)
 def read_tags(path: Path) -> dict[str, str]:
     """Read the tags of an audio or video file.
 
-    Args:
-        path: The file.
-
-    Returns:
-        Texts by the names in `TAG_NAMES`; empty where the file has no tags or cannot be opened.
+    Returns texts by the names in `TAG_NAMES`; empty where the file has no tags or cannot be opened.
     """
     try:
         with open_container(path) as container:
@@ -104,13 +100,8 @@ def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
 def write_tags(path: Path, audio_format: str, tags: Mapping[str, str]) -> None:
     """Write tags into a finished file.
 
-    Args:
-        path: The file; its name need not have the format's extension.
-        audio_format: `flac`, `mp3`, `m4a`, `ogg` or `opus`. WAV gets its tags while it is written.
-        tags: Texts by name; names outside `TAG_NAMES` are left out.
-
-    Raises:
-        mutagen.MutagenError: The file is not of this format, or cannot be written.
+    `audio_format`: `flac`, `mp3`, `m4a`, `ogg` or `opus`. WAV gets its tags while it is written; `tags`: texts by name;
+    names outside `TAG_NAMES` are left out.
     """
     known = clean_tags(tags)
     if not known:

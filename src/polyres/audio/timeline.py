@@ -16,46 +16,26 @@ from polyres.audio.mp3_frames import Mp3Frames
 
 @dataclass(frozen=True)
 class SoundFacts:
-    """What is known of an audio stream before it is read.
-
-    Attributes:
-        sample_rate_hz: Sample rate in Hz.
-        channels: Number of channels C.
-        length_samples: Samples per channel; an estimate where `tolerance_samples` is not 0, None if unknown.
-        stated_samples: Samples that the file promises, None where it promises nothing that could be relied on.
-        tolerance_samples: By how much a whole file may stay below its promise.
-        codec: Name of the coding, in lower case.
-        streams: Number of audio streams in the file.
-        late_samples: Silence in front of the sound, which starts that much later than the picture.
-        notes: A line for each thing that was chosen.
-    """
+    """What is known of an audio stream before it is read."""
 
     sample_rate_hz: int
     channels: int
-    length_samples: int | None
-    stated_samples: int | None
-    tolerance_samples: int
-    codec: str
-    streams: int = 1
-    late_samples: int = 0
-    notes: tuple[str, ...] = ()
+    length_samples: int | None  # samples per channel; an estimate where `tolerance_samples` is not 0, None if unknown
+    stated_samples: int | None  # samples that the file promises, None where it promises nothing that could be relied on
+    tolerance_samples: int  # by how much a whole file may stay below its promise
+    codec: str  # name of the coding, in lower case
+    streams: int = 1  # number of audio streams in the file
+    late_samples: int = 0  # silence in front of the sound, which starts that much later than the picture
+    notes: tuple[str, ...] = ()  # A line for each thing that was chosen
 
 
 def default_stream(streams: Sequence[av.AudioStream]) -> av.AudioStream:
-    """Return the audio stream that a file marks as the default, else its first.
-
-    Args:
-        streams: All of the file, at least one.
-    """
+    """Return the audio stream that a file marks as the default, else its first."""
     return next((stream for stream in streams if stream.disposition & stream.disposition.default), streams[0])
 
 
 def told_streams(streams: Sequence[av.AudioStream]) -> str:
-    """List audio streams in words: number from 1, coding, channels and what their tags say.
-
-    Args:
-        streams: All of a file.
-    """
+    """List audio streams in words: number from 1, coding, channels and what their tags say."""
     told = []
     for number, stream in enumerate(streams, start=1):
         words = [stream.codec_context.name, f"{stream.codec_context.layout.nb_channels} ch"]
@@ -84,13 +64,7 @@ def facts_of(
 ) -> SoundFacts:
     """Gather what the container says of a stream; rate and channels are those of the first decoded frame.
 
-    Args:
-        path: The file.
-        container: It, open.
-        stream: The audio stream.
-        first: Its first frame.
-        mp3: The frames of an MP3 file, None for others.
-        is_chosen_here: Whether nobody asked for this stream, so that a note tells of it.
+    `mp3`: the frames of an MP3 file, None for others.
     """
     rate_hz = first.sample_rate
     duration_s, is_promise, tolerance_s = _duration(path, container, stream)
@@ -167,29 +141,14 @@ _BARE = ("mp3", "aac", "ac3", "eac3", "dts")
 
 @dataclass(frozen=True)
 class Gap:
-    """Silence that stands for what could not be read.
+    """Silence that stands for what could not be read."""
 
-    Attributes:
-        start_s: Where it begins, in seconds of the result.
-        length_s: How long it is.
-    """
-
-    start_s: float
-    length_s: float
+    start_s: float  # where it begins, in seconds of the result
+    length_s: float  # how long it is
 
 
 class Timeline:
-    """Follow the frames of one pass and say how much silence belongs before each.
-
-    Args:
-        has_stamps: Whether the packets have time stamps that tell of gaps; else lost bytes are counted in frames.
-        tolerance_s: Steps of time stamps up to this are no gaps.
-        early_s: How much is cut off in front of what comes out, where time stamps count from 0; None where they
-            count from the first frame.
-
-    Attributes:
-        gaps: What was filled so far.
-    """
+    """Follow the frames of one pass and say how much silence belongs before each."""
 
     def __init__(self, has_stamps: bool, tolerance_s: float = _TOLERANCE_S, early_s: float | None = None) -> None:
         self.gaps: list[Gap] = []
@@ -216,11 +175,7 @@ class Timeline:
             self._lost_bytes += packet.size
 
     def silence_s(self, frame: av.AudioFrame) -> float:
-        """Return the seconds of silence that belong before a frame, and count both.
-
-        Args:
-            frame: The next frame that could be decoded.
-        """
+        """Return the seconds of silence that belong before a frame, and count both."""
         length_s = frame.samples / frame.sample_rate
         missing_s = self._missing_by_stamp(frame) if self._has_stamps else self._missing_by_size(length_s)
         if missing_s > 0.0:
@@ -249,9 +204,5 @@ class Timeline:
 
 
 def has_stamps(format_name: str) -> bool:
-    """Say whether the time stamps that FFmpeg gives come from the file itself, and not from counting frames.
-
-    Args:
-        format_name: FFmpeg's name of the container.
-    """
+    """Say whether the time stamps that FFmpeg gives come from the file itself, and not from counting frames."""
     return format_name not in _BARE

@@ -20,12 +20,8 @@ _DS64_BYTES = 28
 def quantize(block: Wave, bits: int) -> npt.NDArray[np.int32]:
     """Round samples to integers, half to even, and hold them inside the range of the integers.
 
-    Args:
-        block: `[C, n]` float32, full scale at ±1.
-        bits: Bits per sample, 2 to 24.
-
-    Returns:
-        `[C, n]` int32 within -2^(bits-1) … 2^(bits-1) - 1. Integers read from a file come back unchanged.
+    `block`: `[C, n]` float32, full scale at ±1; `bits`: bits per sample, 2 to 24; returns `[C, n]` int32 within
+    -2^(bits-1) … 2^(bits-1) - 1. Integers read from a file come back unchanged.
     """
     full_scale = float(1 << (bits - 1))
     scaled = np.clip(block, -1, 1) * np.float32(full_scale)  # held before scaling too, so that nothing overflows
@@ -35,12 +31,7 @@ def quantize(block: Wave, bits: int) -> npt.NDArray[np.int32]:
 class WavSink:
     """Write a WAV file block by block; one that outgrows 32-bit sizes becomes RF64.
 
-    Args:
-        file: An empty file, open for reading and writing bytes.
-        sample_rate_hz: Sample rate in Hz.
-        channels: Number of channels C.
-        bit_depth: 16, 24 or `float` (32-bit).
-        max_riff_bytes: Largest file that stays RIFF; a larger one becomes RF64.
+    `bit_depth`: 16, 24 or `float` (32-bit).
 
     Source: EBU Tech 3306, RF64: an extended file format for audio data.
     """

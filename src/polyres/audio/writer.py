@@ -274,12 +274,7 @@ _MIRROR = {
 
 
 def held_rate_hz(audio_format: str, sample_rate_hz: int) -> int:
-    """Return the rate at which a format holds sound: the same, else the next above, else the highest.
-
-    Args:
-        audio_format: a format of `polyres.audio.writer.FORMATS`.
-        sample_rate_hz: of the sound, 1 or more.
-    """
+    """Return the rate at which a format holds sound: the same, else the next above, else the highest."""
     if audio_format in _RATES_HZ:
         rates_hz = _RATES_HZ[audio_format]
         return next((rate_hz for rate_hz in rates_hz if rate_hz >= sample_rate_hz), rates_hz[-1])
@@ -298,12 +293,10 @@ def downmix_gains(channels: int) -> Wave:
     """Return `[2, C]` gains that mix channels down to left and right and let nothing clip that did not before.
 
     Up to eight channels stand for front, centre, bass and surround as FLAC orders them; the bass channel is left out.
-    Of more channels nobody says what they are: the odd ones go to the left, the even ones to the right.
+    Of more channels nobody says what they are: the odd ones go to the left, the even ones to the right. `channels`: C,
+    3 or more.
 
     Source: ITU-R BS.775-4, annex 4, scaled to a sum of 1 per row.
-
-    Args:
-        channels: C, 3 or more.
     """
     if channels in _LEFT:
         left = np.array(_LEFT[channels])
@@ -314,13 +307,7 @@ def downmix_gains(channels: int) -> Wave:
 
 
 class Fitter:
-    """Turns blocks into what a format can hold.
-
-    Args:
-        audio_format: as for `held_rate_hz`.
-        sample_rate_hz: of the blocks.
-        channels: of the blocks.
-    """
+    """Turns blocks into what a format can hold."""
 
     def __init__(self, audio_format: str, sample_rate_hz: int, channels: int) -> None:
         held = held_channels(audio_format, channels)

@@ -23,24 +23,13 @@ _REACH = 1e-8
 
 @dataclass(frozen=True)
 class Framing:
-    """Where the frames of a signal lie: it is reflected at both ends, and every frame has a periodic Hann window.
+    """Where the frames of a signal lie: it is reflected at both ends, and every frame has a periodic Hann window."""
 
-    Args:
-        n_fft: transform length in samples, >= 4.
-        hop_length: distance between frames in samples, 1 to the window length less 1.
-        pad_samples: samples reflected at each end; less than length_samples.
-        length_samples: of the signal.
-        win_length: window length in samples, 4 to n_fft, in the middle of the frame; n_fft where None.
-
-    Raises:
-        InputError: when no signal of that length has such frames.
-    """
-
-    n_fft: int
-    hop_length: int
-    pad_samples: int
-    length_samples: int
-    win_length: int | None = None
+    n_fft: int  # transform length in samples, >= 4
+    hop_length: int  # distance between frames in samples, 1 to the window length less 1
+    pad_samples: int  # samples reflected at each end; less than length_samples
+    length_samples: int  # of the signal
+    win_length: int | None = None  # window length in samples, 4 to n_fft, in the middle of the frame; n_fft where None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be framed or not be put together again."""
@@ -174,12 +163,8 @@ class FrameTransform:
     def project(self, wave: Tensor, update: Update) -> Tensor:
         """Analyse, change the spectra and synthesise, block of frames by block of frames.
 
-        Args:
-            wave: `[B, T]`.
-            update: changes the spectra `[B, n, F]` of the frames in a slice; called once per frame, in order.
-
-        Returns:
-            `[B, T]`, the same as synthesise(update(analyse(wave))).
+        `wave`: `[B, T]`; `update`: changes the spectra `[B, n, F]` of the frames in a slice; called once per frame, in
+        order; returns `[B, T]`, the same as synthesise(update(analyse(wave))).
         """
         cut, total = self._cut(wave), self._empty_sum(wave)
         for rows in self._blocks(wave):

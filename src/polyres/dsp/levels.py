@@ -80,11 +80,7 @@ def spread_residual(stems: Tensor, mix: Tensor) -> Tensor:
 def mono_mean_m2(wave: Tensor) -> tuple[int, float, float]:
     """Count, mean and sum of squared deviations of the channel mean, in float64.
 
-    Args:
-        wave: `[C, T]`, T >= 0.
-
-    Returns:
-        (samples, mean, sum of squared deviations); (0, 0, 0) for an empty block.
+    `wave`: `[C, T]`, T >= 0; returns (samples, mean, sum of squared deviations); (0, 0, 0) for an empty block.
     """
     mono = wave.to(torch.float64).mean(dim=0)
     if mono.numel() == 0:
@@ -140,14 +136,8 @@ _HIGH_PASS = (38.13547087602444, 0.5003270373238773)  # corner in Hz, Q
 def k_weighting(sample_rate_hz: int) -> npt.NDArray[np.float64]:
     """Return the K-weighting of the standard for any rate, as second-order sections `[2, 6]`.
 
-    The standard tabulates 48 kHz only; these are the analogue prototypes behind it, mapped to the rate by the
-    bilinear transform. Below 4 kHz the shelf lies outside the band and is left out.
-
-    Args:
-        sample_rate_hz: Sample rate in Hz, above 100.
-
-    Returns:
-        Rows of b0, b1, b2, a0, a1, a2.
+    The standard tabulates 48 kHz only; these are the analogue prototypes behind it, mapped to the rate by the bilinear
+    transform. Below 4 kHz the shelf lies outside the band and is left out. Returns rows of b0, b1, b2, a0, a1, a2.
 
     Source: ITU-R BS.1770-4, annex 1.
     """

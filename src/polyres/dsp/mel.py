@@ -184,15 +184,8 @@ def linear_magnitude(wave: Tensor, config: MelConfig) -> Tensor:
 def mel_spectrogram(wave: Tensor, config: MelConfig) -> Tensor:
     """Mel spectrogram before the logarithm.
 
-    Args:
-        wave: `[..., T]`, float32 or float64, at the front end's sample rate.
-        config: the front end.
-
-    Returns:
-        `[..., N, M]`, >= 0; frames before mel bins.
-
-    Raises:
-        InputError: when the signal is too short, not real, or holds NaN or infinity.
+    `wave`: `[..., T]`, float32 or float64, at the front end's sample rate; returns `[..., N, M]`, >= 0; frames before
+    mel bins.
     """
     return mel_of_magnitude(linear_magnitude(wave, config), config)
 
@@ -260,14 +253,8 @@ def audioldm2_log_mel(wave_16k: Tensor) -> Tensor:
 def audioldm_48k_log_mel(wave_48k: Tensor) -> Tensor:
     """Front end of AudioLDM and AudioSR at 48 kHz.
 
-    Args:
-        wave_48k: `[..., T]` at 48 kHz, T >= 785.
-
-    Returns:
-        `[..., T // 480, 256]`, natural logarithm, >= log(1e-5) = -11.513.
-
-    Raises:
-        InputError: when the signal is too short, not real, or holds NaN or infinity.
+    `wave_48k`: `[..., T]` at 48 kHz, T >= 785; returns `[..., T // 480, 256]`, natural logarithm, >= log(1e-5) =
+    -11.513.
     """
     return log_mel(wave_48k, AUDIOLDM_48K)
 

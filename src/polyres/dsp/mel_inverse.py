@@ -26,17 +26,8 @@ MEL_INVERSES: Catalogue[MelInverse] = Catalogue("mel inverse")
 def mel_to_linear(mel: Tensor, config: MelConfig, method: str = "nnls") -> Tensor:
     """Find magnitudes whose mel spectrogram is the given one, or comes close to it.
 
-    Args:
-        mel: `[..., N, M]`, >= 0, before the logarithm.
-        config: the front end that made it.
-        method: a name in MEL_INVERSES.
-
-    Returns:
-        `[..., F, N]`, >= 0, as the phase methods take them. Bins that no filter reaches are 0.
-
-    Raises:
-        InputError: on a tensor that is no such mel spectrogram.
-        UnknownNameError: on an unknown method.
+    `mel`: `[..., N, M]`, >= 0, before the logarithm; returns `[..., F, N]`, >= 0, as the phase methods take them. Bins
+    that no filter reaches are 0.
     """
     solve = MEL_INVERSES.build(method)
     _check_mel(mel, config)

@@ -15,15 +15,8 @@ from polyres.core.errors import ConfigError, InputError
 def stride_samples(segment_samples: int, overlap: float) -> int:
     """Distance between the starts of neighbouring segments.
 
-    Args:
-        segment_samples: segment length, >= 1.
-        overlap: share of a segment that the next one covers again, 0 <= overlap < 1.
-
-    Returns:
-        Stride in samples, at least 1.
-
-    Raises:
-        ConfigError: when the overlap is out of range.
+    `overlap`: share of a segment that the next one covers again, 0 <= overlap < 1; returns stride in samples, at least
+    1.
     """
     if not 0.0 <= overlap < 1.0:
         raise ConfigError(f"overlap {overlap} is not possible; choose 0 <= overlap < 1, such as 0.25")
@@ -33,13 +26,7 @@ def stride_samples(segment_samples: int, overlap: float) -> int:
 def segment_starts(length_samples: int, segment_samples: int, overlap: float) -> range:
     """Starts of the segments that cover a signal; the last segments may reach beyond its end.
 
-    Args:
-        length_samples: signal length, >= 1.
-        segment_samples: segment length, >= 1.
-        overlap: share of a segment that the next one covers again, 0 <= overlap < 1.
-
-    Returns:
-        Start positions in samples.
+    `overlap`: share of a segment that the next one covers again, 0 <= overlap < 1.
     """
     return range(0, length_samples, stride_samples(segment_samples, overlap))
 
@@ -47,14 +34,9 @@ def segment_starts(length_samples: int, segment_samples: int, overlap: float) ->
 def triangle_weight(segment_samples: int) -> Tensor:
     """Cross-fade weight of a segment: rises by equal steps to 1 in the middle, then falls, never zero.
 
-    Args:
-        segment_samples: segment length, >= 1.
+    Returns `[segment_samples]` float32 in (0, 1].
 
-    Returns:
-        `[segment_samples]` float32 in (0, 1].
-
-    Source:
-        Defossez et al., "Music Source Separation in the Waveform Domain", 2019 (weighting of overlapping segments).
+    Source: Defossez et al., "Music Source Separation in the Waveform Domain", 2019 (weighting of overlapping segments).
     """
     half = segment_samples // 2
     rising = torch.arange(1, half + 1, dtype=torch.float32)
@@ -66,13 +48,7 @@ def triangle_weight(segment_samples: int) -> Tensor:
 def centred_bounds(start: int, length_samples: int, segment_samples: int) -> tuple[int, int]:
     """Range that a segment of full length takes around a shorter piece, the piece in its middle.
 
-    Args:
-        start: first sample of the piece.
-        length_samples: length of the piece, at most `segment_samples`.
-        segment_samples: full segment length.
-
-    Returns:
-        (first, last + 1) in samples; may lie outside the signal, where zeros stand in.
+    Returns (first, last + 1) in samples; may lie outside the signal, where zeros stand in.
     """
     first = start - (segment_samples - length_samples) // 2
     return first, first + segment_samples
@@ -84,8 +60,7 @@ class OverlapAdd:
     def __init__(self, weight: Tensor) -> None:
         """Start at sample 0.
 
-        Args:
-            weight: `[L]` positive cross-fade weight of a full segment; a shorter segment uses its first samples.
+        `weight`: `[L]` positive cross-fade weight of a full segment; a shorter segment uses its first samples.
         """
         self._weight = weight
         self._sum: Tensor | None = None

@@ -30,15 +30,10 @@ _SECTION_BINS = 1 << 22
 def integrate_phase(magnitude: Tensor, framing: Framing, noise: Tensor, known: Tensor | None = None) -> Tensor:
     """Derive the phase of Hann-windowed frames from their magnitudes.
 
-    Args:
-        magnitude: `[B, N, F]`, >= 0.
-        framing: the frames it belongs to.
-        noise: `[N, F]` phases in turns for bins that are too soft to tell.
-        known: `[B, n, F]` phases in turns of the first n frames, from which those of the others go on.
-
-    Returns:
-        Phases `[B, N, F]` in turns, as `torch.stft` counts them (from the start of the frame). Parts of the
-        spectrogram with silence between them each keep an unknown constant.
+    `magnitude`: `[B, N, F]`, >= 0; `noise`: `[N, F]` phases in turns for bins that are too soft to tell; `known`: `[B,
+    n, F]` phases in turns of the first n frames, from which those of the others go on; returns phases `[B, N, F]` in
+    turns, as `torch.stft` counts them (from the start of the frame). Parts of the spectrogram with silence between them
+    each keep an unknown constant.
     """
     batch, frames, bins = magnitude.shape
     tiny = torch.finfo(magnitude.dtype).tiny
@@ -72,12 +67,8 @@ def integrate_phase(magnitude: Tensor, framing: Framing, noise: Tensor, known: T
 def phase_slopes(magnitude: Tensor, framing: Framing) -> tuple[Tensor, Tensor]:
     """Read the slopes of the phase, counted from the middle of each frame, off the logarithm of the magnitude.
 
-    Args:
-        magnitude: `[B, N, F]`, >= 0.
-        framing: the frames it belongs to.
-
-    Returns:
-        Turns per bin and turns per frame, both `[B, N, F]`; the second less whole turns.
+    `magnitude`: `[B, N, F]`, >= 0; returns turns per bin and turns per frame, both `[B, N, F]`; the second less whole
+    turns.
     """
     n_fft, hop = framing.n_fft, framing.hop_length
     gamma = HANN_GAMMA * framing.window_samples**2
@@ -138,10 +129,8 @@ def _first_round(magnitude: Tensor, audible: Tensor, across: Tensor, along: Tens
     """Join every bin to its loudest neighbour, which is where its strongest link leads.
 
     The strength of a link is the magnitude of its softer end, then that of its louder end. Ranks stand in for
-    magnitudes: no two are alike, so that the joined bins form no ring.
-
-    Returns:
-        The other links, each bin's neighbour `[V]` (itself where none is audible) and its phase relative to that.
+    magnitudes: no two are alike, so that the joined bins form no ring. Returns the other links, each bin's neighbour
+    `[V]` (itself where none is audible) and its phase relative to that.
     """
     shape, device = magnitude.shape, magnitude.device
     rank = torch.empty(magnitude.numel(), dtype=torch.int64, device=device)
@@ -195,8 +184,7 @@ def _choose(links: Links, count: int) -> tuple[Tensor, Tensor]:
 def _merge(parent: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, int]:
     """Follow parents to the roots, summing the phase; of two that chose each other the first is the root.
 
-    Returns:
-        Label of the new tree `[V]`, phase relative to its root `[V]`, number of trees.
+    Returns label of the new tree `[V]`, phase relative to its root `[V]`, number of trees.
     """
     own = torch.arange(parent.numel(), device=parent.device)
     root = (parent.index_select(0, parent) == own) & (own <= parent)

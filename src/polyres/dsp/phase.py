@@ -56,23 +56,8 @@ def reconstruct_phase(
 ) -> Tensor:
     """Find a wave with given magnitudes, as `torch.stft` gives them with center=True and a periodic Hann window.
 
-    Args:
-        magnitude: `[..., F, N]`, >= 0, F = n_fft // 2 + 1.
-        method: a name in PHASE_METHODS.
-        n_fft: window and transform length in samples.
-        hop_length: distance between frames in samples, less than n_fft.
-        iterations: rounds of refinement, >= 0; `pghi` makes none.
-        seed: of the random phases.
-        length_samples: of the wave; the shortest with N frames, hop_length * (N - 1) if n_fft is even, where None.
-        phase: start phases in radians, same shape as magnitude, in place of random ones.
-
-    Returns:
-        `[..., T]`, on the device of the magnitudes. Items of a batch do not depend on each other.
-
-    Raises:
-        InputError: on magnitudes that are no magnitudes of such frames.
-        UnknownNameError: on an unknown method.
-        ConfigError: on a negative number of iterations, or a start phase for a method that makes its own.
+    `magnitude`: `[..., F, N]`, >= 0, F = n_fft // 2 + 1; `iterations`: rounds of refinement, >= 0; `pghi` makes none;
+    returns `[..., T]`, on the device of the magnitudes. Items of a batch do not depend on each other.
     """
     if length_samples is None:
         frames = magnitude.shape[-1] if magnitude.ndim else 0
@@ -272,9 +257,6 @@ def _keep(magnitude: Tensor, start: Tensor, transform: FrameTransform, iteration
 def griffin_lim() -> PhaseMethod:
     """Build the Griffin-Lim algorithm.
 
-    Returns:
-        The method.
-
     Source: Griffin & Lim, "Signal estimation from modified short-time Fourier transform", IEEE TASSP 1984.
     """
     return PhaseMethod(_iterate)
@@ -296,11 +278,8 @@ def fast_griffin_lim() -> PhaseMethod:
 def admm() -> PhaseMethod:
     """Build phase recovery by ADMM.
 
-    Returns:
-        The method.
-
     Source: Masuyama, Yatabe & Oikawa, "Griffin-Lim like phase recovery via alternating direction method of
-        multipliers", IEEE Signal Processing Letters 2019.
+    multipliers", IEEE Signal Processing Letters 2019.
     """
     return PhaseMethod(_alternate)
 
@@ -320,9 +299,5 @@ def pghi() -> PhaseMethod:
 
 @PHASE_METHODS.register("pghi+fgla", "fast Griffin-Lim that starts from phase gradient heap integration; the best")
 def pghi_fgla() -> PhaseMethod:
-    """Build fast Griffin-Lim from the phases of phase gradient heap integration.
-
-    Returns:
-        The method.
-    """
+    """Build fast Griffin-Lim from the phases of phase gradient heap integration."""
     return PhaseMethod(_accelerate, from_slopes=True)

@@ -47,13 +47,8 @@ def check_sizes(n_fft: int, hop_length: int) -> None:
 def reflect_pad(wave: Tensor, left: int, right: int) -> Tensor:
     """Pad the last axis by reflection; a signal too short for that gets zeros first, on the right before the left.
 
-    Args:
-        wave: `[..., T]`.
-        left: samples to add on the left, >= 0.
-        right: samples to add on the right, >= 0.
-
-    Returns:
-        `[..., left + T + right]`.
+    `wave`: `[..., T]`; `left`: samples to add on the left, >= 0; `right`: samples to add on the right, >= 0; returns
+    `[..., left + T + right]`.
     """
     missing = max(left, right) - wave.shape[-1] + 1
     if missing > 0:
@@ -161,12 +156,7 @@ class _OverlapAdd(torch.autograd.Function):
 def overlap_add(pieces: Tensor, hop_length: int) -> Tensor:
     """Sum frames at their places.
 
-    Args:
-        pieces: `[B, N, n]`, n a multiple of hop_length.
-        hop_length: distance between frames in samples.
-
-    Returns:
-        `[B, (N - 1) * hop_length + n]`.
+    `pieces`: `[B, N, n]`, n a multiple of hop_length; returns `[B, (N - 1) * hop_length + n]`.
     """
     return cast(Tensor, _OverlapAdd.apply(pieces, hop_length))  # type: ignore[no-untyped-call]
 

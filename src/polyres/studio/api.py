@@ -121,11 +121,7 @@ async def add_song(request: Request, desk: DeskOf, visitor: Visitor, name: str =
 
 
 async def _received(request: Request, path: Path, most: int, pause_s: float) -> bool:
-    """Write a body to a file; say whether it was no more than was reserved.
-
-    Raises:
-        TimeoutError: when nothing comes for the pause, or all in all less than a slow telephone line brings.
-    """
+    """Write a body to a file; say whether it was no more than was reserved."""
     received, began_s = 0, time.monotonic()
     chunks = aiter(request.stream())
     with path.open("wb") as file:

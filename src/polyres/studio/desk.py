@@ -36,16 +36,7 @@ class _CancelledError(Exception):
 
 
 class Desk:
-    """Keeps songs and jobs within the limits, and removes them; everything lies below one folder.
-
-    Args:
-        engine: does the work.
-        options: limits, and the folder; without one everything is gone when the studio ends.
-        clock: seconds, never going back.
-
-    Raises:
-        ConfigError: if the folder cannot be used, or another studio uses it.
-    """
+    """Keeps songs and jobs within the limits, and removes them; everything lies below one folder."""
 
     def __init__(self, engine: Engine, options: StudioOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self.engine = engine
@@ -105,18 +96,7 @@ class Desk:
     # -- songs --------------------------------------------------------------------------------------------------------
 
     def room_for(self, size_bytes: int, visitor: str = "") -> Path:
-        """Return the path of a new file, to receive a song or to send a result.
-
-        Args:
-            size_bytes: the most it will hold.
-            visitor: who sends it; empty for what is sent to a visitor.
-
-        Returns:
-            The path, in a folder of its own; its room is kept until `add_song` or `give_back`.
-
-        Raises:
-            FullError: if disk space is used up, or the visitor sends enough already.
-        """
+        """Return the path of a new file, to receive a song or to send a result."""
         self.sweep()
         folder = self.folder / secrets.token_hex(12)
         self._room.reserve(folder.name, size_bytes, folder, visitor)
@@ -129,20 +109,7 @@ class Desk:
         self._room.give_back(path.parent.name)
 
     def add_song(self, received: Path, name: str, visitor: str) -> Song:
-        """Take in a received file; where it cannot be used it is removed.
-
-        Args:
-            received: from `room_for`, complete.
-            name: as the visitor calls it; only shown.
-            visitor: who brought it.
-
-        Returns:
-            The song.
-
-        Raises:
-            InputError: if it is not audio, too long, or takes too long to decode.
-            FullError: if there is no room for it.
-        """
+        """Take in a received file; where it cannot be used it is removed."""
         clean = safe_name(name.replace("\\", "/").rpartition("/")[2], 120)
         try:
             sent_bytes = received.stat().st_size
@@ -183,11 +150,7 @@ class Desk:
             return song
 
     def remove_song(self, song_id: str) -> None:
-        """Cancel the jobs of a song and remove it.
-
-        Raises:
-            UnknownNameError: if it is not here (any more).
-        """
+        """Cancel the jobs of a song and remove it."""
         with self._lock:
             song = self.song(song_id)
             del self._songs[song_id]
@@ -214,19 +177,7 @@ class Desk:
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
     def ask(self, song_id: str, choice_id: str) -> Work:
-        """Queue a job; a song that went through the same already keeps that result, but for one that failed.
-
-        Args:
-            song_id: of the song.
-            choice_id: one of the engine's choices.
-
-        Returns:
-            The job.
-
-        Raises:
-            UnknownNameError: if the song or the choice is not here.
-            FullError: if too many jobs wait, or the results would not fit.
-        """
+        """Queue a job; a song that went through the same already keeps that result, but for one that failed."""
         choice = next((one for one in self.engine.choices if one.id == choice_id), None)
         if choice is None:
             names = ", ".join(one.id for one in self.engine.choices)
@@ -254,11 +205,7 @@ class Desk:
             raise FullError(f"{own} songs of yours are waiting already; try again when some are done")
 
     def work(self, work_id: str) -> tuple[Song, Work]:
-        """Return a job and its song.
-
-        Raises:
-            UnknownNameError: if it is not here (any more).
-        """
+        """Return a job and its song."""
         with self._lock:
             for song in self._songs.values():
                 if work_id in song.works:
@@ -267,11 +214,7 @@ class Desk:
         raise UnknownNameError("this result is not here any more; drop the song again")
 
     def cancel(self, work_id: str) -> None:
-        """End a job that waits or runs; a finished one is removed.
-
-        Raises:
-            UnknownNameError: if it is not here (any more).
-        """
+        """End a job that waits or runs; a finished one is removed."""
         with self._lock:
             song, work = self.work(work_id)
             work.cancelled.set()

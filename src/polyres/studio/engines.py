@@ -28,32 +28,20 @@ DIFFERENCE = "difference"
 
 @dataclass(frozen=True)
 class Choice:
-    """Something a visitor can ask for.
+    """Something a visitor can ask for."""
 
-    Args:
-        id: how it is asked for.
-        kind: "separate" or "reconstruct".
-        label: how it is shown.
-    """
-
-    id: str
-    kind: Kind
-    label: str
+    id: str  # how it is asked for
+    kind: Kind  # "separate" or "reconstruct"
+    label: str  # how it is shown
 
 
 @dataclass(frozen=True)
 class Made:
-    """What came out.
+    """What came out."""
 
-    Args:
-        files: name to file, in the order to show.
-        gain: factor on all of them, which the original needs as well to be as loud.
-        warnings: one line each.
-    """
-
-    files: dict[str, Path]
-    gain: float = 1.0
-    warnings: tuple[str, ...] = ()
+    files: dict[str, Path]  # name to file, in the order to show
+    gain: float = 1.0  # factor on all of them, which the original needs as well to be as loud
+    warnings: tuple[str, ...] = ()  # one line each
 
 
 class Engine(Protocol):

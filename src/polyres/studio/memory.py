@@ -84,17 +84,7 @@ class _Memory(_Strict):
 
 
 def hold_folder(folder: Path) -> FileLock:
-    """Make a studio's folder and take it for this process.
-
-    Args:
-        folder: of the studio.
-
-    Returns:
-        The lock, held; it ends with the process.
-
-    Raises:
-        ConfigError: if another studio has it, it cannot be made, or it holds files that are not of a studio.
-    """
+    """Make a studio's folder and take it for this process."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(folder.iterdir()) and not _is_a_studio(folder):
@@ -125,13 +115,7 @@ def _remove_own(folder: Path, own: str, kept: Collection[str]) -> None:
 
 
 def remember(folder: Path, songs: Iterable[Song], clock: Callable[[], float]) -> None:
-    """Write down all songs and jobs, as far as the disk has room.
-
-    Args:
-        folder: of the studio.
-        songs: in the order they came.
-        clock: that the songs' times are of.
-    """
+    """Write down all songs and jobs, as far as the disk has room. `songs`: in the order they came."""
     offset_s = time.time() - clock()
     texts = []
     for song in songs:
@@ -187,18 +171,7 @@ def recall(folder: Path, choices: Sequence[Choice], clock: Callable[[], float]) 
 
     Jobs that waited or ran wait again, or have failed where their model is not offered any more; results whose files
     are gone are not there. A song whose entry is damaged is not there, but its files stay, and the entry under another
-    name.
-
-    Args:
-        folder: of the studio, held.
-        choices: that are offered now.
-        clock: that the songs' times shall be of.
-
-    Returns:
-        The songs in the order they came.
-
-    Raises:
-        ConfigError: if what was written is damaged and cannot be kept.
+    name. Returns the songs in the order they came.
     """
     found, whole = _read(folder / MEMORY_FILE)
     if not whole:

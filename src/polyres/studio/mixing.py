@@ -28,18 +28,10 @@ _Wave = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True)
 class Strip:
-    """How one stem goes into a mix.
+    """How one stem goes into a mix."""
 
-    Args:
-        level_db: gain in dB, at most `MAX_LEVEL_DB`.
-        pan: -1 (left) to 1 (right).
-
-    Raises:
-        ConfigError: if a value is out of range.
-    """
-
-    level_db: float = 0.0
-    pan: float = 0.0
+    level_db: float = 0.0  # gain in dB, at most `MAX_LEVEL_DB`
+    pan: float = 0.0  # -1 (left) to 1 (right)
 
     def __post_init__(self) -> None:
         """Refuse what no fader can do."""
@@ -51,8 +43,7 @@ class Strip:
     def apply(self, wave: _Wave) -> _Wave:
         """Return `[2, n]`, placed by the equal-power rule of Web Audio's stereo panner.
 
-        Args:
-            wave: `[C, n]`; one or two channels.
+        `wave`: `[C, n]`; one or two channels.
         """
         gain = 10 ** (self.level_db / 20)
         left, right = (wave[0], wave[0]) if wave.shape[0] == 1 else (wave[0], wave[1])
@@ -72,22 +63,7 @@ def played_rate_hz(rate_hz: int) -> int:
 def copy_to_play(
     source: Path, target: Path, gain: float = 1.0, start_s: float = 0.0, length_s: float | None = None
 ) -> int:
-    """Write a 16-bit copy that every browser plays: one or two channels, a usual rate; the ending gives the format.
-
-    Args:
-        source: any audio file; more than two channels are averaged into one.
-        target: file to write, such as `drums.flac`.
-        gain: factor on all samples.
-        start_s: where to begin, in seconds.
-        length_s: how much; all up to the end if None.
-
-    Returns:
-        Its length in samples.
-
-    Raises:
-        InputError: if the source cannot be read, or ends before the start.
-        OutputError: if the copy cannot be written.
-    """
+    """Write a 16-bit copy that every browser plays: one or two channels, a usual rate; the ending gives the format."""
     written = 0
     with AudioReader(source) as reader:
         rate_hz = reader.info.sample_rate_hz
@@ -110,14 +86,7 @@ def copy_to_play(
 def difference(first: Path, second: Path, target: Path) -> None:
     """Write the first file minus the second.
 
-    Args:
-        first: any audio file.
-        second: of the same rate, channels and length.
-        target: wav file to write, 32-bit float: a difference may go beyond full scale.
-
-    Raises:
-        InputError: if a file cannot be read, or they do not fit each other.
-        OutputError: if the result cannot be written.
+    `target`: WAV file to write, 32-bit float: a difference may go beyond full scale.
     """
     with AudioReader(first) as one, AudioReader(second) as other:
         facts = [(each.info.sample_rate_hz, each.info.channels) for each in (one, other)]
@@ -133,18 +102,7 @@ def mix(
 ) -> float:
     """Write the mix of files that run together; where it would clip, all of it is turned down.
 
-    Args:
-        strips: file to how it goes into the mix; all of one rate and length.
-        target: stereo wav file to write.
-        span_s: start and end in seconds; everything if None.
-        bit_depth: 16, 24 or "float".
-
-    Returns:
-        The factor by which it was turned down; 1 if it was not.
-
-    Raises:
-        InputError: if there is nothing to mix, a file cannot be read, or the rates or lengths differ.
-        OutputError: if the mix cannot be written.
+    `bit_depth`: 16, 24 or "float"; returns the factor by which it was turned down; 1 if it was not.
     """
     if not strips:
         raise InputError("nothing sounds in this mix; switch a stem on")

@@ -26,35 +26,17 @@ _MIXTURES = ("mixture", "original")
 
 @dataclass(frozen=True)
 class Result:
-    """Files that sound together: the stems of a separation, or the versions of a reconstruction.
+    """Files that sound together: the stems of a separation, or the versions of a reconstruction."""
 
-    Args:
-        label: what made it, or `REFERENCE`.
-        kind: "separate" or "reconstruct".
-        files: name to file.
-        gain: factor that is on all files but the mixture of a separation, so that none of them clips.
-        is_truth: whether these are true stems.
-    """
-
-    label: str
-    kind: Kind
-    files: dict[str, Path] = field(default_factory=dict)
-    gain: float = 1.0
-    is_truth: bool = False
+    label: str  # what made it, or `REFERENCE`
+    kind: Kind  # "separate" or "reconstruct"
+    files: dict[str, Path] = field(default_factory=dict)  # name to file
+    gain: float = 1.0  # factor that is on all files but the mixture of a separation, so that none of them clips
+    is_truth: bool = False  # whether these are true stems
 
 
 def find_results(folder: Path) -> dict[str, list[Result]]:
-    """Find all results below a folder.
-
-    Args:
-        folder: what separate or reconstruct wrote: one song, one model or several.
-
-    Returns:
-        Song to its results, both by name.
-
-    Raises:
-        InputError: if nothing is there, or files are gone.
-    """
+    """Find all results below a folder."""
     if not folder.is_dir():
         raise InputError(f"{shown(folder)} is not a folder; give what polyres separate wrote")
     marks = {path.parent for name in (MANIFEST_NAME, REPORT_NAME) for path in folder.rglob(name)}
@@ -69,16 +51,8 @@ def find_results(folder: Path) -> dict[str, list[Result]]:
 def true_stems(track: str, results: Sequence[Result], folder: Path) -> Result | None:
     """Find the true stems of a song.
 
-    Args:
-        track: name of the song.
-        results: of the song.
-        folder: with `TRACK/STEM.wav`, and `TRACK/mixture.wav` where that is to be heard.
-
-    Returns:
-        The stems that the results have too; None where no result is a separation.
-
-    Raises:
-        InputError: if there is none of them.
+    `folder`: with `TRACK/STEM.wav`, and `TRACK/mixture.wav` where that is to be heard; returns the stems that the
+    results have too; None where no result is a separation.
     """
     names = list(dict.fromkeys(name for one in results if one.kind == "separate" for name in one.files))
     if not names:
@@ -92,19 +66,8 @@ def true_stems(track: str, results: Sequence[Result], folder: Path) -> Result | 
 def sdr_db(result: Result, truth: Result, name: str, start_s: float, length_s: float) -> float | None:
     """Measure how near a stem is to the true one, over an excerpt.
 
-    Args:
-        result: a separation.
-        truth: true stems.
-        name: of the stem.
-        start_s: where the excerpt begins, in seconds.
-        length_s: how long it is.
-
-    Returns:
-        The SDR of `polyres.metrics.nsdr` in dB; None where there is nothing to compare: no such true stem, another
-        rate, other channels, or silence as the truth.
-
-    Raises:
-        InputError: if a file cannot be read, or ends before the excerpt.
+    Returns the SDR of `polyres.metrics.nsdr` in dB; None where there is nothing to compare: no such true stem, another
+    rate, other channels, or silence as the truth.
     """
     if name not in truth.files or name in _MIXTURES or probe(truth.files[name]).sample_rate_hz != _rate(result, name):
         return None

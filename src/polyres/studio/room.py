@@ -23,13 +23,7 @@ class _Promise:
 
 
 class Room:
-    """Counts what lies in a folder, and what will.
-
-    Args:
-        folder: of the studio.
-        most_bytes: most that may lie there.
-        most_uploads: most songs that one visitor may send at once.
-    """
+    """Counts what lies in a folder, and what will."""
 
     def __init__(self, folder: Path, most_bytes: int, most_uploads: int) -> None:
         self._folder = folder
@@ -45,17 +39,7 @@ class Room:
             return sum(promise.size_bytes for promise in self._promised.values())
 
     def reserve(self, owner: str, more_bytes: int, folder: Path, visitor: str = "") -> None:
-        """Keep room for what is under way: what it has written already counts as part of that.
-
-        Args:
-            owner: by which the room is given back.
-            more_bytes: the most it will write.
-            folder: that it writes into.
-            visitor: who sends it, for an upload.
-
-        Raises:
-            FullError: if there is not as much, or the visitor sends enough already.
-        """
+        """Keep room for what is under way: what it has written already counts as part of that."""
         with self._lock:
             sent = sum(promise.visitor == visitor != "" for promise in self._promised.values())
             if sent >= self._most_uploads:
@@ -63,15 +47,7 @@ class Room:
             self._promise(owner, _Promise(more_bytes, folder, visitor))
 
     def resize(self, owner: str, size_bytes: int) -> None:
-        """Change how much is kept for an owner.
-
-        Args:
-            owner: that has a reservation.
-            size_bytes: the most it will write in all.
-
-        Raises:
-            FullError: if there is not as much; the reservation stays as it was.
-        """
+        """Change how much is kept for an owner."""
         with self._lock:
             self._promise(owner, replace(self._promised[owner], size_bytes=size_bytes))
 

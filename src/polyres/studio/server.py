@@ -36,15 +36,7 @@ class _SmallBodies:
 
 
 def create_app(engine: Engine, options: StudioOptions | None = None) -> FastAPI:
-    """Put the studio together.
-
-    Args:
-        engine: does the work.
-        options: how it is served.
-
-    Returns:
-        An ASGI application; its `state.desk` knows the songs. Their files are removed when it ends.
-    """
+    """Put the studio together."""
     options = options or StudioOptions()
     desk = Desk(engine, options)
 

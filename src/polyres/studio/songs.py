@@ -23,19 +23,12 @@ State = Literal["queued", "working", "done", "failed", "cancelled"]
 
 @dataclass
 class Lane:
-    """One sound of a result.
+    """One sound of a result."""
 
-    Args:
-        name: of the stem or version.
-        file: as written, for downloads; None for the original, which the visitor has.
-        played: copy that browsers play.
-        view: JSON file with waveform and spectrogram.
-    """
-
-    name: str
-    file: Path | None
-    played: Path
-    view: Path
+    name: str  # of the stem or version
+    file: Path | None  # as written, for downloads; None for the original, which the visitor has
+    played: Path  # copy that browsers play
+    view: Path  # JSON file with waveform and spectrogram
 
 
 @dataclass
@@ -78,33 +71,13 @@ class Song:
 
 
 def ending_of(name: str) -> str:
-    """Return the ending of a name where it is plain, since some formats are told by it.
-
-    Args:
-        name: of a file.
-
-    Returns:
-        Such as ".wav"; empty where it is none.
-    """
+    """Return the ending of a name where it is plain, since some formats are told by it."""
     ending = Path(name).suffix
     return ending if ending[1:].isalnum() and ending.isascii() and len(ending) <= 6 else ""
 
 
 def take_in(received: Path, name: str, options: StudioOptions, room: Room) -> tuple[Path, list[str]]:
-    """Decode what a visitor sent, in a process of its own, and remove it: everything after works on the result.
-
-    Args:
-        received: the file; its folder is the song's own.
-        name: as it is shown.
-        options: with the limits.
-        room: called with the bytes that the result takes, before it is made.
-
-    Returns:
-        WAV file of exactly the same samples, and what went wrong, one line each.
-
-    Raises:
-        InputError: if it is not audio, too long, or takes too long to decode.
-    """
+    """Decode what a visitor sent, in a process of its own, and remove it: everything after works on the result."""
     path = received.with_name(f"sent{ending_of(name)}")
     received.rename(path)
     decoded = path.with_name("song.wav")
@@ -117,14 +90,7 @@ def take_in(received: Path, name: str, options: StudioOptions, room: Room) -> tu
 
 
 def told_work(work: Work, now_s: float, ahead: int, sample_rate_hz: int) -> dict[str, Any]:
-    """Return a job as JSON-able values.
-
-    Args:
-        work: the job.
-        now_s: time of the clock that it began by.
-        ahead: jobs that come before it.
-        sample_rate_hz: of its song.
-    """
+    """Return a job as JSON-able values."""
     passed_s = now_s - work.began_s if work.state == "working" else work.seconds
     left_s = passed_s * (1 - work.share) / work.share if work.state == "working" and work.share > 0.02 else None
     return {
@@ -158,11 +124,7 @@ def size_bytes(folder: Path, apart: Collection[Path]) -> int:
 
 
 def told_failure(error: Exception) -> str:
-    """Say to a visitor why a job failed that should not.
-
-    Args:
-        error: what came of it.
-    """
+    """Say to a visitor why a job failed that should not."""
     if isinstance(error, OSError) and error.strerror:
         return f"the studio cannot write ({error.strerror}); remove songs to make room, or ask its host"
     return f"something went wrong in the studio ({type(error).__name__}); see its log"

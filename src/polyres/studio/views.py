@@ -25,17 +25,9 @@ _Wave = np.ndarray[Any, np.dtype[np.float32]]
 def view_of(path: Path, length_samples: int) -> dict[str, Any]:
     """Sketch a file.
 
-    Args:
-        path: the file.
-        length_samples: its length T, from which the columns are laid out.
-
-    Returns:
-        JSON-able: `columns`; `low`, `high` (extremes of all channels per column, -127 to 127); `bands`, `low_hz`,
-        `high_hz`; `levels`, base64 of one byte per band and column, band by band from the lowest, 0 for `FLOOR_DB`
-        and less, 255 for a full-scale sine; `peak`, the largest magnitude.
-
-    Raises:
-        InputError: if the file cannot be read.
+    Returns JSON-able: `columns`; `low`, `high` (extremes of all channels per column, -127 to 127); `bands`, `low_hz`,
+    `high_hz`; `levels`, base64 of one byte per band and column, band by band from the lowest, 0 for `FLOOR_DB` and
+    less, 255 for a full-scale sine; `peak`, the largest magnitude.
     """
     columns = max(1, min(COLUMNS, -(-length_samples // 64)))
     low, high = np.zeros(columns), np.zeros(columns)

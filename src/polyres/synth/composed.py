@@ -39,8 +39,8 @@ _AS_WRITTEN = TakeConfig(tempo_range=(1.0, 1.0), transpose_semitones=0, stem_gai
 class ComposedConfig(Config):
     """What composed songs are like.
 
-    `instruments` "both" draws for every stem whether it is played by the synthesisers or by one of the `banks`.
-    Vocals are sung with the recordings in the folder `singer`, or by the built-in voice where there is none.
+    `instruments` "both" draws for every stem whether it is played by the synthesisers or by one of the `banks`. Vocals
+    are sung with the recordings in the folder `singer`, or by the built-in voice where there is none.
     """
 
     seed: int = Field(0, ge=0)
@@ -109,15 +109,8 @@ def open_loops(folder: str) -> LoopBank:
 def make_song(config: ComposedConfig, number: int) -> tuple[dict[str, np.ndarray], dict[str, object]]:
     """Compose, play, sing, treat and mix one song.
 
-    Args:
-        config: what songs are like.
-        number: which song, 0 upwards; styles take turns.
-
-    Returns:
-        Stem name to float32 `[2, T]` with T = round(length_s * 44100), and the manifest.
-
-    Raises:
-        InputError: if a bank or the singer's recordings cannot be used.
+    `number`: which song, 0 upwards; styles take turns; returns stem name to float32 `[2, T]` with T = round(length_s *
+    44100), and the manifest.
     """
     rngs = seeds(config.seed, number, _PURPOSES)
     styles = config.styles or tuple(STYLES.names())
@@ -189,37 +182,12 @@ def _faded(wave: np.ndarray, tail_s: float) -> np.ndarray:
 
 
 def composed_jobs(out: Path, count: int, config: ComposedConfig, first: int = 0) -> list[ComposedJob]:
-    """List songs to make.
-
-    Args:
-        out: gets folders `song_00000` and so on.
-        count: how many.
-        config: what they are like.
-        first: number of the first one.
-
-    Returns:
-        The jobs.
-    """
+    """List songs to make. `out`: gets folders `song_00000` and so on."""
     return [ComposedJob(out / f"song_{number:05d}", number, config) for number in range(first, first + count)]
 
 
 def make_composed(
     out: Path, count: int, config: ComposedConfig, jobs: int = 1, tell: Callable[[Made], None] | None = None
 ) -> Sequence[Made]:
-    """Compose songs; finished ones are skipped.
-
-    Args:
-        out: gets one folder per song.
-        count: how many.
-        config: what they are like.
-        jobs: worker processes.
-        tell: called for every song that is there.
-
-    Returns:
-        What became of every song.
-
-    Raises:
-        OutputError: if a song cannot be written or was made from something else.
-        InputError: if a bank or the singer's recordings cannot be used.
-    """
+    """Compose songs; finished ones are skipped."""
     return run_jobs(composed_jobs(out, count, config), jobs, tell)

@@ -25,17 +25,7 @@ def _tilt_filter(sample_rate_hz: int, tilt_db: float) -> np.ndarray:
 
 
 def tilt_eq(wave: np.ndarray, sample_rate_hz: int, tilt_db: float, low_cut_hz: float = 0.0) -> np.ndarray:
-    """Tilt the spectrum about 1 kHz and cut the lowest band.
-
-    Args:
-        wave: float `[..., T]`.
-        sample_rate_hz: its rate.
-        tilt_db: gain in dB per octave above 1 kHz, limited to three octaves either way.
-        low_cut_hz: below this frequency the level falls by 12 dB per octave; 0 for none.
-
-    Returns:
-        float32 `[..., T]`.
-    """
+    """Tilt the spectrum about 1 kHz and cut the lowest band. `wave`: float `[..., T]`; returns float32 `[..., T]`."""
     shaped = np.asarray(wave, np.float32)
     if tilt_db:
         taps = _tilt_filter(sample_rate_hz, tilt_db).reshape((1,) * (shaped.ndim - 1) + (-1,))
@@ -56,14 +46,7 @@ class Band:
 
 
 def band_filter(band: Band, sample_rate_hz: int) -> np.ndarray:
-    """Return the second-order section of one band.
-
-    Args:
-        band: what it does.
-        sample_rate_hz: rate of the sound.
-
-    Returns:
-        float64 `[6]`, as scipy's `sosfilt` takes it.
+    """Return the second-order section of one band: float64 `[6]`, as scipy's `sosfilt` takes it.
 
     Source: Bristow-Johnson, Audio EQ Cookbook.
     """
@@ -92,16 +75,7 @@ def band_filter(band: Band, sample_rate_hz: int) -> np.ndarray:
 
 
 def equalise(wave: np.ndarray, sample_rate_hz: int, bands: Sequence[Band]) -> np.ndarray:
-    """Send a sound through an equaliser.
-
-    Args:
-        wave: float `[..., T]`.
-        sample_rate_hz: its rate.
-        bands: shelves and peaks; none leaves the sound as it is.
-
-    Returns:
-        float32 `[..., T]`.
-    """
+    """Send a sound through an equaliser. `wave`: float `[..., T]`; returns float32 `[..., T]`."""
     if not bands:
         return wave.astype(np.float32)
     sections = np.stack([band_filter(band, sample_rate_hz) for band in bands])
@@ -121,13 +95,8 @@ class Compressor:
 def compress(wave: np.ndarray, sample_rate_hz: int, settings: Compressor) -> np.ndarray:
     """Press the loud parts of a sound down, all channels alike.
 
-    Args:
-        wave: float `[C, T]`.
-        sample_rate_hz: its rate.
-        settings: threshold in dB relative to full scale, ratio, attack and release.
-
-    Returns:
-        float32 `[C, T]`, without make-up gain.
+    `wave`: float `[C, T]`; `settings`: threshold in dB relative to full scale, ratio, attack and release; returns
+    float32 `[C, T]`, without make-up gain.
     """
     peaks = block_peaks(wave, _CONTROL_SAMPLES)
     over_db = 20.0 * np.log10(np.maximum(peaks, 1e-7)) - settings.threshold_db
@@ -145,12 +114,7 @@ def compress(wave: np.ndarray, sample_rate_hz: int, settings: Compressor) -> np.
 def block_peaks(wave: np.ndarray, block_samples: int) -> np.ndarray:
     """Return the highest magnitude of every block over all channels.
 
-    Args:
-        wave: float `[C, T]`.
-        block_samples: length of a block; the last one may be shorter.
-
-    Returns:
-        float `[ceil(T / block_samples)]`.
+    `wave`: float `[C, T]`; returns float `[ceil(T / block_samples)]`.
     """
     length = wave.shape[-1]
     blocks = -(-length // block_samples)
@@ -162,13 +126,7 @@ def block_peaks(wave: np.ndarray, block_samples: int) -> np.ndarray:
 def ramped(gains: np.ndarray, block_samples: int, length: int) -> np.ndarray:
     """Turn one gain per block into one per sample; straight lines from each block's start to the next one's.
 
-    Args:
-        gains: float `[blocks]`, block k starting at sample k * block_samples.
-        block_samples: length of a block.
-        length: samples wanted, at most blocks * block_samples.
-
-    Returns:
-        float32 `[length]`.
+    `gains`: float `[blocks]`, block k starting at sample k * block_samples; returns float32 `[length]`.
     """
     steps = np.diff(gains, append=gains[-1:]).astype(np.float32)
     share = np.arange(block_samples, dtype=np.float32) / block_samples
@@ -178,13 +136,8 @@ def ramped(gains: np.ndarray, block_samples: int, length: int) -> np.ndarray:
 def saturate(wave: np.ndarray, drive: float, bias: float = 0.0) -> np.ndarray:
     """Bend a sound like an overdriven amplifier; its RMS stays.
 
-    Args:
-        wave: float `[..., T]`.
-        drive: how far a peak of three times the RMS goes into the bend; 0 leaves the sound as it is.
-        bias: moves the bend off centre, which adds even harmonics; 0 to about 0.5.
-
-    Returns:
-        float32 `[..., T]`.
+    `wave`: float `[..., T]`; `drive`: how far a peak of three times the RMS goes into the bend; 0 leaves the sound as
+    it is; `bias`: moves the bend off centre, which adds even harmonics; 0 to about 0.5; returns float32 `[..., T]`.
     """
     power = float(np.mean(np.square(wave, dtype=np.float32)))
     if drive <= 0.0 or power <= 0.0:
@@ -198,12 +151,8 @@ def saturate(wave: np.ndarray, drive: float, bias: float = 0.0) -> np.ndarray:
 def widen(wave: np.ndarray, width: float) -> np.ndarray:
     """Scale what differs between the two sides; the power stays.
 
-    Args:
-        wave: float `[2, T]`.
-        width: 0 makes both sides equal, 1 changes nothing, above 1 widens.
-
-    Returns:
-        float32 `[2, T]`.
+    `wave`: float `[2, T]`; `width`: 0 makes both sides equal, 1 changes nothing, above 1 widens; returns float32 `[2,
+    T]`.
     """
     middle, side = 0.5 * (wave[0] + wave[1]), np.float32(0.5 * width) * (wave[0] - wave[1])
     moved = np.stack([middle + side, middle - side])
@@ -246,15 +195,8 @@ def reverberate(
 ) -> np.ndarray:
     """Add the tail of a room made of exponentially decaying noise.
 
-    Args:
-        wave: float `[2, T]`.
-        sample_rate_hz: its rate.
-        decay_s: time in which the tail falls by 60 dB.
-        level: energy of the tail against the dry sound, 0 to 1.
-        rng: draws the room.
-
-    Returns:
-        float32 `[2, T]`; what would sound after T is cut.
+    `wave`: float `[2, T]`; `level`: energy of the tail against the dry sound, 0 to 1; returns float32 `[2, T]`; what
+    would sound after T is cut.
     """
     time_s = np.arange(max(1, round(decay_s * sample_rate_hz))) / sample_rate_hz
     room = rng.standard_normal((2, len(time_s))) * 10.0 ** (-3.0 * time_s / decay_s)
@@ -303,16 +245,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def draw_chain(stem: str, rng: np.random.Generator, beat_s: float = 0.5) -> Chain:
-    """Draw effects for a stem.
-
-    Args:
-        stem: its name sets the odds; unknown ones are treated as `other`.
-        rng: source of every choice; every call draws equally many numbers.
-        beat_s: length of a beat in seconds, for echoes in time.
-
-    Returns:
-        The chain.
-    """
+    """Draw effects for a stem."""
     eq, press, bend, delay, room, wide = (rng.random() < chance for chance in _CHANCES.get(stem, _CHANCES["other"]))
     bands = (
         Band("low_shelf", _log_uniform(rng, 60.0, 300.0), float(rng.uniform(-5.0, 4.0))),
@@ -345,13 +278,8 @@ def draw_chain(stem: str, rng: np.random.Generator, beat_s: float = 0.5) -> Chai
 def apply_chain(wave: np.ndarray, chain: Chain, rng: np.random.Generator) -> np.ndarray:
     """Send a stem through its effects.
 
-    Args:
-        wave: float `[2, T]` at 44.1 kHz.
-        chain: the effects; the compressor's threshold counts from 10 dB above the RMS.
-        rng: draws the room's reflections.
-
-    Returns:
-        float32 `[2, T]` with the RMS of the input; silence stays silence.
+    `wave`: float `[2, T]` at 44.1 kHz; `chain`: the effects; the compressor's threshold counts from 10 dB above the
+    RMS; returns float32 `[2, T]` with the RMS of the input; silence stays silence.
     """
     power = float(np.mean(np.square(wave, dtype=np.float32))) if wave.size else 0.0
     if power <= 0.0:

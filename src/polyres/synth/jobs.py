@@ -98,12 +98,7 @@ def cpu_seconds() -> float:
 
 
 def already_made(job: Job) -> Made | None:
-    """Return what is there of a job, or None.
-
-    Raises:
-        OutputError: if the folder holds a track made from something else.
-        InputError: if its manifest cannot be read.
-    """
+    """Return what is there of a job, or None."""
     if not is_finished(job.folder):
         return None
     manifest = read_manifest(job.folder)
@@ -115,17 +110,7 @@ def already_made(job: Job) -> Made | None:
 
 
 def work(job: Job) -> Made:
-    """Make one track; runs in a worker process.
-
-    Args:
-        job: what to make.
-
-    Returns:
-        What became of it.
-
-    Raises:
-        OutputError: if the track cannot be written.
-    """
+    """Make one track; runs in a worker process."""
     before_s = cpu_seconds()
     waves, manifest = job.make()
     length_s = next((wave.shape[1] for wave in waves.values()), 0) / SAMPLE_RATE_HZ

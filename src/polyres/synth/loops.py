@@ -48,18 +48,7 @@ class LoopBank:
 
     @classmethod
     def open(cls, folder: str | Path) -> LoopBank:
-        """Read a folder of one-shots and loops and sort them by their names.
-
-        Args:
-            folder: files such as `drum_snare_hard.flac`, `bass_hit_c.flac`, `loop_breakbeat.flac`; names that tell
-                no role are left out.
-
-        Returns:
-            The bank.
-
-        Raises:
-            InputError: if the folder has no kick and snare.
-        """
+        """Read a folder of one-shots and loops and sort them by their names."""
         folder = Path(folder)
         bank = cls({}, [], [], [])
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -122,14 +111,7 @@ def draw_pattern(rng: np.random.Generator, voices: Sequence[str]) -> dict[str, s
 def drum_track(bank: LoopBank, rng: np.random.Generator, length_s: float, tempo_bpm: float) -> np.ndarray:
     """Lay a drum part: a changing one-bar pattern, fills, crashes, sometimes a loop on top.
 
-    Args:
-        bank: sounds.
-        rng: source of randomness.
-        length_s: length in seconds.
-        tempo_bpm: beats per minute.
-
-    Returns:
-        float32 `[2, T]`, not normalised.
+    Returns float32 `[2, T]`, not normalised.
     """
     track = np.zeros((2, round(length_s * SAMPLE_RATE_HZ)), np.float32)
     kit = {voice: _tuned_kit_voice(sounds, rng) for voice, sounds in bank.kit.items()}
@@ -198,14 +180,7 @@ def _bar_hits(
 def bass_track(bank: LoopBank, rng: np.random.Generator, length_s: float, tempo_bpm: float) -> np.ndarray:
     """Play a bass line with one of the bank's bass sounds.
 
-    Args:
-        bank: sounds, at least one bass.
-        rng: source of randomness.
-        length_s: length in seconds.
-        tempo_bpm: beats per minute.
-
-    Returns:
-        float32 `[2, T]`, not normalised; silent when the bank has no bass.
+    Returns float32 `[2, T]`, not normalised; silent when the bank has no bass.
     """
     track = np.zeros((2, round(length_s * SAMPLE_RATE_HZ)), np.float32)
     if not bank.basses:
@@ -251,13 +226,7 @@ def tonal_track(bank: LoopBank, rng: np.random.Generator, length_s: float) -> np
 def loop_track(bank: LoopBank, seed: int, length_s: float) -> dict[str, np.ndarray]:
     """Make one track with the stems the bank has sounds for.
 
-    Args:
-        bank: sounds.
-        seed: the track depends on it alone.
-        length_s: length in seconds.
-
-    Returns:
-        Stem name to float32 `[2, T]`, each peaking at -3 dBFS.
+    Returns stem name to float32 `[2, T]`, each peaking at -3 dBFS.
     """
     rng = np.random.default_rng([seed, 3])
     tempo_bpm = float(rng.uniform(80.0, 170.0))

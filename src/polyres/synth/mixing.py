@@ -37,11 +37,7 @@ class MixConfig(Config):
 def active_rms(wave: np.ndarray) -> float:
     """Return the RMS over the seconds that are at most 30 dB below the loudest one.
 
-    Args:
-        wave: float `[C, T]` at 44.1 kHz.
-
-    Returns:
-        The RMS; 0 for silence.
+    `wave`: float `[C, T]` at 44.1 kHz; returns the RMS; 0 for silence.
     """
     starts = range(0, wave.shape[1], SAMPLE_RATE_HZ)
     power = np.array([float(np.mean(np.square(wave[:, start : start + SAMPLE_RATE_HZ]))) for start in starts] or [0.0])
@@ -51,16 +47,9 @@ def active_rms(wave: np.ndarray) -> float:
 def limit_together(waves: Mapping[str, np.ndarray], ceiling: float, reach_s: float = 0.004) -> dict[str, np.ndarray]:
     """Keep the mixture and every stem below a ceiling with one gain curve for all, so that the sum still holds.
 
-    Peaks below 0.7 of the ceiling pass untouched; above, they bend towards it. The gain falls before a peak and
-    rises after it.
-
-    Args:
-        waves: stem name to float `[C, T]`, all of one length.
-        ceiling: highest magnitude of the result, above 0.
-        reach_s: how early the gain begins to fall, and how long it takes to rise again.
-
-    Returns:
-        Stem name to float32 `[C, T]`.
+    Peaks below 0.7 of the ceiling pass untouched; above, they bend towards it. The gain falls before a peak and rises
+    after it. `waves`: stem name to float `[C, T]`, all of one length; `ceiling`: highest magnitude of the result, above
+    0; returns stem name to float32 `[C, T]`.
     """
     if not waves:
         return {}
@@ -81,13 +70,8 @@ def limit_together(waves: Mapping[str, np.ndarray], ceiling: float, reach_s: flo
 def mix_stems(waves: Mapping[str, np.ndarray], rng: np.random.Generator, config: MixConfig) -> dict[str, np.ndarray]:
     """Balance stems at random, set the mixture's loudness and limit it.
 
-    Args:
-        waves: stem name to float `[2, T]` at 44.1 kHz, of any level; silent ones are left out.
-        rng: draws balance, loudness and ceiling; as much for each stem, whether it sounds or not.
-        config: ranges.
-
-    Returns:
-        Stem name to float32 `[2, T]`; their sum is the mixture and stays below full scale, as does each of them.
+    `waves`: stem name to float `[2, T]` at 44.1 kHz, of any level; silent ones are left out; returns stem name to
+    float32 `[2, T]`; their sum is the mixture and stays below full scale, as does each of them.
     """
     balanced = {}
     for stem, wave in waves.items():
@@ -102,13 +86,8 @@ def mix_stems(waves: Mapping[str, np.ndarray], rng: np.random.Generator, config:
 def master(waves: Mapping[str, np.ndarray], rng: np.random.Generator, config: MixConfig) -> dict[str, np.ndarray]:
     """Set a mixture's loudness with its balance kept, and limit it.
 
-    Args:
-        waves: stem name to float `[2, T]` at 44.1 kHz.
-        rng: draws loudness and ceiling.
-        config: their ranges.
-
-    Returns:
-        Stem name to float32 `[2, T]`; their sum is the mixture and stays below full scale, as does each of them.
+    `waves`: stem name to float `[2, T]` at 44.1 kHz; returns stem name to float32 `[2, T]`; their sum is the mixture
+    and stays below full scale, as does each of them.
     """
     loudness_db, ceiling_db = float(rng.uniform(*config.loudness_dbfs)), float(rng.uniform(*config.ceiling_dbfs))
     if not waves:

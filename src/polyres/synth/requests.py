@@ -135,17 +135,7 @@ def _banks(order: Order) -> tuple[str, ...]:
 
 
 def composed_config(order: Order) -> ComposedConfig:
-    """Return what the composed songs of an order are like.
-
-    Args:
-        order: what is wanted.
-
-    Returns:
-        The config, its banks found.
-
-    Raises:
-        InputError: if sampled instruments are asked for and a bank or the program `fluidsynth` is missing.
-    """
+    """Return what the composed songs of an order are like."""
     instruments = order.instruments
     if instruments is None:
         able = bool(order.banks) or (find_bank() is not None and shutil.which("fluidsynth") is not None)
@@ -212,21 +202,7 @@ class ModuleJob:
 
 
 def module_jobs(out: Path, folder: Path, takes: int, length_s: float | None, seed: int) -> Sequence[ModuleJob]:
-    """List takes of the usable modules of a folder, take 0 of every module first.
-
-    Args:
-        out: gets one folder `<module>_take<k>` per module and take.
-        folder: the modules, at any depth.
-        takes: of every module.
-        length_s: take after take until there is so much audio, instead of `takes`.
-        seed: of the variations.
-
-    Returns:
-        The jobs.
-
-    Raises:
-        InputError: if the folder has no usable module, or libopenmpt is missing.
-    """
+    """List takes of the usable modules of a folder, take 0 of every module first."""
     usable = [module for module in judge_folder(require_folder(folder)) if module.is_usable]
     if not usable:
         raise InputError(

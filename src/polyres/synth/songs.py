@@ -40,9 +40,9 @@ Tell = Callable[[Made], None]
 class SongsConfig(Config):
     """How many songs are played from scores, on what, and how far takes move away from their scores.
 
-    With `hours`, takes are added until there is so much audio; otherwise every piece gets `takes`. `instruments`
-    "both" draws for every stem whether it is played by the synthesisers or by one of the `banks`. Vocals are sung
-    with the recordings in the folder `singer` where one is given.
+    With `hours`, takes are added until there is so much audio; otherwise every piece gets `takes`. `instruments` "both"
+    draws for every stem whether it is played by the synthesisers or by one of the `banks`. Vocals are sung with the
+    recordings in the folder `singer` where one is given.
     """
 
     takes: int = Field(1, ge=1)
@@ -73,17 +73,7 @@ class SongsConfig(Config):
 
 
 def sampled_banks(given: Sequence[Path] = ()) -> tuple[str, ...]:
-    """Find what sampled instruments need.
-
-    Args:
-        given: SF2 or SF3 banks; none looks in the usual places.
-
-    Returns:
-        The banks.
-
-    Raises:
-        InputError: if there is no bank, one is unreadable, or the program `fluidsynth` is missing.
-    """
+    """Find what sampled instruments need. `given`: SF2 or SF3 banks; none looks in the usual places."""
     found = find_bank()
     banks = list(given) or ([] if found is None else [found])
     if not banks:
@@ -97,11 +87,7 @@ def sampled_banks(given: Sequence[Path] = ()) -> tuple[str, ...]:
 
 
 def list_midi(folder: Path) -> list[Path]:
-    """List the MIDI files under a folder in alphabetical order.
-
-    Raises:
-        InputError: if there is none.
-    """
+    """List the MIDI files under a folder in alphabetical order."""
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".mid", ".midi"))
     if not found:
         raise InputError(f"no MIDI files in '{folder}'; give a folder with .mid files")
@@ -128,20 +114,7 @@ class SongJob:
 
 
 def plan_songs(out: Path, midi_paths: Sequence[Path], config: SongsConfig, report: Report = print) -> list[SongJob]:
-    """List the takes to play, take 0 of every piece first.
-
-    Args:
-        out: gets one folder `<piece>_take<k>` per piece and take.
-        midi_paths: the scores; unreadable ones are reported and left out.
-        config: takes or hours, and the seed.
-        report: receives a line per score that is left out.
-
-    Returns:
-        The jobs.
-
-    Raises:
-        InputError: if no score can be read.
-    """
+    """List the takes to play, take 0 of every piece first."""
     outlines: dict[Path, Score | None] = {}
     jobs: list[SongJob] = []
     planned_s = 0.0
@@ -183,39 +156,14 @@ def make_songs(
     tell: Tell | None = None,
     report: Report = print,
 ) -> list[Made]:
-    """Play several takes of many scores; finished tracks are skipped.
-
-    Args:
-        out: gets one folder `<piece>_take<k>` per piece and take.
-        midi_paths: the scores; unreadable ones are reported and left out.
-        config: takes or hours, seed and ranges.
-        jobs: worker processes.
-        tell: called for every track that is there.
-        report: receives a line per score that is left out.
-
-    Returns:
-        What became of every take.
-
-    Raises:
-        InputError: if no score can be read, or a bank or the singer's recordings cannot be used.
-        OutputError: if a track cannot be written or was made from something else.
-    """
+    """Play several takes of many scores; finished tracks are skipped."""
     return run_jobs(plan_songs(out, midi_paths, config, report), jobs, tell)
 
 
 def make_song(score: Score, number: int, config: SongsConfig) -> tuple[dict[str, np.ndarray], dict[str, object]]:
     """Play one take of one score, with vocals if there is a singer.
 
-    Args:
-        score: the piece.
-        number: which take, 0 upwards.
-        config: seed, instruments, length limit and level of the vocals.
-
-    Returns:
-        Stem name to float32 `[2, T]`, and the manifest.
-
-    Raises:
-        InputError: if a bank or the singer's recordings cannot be used.
+    `number`: which take, 0 upwards; returns stem name to float32 `[2, T]`, and the manifest.
     """
     rng = take_generator(config.seed, score.name, number, purpose=_PURPOSE_MIX)
     share = {"electronic": 1.0, "both": 0.5, "sampled": 0.0}[config.instruments]

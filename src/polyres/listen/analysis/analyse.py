@@ -26,25 +26,15 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class PairLine:
-    """Two systems compared in every way; p-values of a block are Holm-corrected over its lines.
+    """Two systems compared in every way; p-values of a block are Holm-corrected over its lines."""
 
-    Attributes:
-        tests: differences and tests without a model, p-values uncorrected.
-        mixed: contrast of score ~ condition + (1|listener) + (1|item), p-value uncorrected; None without.
-        full: the same with interactions.
-        wilcoxon_holm: corrected.
-        permutation_holm: corrected.
-        t_holm: corrected.
-        full_holm: corrected; NaN without a model.
-    """
-
-    tests: PairTests
-    mixed: Contrast | None
-    full: Contrast | None
-    wilcoxon_holm: float
-    permutation_holm: float
-    t_holm: float
-    full_holm: float
+    tests: PairTests  # differences and tests without a model, p-values uncorrected
+    mixed: Contrast | None  # contrast of score ~ condition + (1|listener) + (1|item), p-value uncorrected; None without
+    full: Contrast | None  # the same with interactions
+    wilcoxon_holm: float  # corrected
+    permutation_holm: float  # corrected
+    t_holm: float  # corrected
+    full_holm: float  # corrected; NaN without a model
 
     @property
     def verdict(self) -> str:
@@ -62,29 +52,17 @@ class PairLine:
 
 @dataclass(frozen=True)
 class Block:
-    """Results of one attribute, over all stems or one, with or without the listeners that screening leaves out.
-
-    Attributes:
-        attribute: name.
-        stem: name; empty for all.
-        screened: whether listeners were left out.
-        scores: what the rest rests on.
-        summaries: one per condition.
-        pairs: every two systems; where there is one system, it against each other condition.
-        mixed: of the compared conditions; None where listeners or ratings are too few for it.
-        full: the same with interactions.
-        agreement: of the listeners, over all conditions.
-    """
+    """Results of one attribute, over all stems or one, with or without the listeners that screening leaves out."""
 
     attribute: str
-    stem: str
-    screened: bool
-    scores: Scores
-    summaries: list[ConditionSummary]
-    pairs: list[PairLine]
-    mixed: MixedModel | None
-    full: MixedModel | None
-    agreement: Agreement
+    stem: str  # name; empty for all
+    screened: bool  # whether listeners were left out
+    scores: Scores  # what the rest rests on
+    summaries: list[ConditionSummary]  # one per condition
+    pairs: list[PairLine]  # every two systems; where there is one system, it against each other condition
+    mixed: MixedModel | None  # of the compared conditions; None where listeners or ratings are too few for it
+    full: MixedModel | None  # the same with interactions
+    agreement: Agreement  # of the listeners, over all conditions
 
     @property
     def name(self) -> str:
@@ -95,19 +73,12 @@ class Block:
 
 @dataclass(frozen=True)
 class PairBlock:
-    """Results of one attribute of an abx or ab study.
-
-    Attributes:
-        attribute: name.
-        answers: one line per pair.
-        holm: corrected p-values over listeners, of each line.
-        strengths: ab only.
-    """
+    """Results of one attribute of an abx or ab study."""
 
     attribute: str
-    answers: list[PairAnswers]
-    holm: list[float]
-    strengths: list[Strength]
+    answers: list[PairAnswers]  # one line per pair
+    holm: list[float]  # corrected p-values over listeners, of each line
+    strengths: list[Strength]  # ab only
 
 
 @dataclass(frozen=True)

@@ -28,17 +28,7 @@ Images = dict[str, tuple[bytes, str]]
 
 
 def figures_of(analysis: Analysis) -> Images:
-    """Draw all figures of a report.
-
-    Args:
-        analysis: what to draw.
-
-    Returns:
-        File name -> PNG and caption. The same analysis gives the same bytes.
-
-    Raises:
-        ConfigError: without matplotlib.
-    """
+    """Draw all figures of a report. Returns file name -> PNG and caption. The same analysis gives the same bytes."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

@@ -21,29 +21,18 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Correlation:
-    """One metric against the mean ratings of systems on items.
-
-    Attributes:
-        metric: name.
-        pearson: linear correlation.
-        spearman: of the ranks.
-        kendall: tau-b.
-        low: lower end of the 95 % interval of `spearman`, items drawn anew.
-        high: upper end.
-        within: linear correlation after the mean of every item is taken off both: does it rank systems on one excerpt?
-        points: pairs of system and item.
-        values: (item, condition id, rating, metric) of every point.
-    """
+    """One metric against the mean ratings of systems on items."""
 
     metric: str
-    pearson: float
-    spearman: float
-    kendall: float
-    low: float
-    high: float
+    pearson: float  # linear correlation
+    spearman: float  # of the ranks
+    kendall: float  # tau-b
+    low: float  # lower end of the 95 % interval of `spearman`, items drawn anew
+    high: float  # upper end
+    # linear correlation after the mean of every item is taken off both: does it rank systems on one excerpt?
     within: float
-    points: int
-    values: tuple[tuple[str, str, float, float], ...]
+    points: int  # pairs of system and item
+    values: tuple[tuple[str, str, float, float], ...]  # (item, condition id, rating, metric) of every point
 
 
 def read_metric_rows(path: Path) -> list[dict[str, Any]]:

@@ -19,49 +19,28 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Contrast:
-    """A difference of two conditions as a mixed model estimates it.
-
-    Attributes:
-        first: id.
-        second: id.
-        difference: first − second.
-        low: lower end of the 95 % interval.
-        high: upper end.
-        p_value: two-sided t-test, uncorrected.
-        degrees: of freedom (Satterthwaite).
-    """
+    """A difference of two conditions as a mixed model estimates it."""
 
     first: str
     second: str
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    degrees: float
+    difference: float  # first − second
+    low: float  # lower end of the 95 % interval
+    high: float  # upper end
+    p_value: float  # two-sided t-test, uncorrected
+    degrees: float  # of freedom (Satterthwaite)
 
 
 @dataclass(frozen=True)
 class MixedModel:
-    """A fitted mixed model.
+    """A fitted mixed model."""
 
-    Attributes:
-        formula: in the notation of lme4.
-        means: condition -> estimated mean score.
-        sds: name of a random effect -> its standard deviation; "residual" last.
-        fit: what it rests on.
-    """
-
-    formula: str
-    means: Mapping[str, float]
-    sds: Mapping[str, float]
-    fit: RemlFit
+    formula: str  # in the notation of lme4
+    means: Mapping[str, float]  # condition -> estimated mean score
+    sds: Mapping[str, float]  # name of a random effect -> its standard deviation; "residual" last
+    fit: RemlFit  # what it rests on
 
     def contrast(self, first: str, second: str) -> Contrast:
-        """Return the difference of two conditions.
-
-        Raises:
-            InputError: if a condition is not in the model.
-        """
+        """Return the difference of two conditions."""
         from scipy import stats
 
         names = list(self.means)
@@ -87,14 +66,6 @@ def mixed_model(scores: Scores, interactions: bool = False) -> MixedModel:
 
     Without interactions the model takes for granted that all listeners and all items favour a system alike, and its
     intervals are too narrow where they do not; with them, (1|listener:condition) + (1|item:condition) are fitted too.
-
-    Args:
-        scores: the table; gaps are no problem.
-        interactions: also fit how much listeners and items differ in what they make of each condition.
-
-    Raises:
-        InputError: with fewer than two listeners or two conditions, a condition without ratings, or no more ratings
-            than conditions.
 
     Source: Laird and Ware 1982; Barr et al. 2013 for the interactions.
     """
@@ -138,19 +109,12 @@ def _indicators(groups: Mapping[str, NDArray[Any]], ratings: int, items: int) ->
 
 @dataclass(frozen=True)
 class Agreement:
-    """Intraclass correlations of listeners.
+    """Intraclass correlations of listeners."""
 
-    Attributes:
-        single: ICC(2,1): how far one listener's scores agree with another's, level included.
-        average: ICC(2,k): the same for the mean of all listeners.
-        listeners: k.
-        targets: sounds that all of them rated.
-    """
-
-    single: float
-    average: float
-    listeners: int
-    targets: int
+    single: float  # ICC(2,1): how far one listener's scores agree with another's, level included
+    average: float  # ICC(2,k): the same for the mean of all listeners
+    listeners: int  # k
+    targets: int  # sounds that all of them rated
 
 
 def agreement(scores: Scores) -> Agreement:

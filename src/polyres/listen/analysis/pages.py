@@ -22,21 +22,13 @@ figure{margin:1.5rem 0}img{max-width:100%;height:auto}figcaption{color:#555}
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report.
-
-    Attributes:
-        title: heading.
-        text: paragraphs.
-        tables: below the text.
-        figures: file name -> caption, below the tables.
-        warning: whether the text is a warning.
-    """
+    """A part of a report."""
 
     title: str
-    text: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
-    figures: Mapping[str, str] = field(default_factory=dict)
-    warning: bool = False
+    text: tuple[str, ...] = ()  # paragraphs
+    tables: tuple[Table, ...] = ()  # below the text
+    figures: Mapping[str, str] = field(default_factory=dict)  # file name -> caption, below the tables
+    warning: bool = False  # whether the text is a warning
 
 
 def markdown_page(title: str, sections: Sequence[Section]) -> str:
@@ -54,10 +46,7 @@ def markdown_page(title: str, sections: Sequence[Section]) -> str:
 def html_page(title: str, sections: Sequence[Section], images: Mapping[str, bytes]) -> str:
     """Write sections as one HTML page that needs no other file.
 
-    Args:
-        title: of the page.
-        sections: its parts.
-        images: file name -> PNG; those that a section shows are put into the page.
+    `images`: file name -> PNG; those that a section shows are put into the page.
     """
     parts = [f"<h1>{html.escape(title)}</h1>"]
     for section in sections:

@@ -21,35 +21,20 @@ _PRECISION = 1e-12
 
 @dataclass(frozen=True)
 class Binomial:
-    """Right answers out of so many.
+    """Right answers out of so many."""
 
-    Attributes:
-        hits: right (abx) or for the first of the pair (ab; ties count half).
-        trials: answers.
-        share: hits / trials.
-        low: lower end of the 95 % interval (Clopper–Pearson).
-        high: upper end.
-        p_value: exact; abx one-sided against guessing, ab two-sided against no preference.
-    """
-
-    hits: float
-    trials: int
-    share: float
-    low: float
-    high: float
-    p_value: float
+    hits: float  # right (abx) or for the first of the pair (ab; ties count half)
+    trials: int  # answers
+    share: float  # hits / trials
+    low: float  # lower end of the 95 % interval (Clopper–Pearson)
+    high: float  # upper end
+    p_value: float  # exact; abx one-sided against guessing, ab two-sided against no preference
 
 
 def binomial_test(hits: float, trials: int, two_sided: bool = False) -> Binomial:
     """Test answers against a fair coin.
 
-    Args:
-        hits: 0 to trials; halves are rounded towards trials / 2 in the test, which makes it cautious.
-        trials: >= 0.
-        two_sided: whether too few hits count as well.
-
-    Raises:
-        InputError: if hits does not lie between 0 and trials.
+    `hits`: 0 to trials; halves are rounded towards trials / 2 in the test, which makes it cautious; `trials`: >= 0.
 
     Source: Clopper and Pearson 1934 for the interval.
     """
@@ -68,36 +53,20 @@ def binomial_test(hits: float, trials: int, two_sided: bool = False) -> Binomial
 
 @dataclass(frozen=True)
 class PairAnswers:
-    """Answers of all listeners to one pair.
+    """Answers of all listeners to one pair."""
 
-    Attributes:
-        first: condition id.
-        second: condition id.
-        outcome: over all answers as if they were independent.
-        by_listener: listener -> outcome.
-        listeners_p: abx and ab: exact sign-flip test over the listeners' shares, which are independent; NaN for one.
-    """
-
-    first: str
-    second: str
-    outcome: Binomial
-    by_listener: dict[str, Binomial]
+    first: str  # condition id
+    second: str  # condition id
+    outcome: Binomial  # over all answers as if they were independent
+    by_listener: dict[str, Binomial]  # listener -> outcome
+    # abx and ab: exact sign-flip test over the listeners' shares, which are independent; NaN for one
     listeners_p: float
 
 
 def pair_answers(study: ListenStudy, ratings: Sequence[Rating], attribute: str | None = None) -> list[PairAnswers]:
     """Count the answers of an abx or ab study.
 
-    Args:
-        study: the study.
-        ratings: of any attribute; training does not count.
-        attribute: which one; None for the first.
-
-    Returns:
-        One line per pair, in the order of the conditions.
-
-    Raises:
-        InputError: if there are no answers.
+    `attribute`: which one; None for the first; returns one line per pair, in the order of the conditions.
     """
     from polyres.metrics.aggregate import permutation_test
 
@@ -132,33 +101,19 @@ def pair_answers(study: ListenStudy, ratings: Sequence[Rating], attribute: str |
 
 @dataclass(frozen=True)
 class Strength:
-    """How a condition fares in preferences.
-
-    Attributes:
-        condition: id.
-        strength: log-odds above the mean of all conditions (natural logarithm).
-        low: lower end of the 95 % interval, listeners drawn anew.
-        high: upper end.
-    """
+    """How a condition fares in preferences."""
 
     condition: str
-    strength: float
-    low: float
-    high: float
+    strength: float  # log-odds above the mean of all conditions (natural logarithm)
+    low: float  # lower end of the 95 % interval, listeners drawn anew
+    high: float  # upper end
 
 
 def bradley_terry(wins: Array) -> Array:
     """Fit strengths to preferences: the odds of i against j are exp(strength_i − strength_j).
 
-    Args:
-        wins: `[n, n]`, how often i was preferred to j; ties count half for each. Half a win is added to every pair
-            that was compared, so that strengths stay finite.
-
-    Returns:
-        Log-strengths `[n]` with mean zero.
-
-    Raises:
-        InputError: if the matrix is not square or has negative entries.
+    `wins`: `[n, n]`, how often i was preferred to j; ties count half for each. Half a win is added to every pair that
+    was compared, so that strengths stay finite; returns log-strengths `[n]` with mean zero.
 
     Source: Bradley and Terry 1952; Hunter 2004, MM Algorithms for Generalized Bradley–Terry Models.
     """
@@ -185,15 +140,7 @@ def preference_strengths(
 ) -> list[Strength]:
     """Fit Bradley–Terry strengths to an ab study, with intervals from listeners drawn anew.
 
-    Args:
-        study: the study.
-        ratings: of any attribute; training does not count.
-        attribute: which one; None for the first.
-        seed: of the draws.
-        resamples: number of draws.
-
-    Raises:
-        InputError: if there are no answers.
+    `attribute`: which one; None for the first.
     """
     name = attribute or study.attributes[0].name
     pages = {page.id for page in study.pages}

@@ -20,37 +20,21 @@ SIMULATED_PREFIX = "simulated-"
 
 @dataclass(frozen=True)
 class Rating:
-    """One answer; listener, session, page, repeat, condition and attribute identify it: a second one replaces it.
+    """One answer; listener, session, page, repeat, condition and attribute identify it: a second one replaces it."""
 
-    Attributes:
-        listener: who; names that begin with "simulated-" are no people.
-        session: which visit.
-        page: id of the page.
-        repeat: 0 for the first time that the page comes, then 1, 2, …
-        condition: id; for abx and ab `TrialPlan.pair`.
-        attribute: name.
-        value: on the scale of the study; for abx and ab `TrialPlan.pair_value`.
-        kind: of the study.
-        answer: abx and ab: the chosen condition id or "tie"; else empty.
-        started_at: when the trial was first shown, ISO 8601 in UTC.
-        finished_at: when this rating was given last.
-        plays: how often this sound (abx and ab: any of the trial) was started or switched to.
-        switches: how often the trial was switched between sounds.
-    """
-
-    listener: str
-    session: str
-    page: str
-    repeat: int
-    condition: str
+    listener: str  # who; names that begin with "simulated-" are no people
+    session: str  # which visit
+    page: str  # id of the page
+    repeat: int  # 0 for the first time that the page comes, then 1, 2, …
+    condition: str  # id; for abx and ab `TrialPlan.pair`
     attribute: str
-    value: float
-    kind: Kind
-    answer: str = ""
-    started_at: str = ""
-    finished_at: str = ""
-    plays: int = 0
-    switches: int = 0
+    value: float  # on the scale of the study; for abx and ab `TrialPlan.pair_value`
+    kind: Kind  # of the study
+    answer: str = ""  # abx and ab: the chosen condition id or "tie"; else empty
+    started_at: str = ""  # when the trial was first shown, ISO 8601 in UTC
+    finished_at: str = ""  # when this rating was given last
+    plays: int = 0  # how often this sound (abx and ab: any of the trial) was started or switched to
+    switches: int = 0  # how often the trial was switched between sounds
 
     @property
     def key(self) -> tuple[str, str, str, int, str, str]:
@@ -63,14 +47,7 @@ class Rating:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Rating:
-        """Check plain values, texts such as CSV holds among them.
-
-        Args:
-            values: by the names of the attributes; those with a default may be missing.
-
-        Raises:
-            InputError: for a missing, unknown or unusable value.
-        """
+        """Check plain values, texts such as CSV holds among them."""
         known = {field.name: field for field in fields(cls)}
         unknown = next((name for name in values if name not in known), None)
         if unknown is not None:
@@ -98,18 +75,8 @@ def ratings_from(
 ) -> list[Rating]:
     """Read ratings from a file or the database of a server; of two with one key the later counts.
 
-    Args:
-        source: `.jsonl`, `.json` (list of rows), `.csv` or `.parquet` as `polyres listen export` writes them,
-            the folder of a study that was served, an SQLite file, or the URL of a database (`postgresql://…`).
-        check: raises InputError for a rating that is not allowed, such as `RatingCheck(study).check`.
-        report: receives one line per warning, as `merged` gives them.
-
-    Returns:
-        Rows in the order in which they were stored.
-
-    Raises:
-        InputError: if there is no such file, or a line is no rating or not allowed; names file and row.
-        ConfigError: if a library for the format is missing.
+    `check`: raises InputError for a rating that is not allowed, such as `RatingCheck(study).check`; returns rows in the
+    order in which they were stored.
     """
     url = database_url_of(source)
     path = Path(source)
@@ -133,12 +100,9 @@ def ratings_from(
 def merged(ratings: Iterable[Rating], report: Callable[[str], None] | None = None) -> list[Rating]:
     """Keep the later of two ratings with one key.
 
-    Args:
-        ratings: of one or more files, in order.
-        report: receives a line for every session that listeners share, and one for what was replaced by other values.
-
-    Returns:
-        Ratings of different keys; listeners who share a session are kept apart.
+    `ratings`: of one or more files, in order; `report`: receives a line for every session that listeners share, and one
+    for what was replaced by other values; returns ratings of different keys; listeners who share a session are kept
+    apart.
     """
     say = report or (lambda line: None)
     kept: dict[tuple[str, str, str, int, str, str], Rating] = {}

@@ -34,27 +34,17 @@ class _Likelihood(Protocol):
 
 @dataclass(frozen=True)
 class RemlFit:
-    """A fitted model y = X b + sum of Z_k u_k + e.
+    """A fitted model y = X b + sum of Z_k u_k + e."""
 
-    Attributes:
-        coefficients: b `[p]`.
-        covariance: of b `[p, p]`.
-        variances: of every random effect, then of the residual; that is 0 where the effects explain every value.
-        deviance: −2 log restricted likelihood; −inf where the effects explain every value.
-        likelihood: as a function of the variances.
-    """
-
-    coefficients: Array
-    covariance: Array
+    coefficients: Array  # b `[p]`
+    covariance: Array  # of b `[p, p]`
+    # of every random effect, then of the residual; that is 0 where the effects explain every value
     variances: tuple[float, ...]
-    deviance: float
-    likelihood: _Likelihood
+    deviance: float  # −2 log restricted likelihood; −inf where the effects explain every value
+    likelihood: _Likelihood  # as a function of the variances
 
     def error_of(self, weights: Array) -> tuple[float, float]:
-        """Return the standard error of a weighted sum of coefficients, and its degrees of freedom.
-
-        Args:
-            weights: `[p]`.
+        """Return the standard error of a weighted sum of coefficients, and its degrees of freedom. `weights`: `[p]`.
 
         Source: Satterthwaite 1946; Kuznetsova et al. 2017 for mixed models.
         """
@@ -138,8 +128,8 @@ class _Products:
 class _Exact:
     """A model whose effects explain every value: no residual is left, and the likelihood has no upper bound.
 
-    Outside the span of the effects the values follow from the coefficients alone, which fixes some combinations of
-    them without error. What remains is a likelihood of the variances inside the span.
+    Outside the span of the effects the values follow from the coefficients alone, which fixes some combinations of them
+    without error. What remains is a likelihood of the variances inside the span.
     """
 
     def __init__(self, values: Array, design: Array, effects: Sequence[Array], used: Sequence[int]) -> None:
@@ -182,12 +172,8 @@ def fit_reml(values: Array, design: Array, effects: Sequence[Array]) -> RemlFit:
     """Fit a mixed model with independent random effects.
 
     Where some of the effects explain every value, although there are more values than effects, the residual is zero;
-    the estimates are then the limit for a residual that vanishes.
-
-    Args:
-        values: `[n]`.
-        design: X `[n, p]` of full rank, n > p.
-        effects: Z_k `[n, q_k]`, an indicator matrix each.
+    the estimates are then the limit for a residual that vanishes. `values`: `[n]`; `design`: X `[n, p]` of full rank, n
+    > p; `effects`: Z_k `[n, q_k]`, an indicator matrix each.
 
     Source: Bates et al. 2015, Fitting Linear Mixed-Effects Models Using lme4, equations 32–42.
     """

@@ -59,9 +59,7 @@ def write_report(analysis: Analysis, folder: Path, figures: bool = True) -> list
 def report_sections(analysis: Analysis, images: dict[str, tuple[bytes, str]] | None = None) -> list[Section]:
     """Return the parts of the report.
 
-    Args:
-        analysis: what to tell.
-        images: file name -> PNG and caption; each is shown in the section that its name begins with.
+    `images`: file name -> PNG and caption; each is shown in the section that its name begins with.
     """
     captions = {name: caption for name, (_, caption) in (images or {}).items()}
 

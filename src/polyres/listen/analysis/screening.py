@@ -53,14 +53,8 @@ def screen(study: ListenStudy, ratings: Sequence[Rating]) -> list[Screening]:
     A listener is left out who rates the hidden reference below 90 on more than 15 % of the items, or a mid anchor above
     90 on more than 15 % of them. An item whose mid anchor more than a quarter of the listeners rate above 90 was not
     degraded enough for the second rule and is left out of it. Rules whose condition the study lacks do not apply.
-
-    Args:
-        study: the study.
-        ratings: of all listeners; training and other attributes may be among them.
-
-    Returns:
-        One line per listener and attribute, in the order in which they first appear. Kinds other than mushra have no
-        hidden reference to screen by; there nobody is left out.
+    Returns one line per listener and attribute, in the order in which they first appear. Kinds other than mushra have
+    no hidden reference to screen by; there nobody is left out.
 
     Source: ITU-R BS.1534-3, section 4.1.2.
     """

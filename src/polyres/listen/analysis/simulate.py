@@ -51,30 +51,18 @@ class PowerOptions(Config):
 
 @dataclass(frozen=True)
 class PowerLine:
-    """What so many listeners can show.
+    """What so many listeners can show."""
 
-    Attributes:
-        listeners: how many.
-        power: chance that the test finds the difference.
-        detectable: difference in points that it finds with a chance of 80 %.
-    """
-
-    listeners: int
-    power: float
-    detectable: float
+    listeners: int  # how many
+    power: float  # chance that the test finds the difference
+    detectable: float  # difference in points that it finds with a chance of 80 %
 
 
 def power_of(options: PowerOptions, listeners: int) -> float:
     """Return the chance that a paired t-test over listeners finds the difference.
 
-    Wilcoxon's test needs about 5 % more listeners where ratings are normal (asymptotic efficiency 3/pi).
-
-    Args:
-        options: what is expected.
-        listeners: how many, >= 2.
-
-    Raises:
-        ConfigError: with fewer than two listeners.
+    Wilcoxon's test needs about 5 % more listeners where ratings are normal (asymptotic efficiency 3/pi). `listeners`:
+    how many, >= 2.
 
     Source: Cohen 1988, Statistical Power Analysis, chapter 2; noncentral t distribution.
     """
@@ -192,16 +180,7 @@ class SimulateOptions(Config):
 def true_scores(study: ListenStudy, attribute: Attribute, effects: dict[str, float]) -> dict[str, float]:
     """Return the score of every condition in points of 100.
 
-    Args:
-        study: the study.
-        attribute: which one.
-        effects: as in `SimulateOptions`.
-
-    Returns:
-        Condition id -> score.
-
-    Raises:
-        ConfigError: if an effect names no condition.
+    `effects`: as in `SimulateOptions`; returns condition id -> score.
     """
     labels = [condition.label for condition in study.conditions]
     names = [*labels, *(f"{known.name}:{label}" for known in study.attributes for label in labels)]

@@ -20,19 +20,12 @@ _BATCH = 500
 
 @dataclass(frozen=True)
 class Scores:
-    """Ratings of one attribute, averaged over repeats.
+    """Ratings of one attribute, averaged over repeats."""
 
-    Attributes:
-        listeners: names of the first axis.
-        items: names of the second axis: excerpts.
-        conditions: ids of the third axis.
-        values: `[listeners, items, conditions]`, NaN where nobody was asked.
-    """
-
-    listeners: tuple[str, ...]
-    items: tuple[str, ...]
-    conditions: tuple[str, ...]
-    values: Array
+    listeners: tuple[str, ...]  # names of the first axis
+    items: tuple[str, ...]  # names of the second axis: excerpts
+    conditions: tuple[str, ...]  # ids of the third axis
+    values: Array  # `[listeners, items, conditions]`, NaN where nobody was asked
 
     def of(self, condition: str) -> Array:
         """Return the scores of one condition `[listeners, items]`.
@@ -52,18 +45,7 @@ def scores_of(
     without: Collection[str] = (),
     stem: str | None = None,
 ) -> Scores:
-    """Arrange the ratings of an attribute; training does not count, repeats are averaged.
-
-    Args:
-        study: the study.
-        ratings: of any attribute.
-        attribute: which one.
-        without: listeners to leave out.
-        stem: only pages of this stem.
-
-    Raises:
-        InputError: if nothing is left, or the study is of pairs.
-    """
+    """Arrange the ratings of an attribute; training does not count, repeats are averaged."""
     if study.kind in PAIR_KINDS:
         raise InputError(f"a study of kind {study.kind!r} compares pairs and has no scores")
     items = {page.id: page.item for page in study.pages if stem is None or page.stem == stem}
@@ -88,20 +70,8 @@ def cluster_bootstrap(
     """Interval of a mean (or median) over listeners and items, both drawn anew with replacement.
 
     Crossed clusters are drawn independently, so that the interval holds for other listeners and other excerpts alike.
-    It is on the wide side: noise of single ratings counts up to three times.
-
-    Args:
-        table: `[listeners, items]`, NaN where nobody was asked: scores, or differences of two conditions.
-        seed: of the draws.
-        resamples: number of draws.
-        level: coverage.
-        median: of the median in place of the mean.
-
-    Returns:
-        Lower and upper end; NaN with fewer than two listeners.
-
-    Raises:
-        InputError: if resamples or level are out of range.
+    It is on the wide side: noise of single ratings counts up to three times. `table`: `[listeners, items]`, NaN where
+    nobody was asked: scores, or differences of two conditions.
 
     Source: Owen 2007, The Pigeonhole Bootstrap.
     """
@@ -149,39 +119,21 @@ def _medians(table: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) 
 
 @dataclass(frozen=True)
 class ConditionSummary:
-    """Scores of one condition.
-
-    Attributes:
-        condition: id.
-        mean: of the listeners' ratings.
-        low: lower end of the 95 % interval of the mean over listeners and items.
-        high: upper end.
-        median: of the ratings.
-        quartiles: first and third.
-        ratings: how many, repeats averaged.
-        listeners: how many.
-        items: how many.
-    """
+    """Scores of one condition."""
 
     condition: str
-    mean: float
-    low: float
-    high: float
-    median: float
-    quartiles: tuple[float, float]
-    ratings: int
-    listeners: int
-    items: int
+    mean: float  # of the listeners' ratings
+    low: float  # lower end of the 95 % interval of the mean over listeners and items
+    high: float  # upper end
+    median: float  # of the ratings
+    quartiles: tuple[float, float]  # first and third
+    ratings: int  # how many, repeats averaged
+    listeners: int  # how many
+    items: int  # how many
 
 
 def summarise(scores: Scores, *, seed: int, resamples: int = 5000) -> list[ConditionSummary]:
-    """Summarise every condition.
-
-    Args:
-        scores: the table.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
-    """
+    """Summarise every condition."""
     lines = []
     for condition in scores.conditions:
         table = scores.of(condition)
@@ -196,31 +148,18 @@ def summarise(scores: Scores, *, seed: int, resamples: int = 5000) -> list[Condi
 
 @dataclass(frozen=True)
 class PairTests:
-    """One condition against another on the same listeners and items.
-
-    Attributes:
-        first: id.
-        second: id.
-        difference: mean of first − second over listeners, each averaged over the items.
-        low: lower end of the 95 % interval over listeners and items (cluster bootstrap).
-        high: upper end.
-        wilcoxon_p: signed-rank test over listeners, uncorrected.
-        permutation_p: sign flips over listeners, uncorrected.
-        t_p: paired t-test over listeners, uncorrected.
-        pooled_t_p: paired t-test over all ratings as if each were independent, uncorrected; too small.
-        listeners: how many rated both.
-    """
+    """One condition against another on the same listeners and items."""
 
     first: str
     second: str
-    difference: float
-    low: float
-    high: float
-    wilcoxon_p: float
-    permutation_p: float
-    t_p: float
-    pooled_t_p: float
-    listeners: int
+    difference: float  # mean of first − second over listeners, each averaged over the items
+    low: float  # lower end of the 95 % interval over listeners and items (cluster bootstrap)
+    high: float  # upper end
+    wilcoxon_p: float  # signed-rank test over listeners, uncorrected
+    permutation_p: float  # sign flips over listeners, uncorrected
+    t_p: float  # paired t-test over listeners, uncorrected
+    pooled_t_p: float  # paired t-test over all ratings as if each were independent, uncorrected; too small
+    listeners: int  # how many rated both
 
 
 def compare(scores: Scores, first: str, second: str, *, seed: int, resamples: int = 5000) -> PairTests:

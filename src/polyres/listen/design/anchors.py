@@ -23,15 +23,7 @@ _OVERSAMPLING = 4
 def anchor_filter(cutoff_hz: float, sample_rate_hz: int) -> NDArray[np.float64]:
     """Return a symmetric low-pass of odd length: flat within 0.1 dB up to the cutoff, −60 dB from 500 Hz above it.
 
-    Args:
-        cutoff_hz: end of the pass band in Hz.
-        sample_rate_hz: sample rate in Hz.
-
-    Returns:
-        Taps `[2 n + 1]`; centred on the middle one, the filter delays nothing.
-
-    Raises:
-        InputError: if the cutoff and its slope do not lie below half the sample rate.
+    Returns taps `[2 n + 1]`; centred on the middle one, the filter delays nothing.
 
     Source: ITU-R BS.1534-3, annex 1, section 5.1 asks for −25 dB at 4 kHz and −50 dB at 4.5 kHz.
     """
@@ -52,16 +44,7 @@ def margin_samples(sample_rate_hz: int) -> int:
 def low_pass(wave: Wave, cutoff_hz: float, sample_rate_hz: int) -> Wave:
     """Filter without shifting anything in time; silence is taken to be on both sides.
 
-    Args:
-        wave: `[C, T]`.
-        cutoff_hz: end of the pass band in Hz.
-        sample_rate_hz: sample rate in Hz.
-
-    Returns:
-        float32 `[C, T]`, aligned with the input to the sample.
-
-    Raises:
-        InputError: if the cutoff does not fit the sample rate.
+    `wave`: `[C, T]`; returns float32 `[C, T]`, aligned with the input to the sample.
     """
     from scipy.signal import oaconvolve
 
@@ -93,19 +76,12 @@ def true_peak(wave: Wave) -> float:
 
 @dataclass(frozen=True)
 class Matched:
-    """Gains that make the sounds of a page equally loud.
+    """Gains that make the sounds of a page equally loud."""
 
-    Attributes:
-        gains_db: name -> gain.
-        lufs: name -> loudness before.
-        target_lufs: loudness of all sounds afterwards; below the one asked for where a peak stood in the way.
-        off_lu: name -> how far a sound stays from it because its gain is limited; only where it does.
-    """
-
-    gains_db: dict[str, float]
-    lufs: dict[str, float]
-    target_lufs: float
-    off_lu: dict[str, float]
+    gains_db: dict[str, float]  # name -> gain
+    lufs: dict[str, float]  # name -> loudness before
+    target_lufs: float  # loudness of all sounds afterwards; below the one asked for where a peak stood in the way
+    off_lu: dict[str, float]  # name -> how far a sound stays from it because its gain is limited; only where it does
 
 
 def match_loudness(
@@ -113,18 +89,7 @@ def match_loudness(
 ) -> Matched:
     """Find the gains that bring all sounds of a page to one loudness, and no peak above a limit.
 
-    Where one sound would exceed the limit, all of them become softer by the same amount.
-
-    Args:
-        waves: name -> `[C, T]`.
-        sample_rate_hz: of all.
-        target_lufs: wanted loudness.
-        limit_db: no sound is made louder than the loudest needs by more than this: noise of a near-silent stem would
-            be blown up otherwise.
-        peak_db: highest true peak in dB of full scale.
-
-    Raises:
-        InputError: if all sounds are silent.
+    Where one sound would exceed the limit, all of them become softer by the same amount. `waves`: name -> `[C, T]`.
     """
     lufs = {name: loudness_lufs(wave, sample_rate_hz) for name, wave in waves.items()}
     if max(lufs.values()) <= SILENCE_LUFS:

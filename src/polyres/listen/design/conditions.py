@@ -18,24 +18,16 @@ TIE = "tie"
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """One trial of one listener; `polyres.listen.design.conditions.plan_for` makes them in order.
+    """One trial of one listener; `polyres.listen.design.conditions.plan_for` makes them in order."""
 
-    Attributes:
-        index: position in the listener's test from 0; enough to name the trial to a page.
-        page: id of the page.
-        repeat: 0 for the first time that the page comes, then 1, 2, …
-        training: whether it counts for nothing.
-        stimuli: condition ids in the order of their buttons: all of the page for mushra and bs2132, two for abx
-            and ab (A, B), one for acr and dcr.
-        x: abx only, the condition that X is.
-    """
-
-    index: int
-    page: str
-    repeat: int
-    training: bool
+    index: int  # position in the listener's test from 0; enough to name the trial to a page
+    page: str  # id of the page
+    repeat: int  # 0 for the first time that the page comes, then 1, 2, …
+    training: bool  # whether it counts for nothing
+    # condition ids in the order of their buttons: all of the page for mushra and bs2132, two for abx and ab (A, B), one
+    # for acr and dcr
     stimuli: tuple[str, ...]
-    x: str | None = None
+    x: str | None = None  # abx only, the condition that X is
 
     @property
     def pair(self) -> str:
@@ -43,14 +35,7 @@ class TrialPlan:
         return PAIR_MARK.join(sorted(self.stimuli))
 
     def pair_value(self, answer: str) -> float:
-        """Return the `value` of an answer: abx 1 if right, else 0; ab 1 if the first id of `pair`, 0.5 for a tie.
-
-        Args:
-            answer: a condition id of `stimuli`, or "tie" (ab).
-
-        Raises:
-            InputError: for any other answer.
-        """
+        """Return the `value` of an answer: abx 1 if right, else 0; ab 1 if the first id of `pair`, 0.5 for a tie."""
         if answer == TIE and self.x is None:
             return 0.5
         if answer not in self.stimuli:
@@ -61,14 +46,8 @@ class TrialPlan:
 def williams_square(size: int) -> list[list[int]]:
     """Rows in which every number stands in every place equally often and follows every other equally often.
 
-    Args:
-        size: how many numbers, >= 1.
-
-    Returns:
-        `size` rows of 0 … size − 1 where size is even, twice as many where it is odd.
-
-    Raises:
-        InputError: if size is below 1.
+    `size`: how many numbers, >= 1; returns `size` rows of 0 … size − 1 where size is even, twice as many where it is
+    odd.
 
     Source: Williams 1949, Experimental Designs Balanced for the Estimation of Residual Effects of Treatments.
     """
@@ -85,16 +64,8 @@ def plan_for(study: ListenStudy, listener_index: int) -> list[TrialPlan]:
     Over listeners with successive indices, every page is heard equally often (as far as the numbers allow), and pages
     and the sounds on a page take every place equally often and follow each other equally often (Williams squares).
     Pairs (abx, ab) and single sounds (acr, dcr) come in random order; A, B and X are evened out within each listener.
-
-    Args:
-        study: the study.
-        listener_index: number of the listener from 0, in order of arrival.
-
-    Returns:
-        Trials in order. The same for the same study and index.
-
-    Raises:
-        InputError: if the index is negative.
+    `listener_index`: number of the listener from 0, in order of arrival; returns trials in order. The same for the same
+    study and index.
     """
     if listener_index < 0:
         raise InputError(f"listener_index must be at least 0, got {listener_index}")
@@ -181,23 +152,14 @@ def _coins(study: ListenStudy, trials: list[TrialPlan], listener: int, part: int
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A part of a song.
+    """A part of a song."""
 
-    Attributes:
-        start_s: in seconds of the song.
-        active_share: share of its seconds in which all sources sound, 0 to 1.
-    """
-
-    start_s: float
-    active_share: float
+    start_s: float  # in seconds of the song
+    active_share: float  # share of its seconds in which all sources sound, 0 to 1
 
 
 def shared_activity(stems: Mapping[str, StemFile]) -> np.ndarray:
-    """Return bool per second of the song: whether every stem is active in it.
-
-    Args:
-        stems: name -> measured stem.
-    """
+    """Return bool per second of the song: whether every stem is active in it. `stems`: name -> measured stem."""
     masks = [stem.active for stem in stems.values()]
     length = min(len(mask) for mask in masks)
     return np.logical_and.reduce([mask[:length] for mask in masks])
@@ -208,18 +170,8 @@ def choose_excerpts(
 ) -> list[Excerpt]:
     """Draw excerpts that do not overlap from all that are active enough, each with the same chance.
 
-    Args:
-        active: bool per second.
-        count: how many at most.
-        length_s: of each, in seconds.
-        min_share: share of seconds in which all sources have to sound, 0 to 1.
-        generator: of the draws.
-
-    Returns:
-        Excerpts in the order of the song; fewer where no more fit.
-
-    Raises:
-        InputError: if the song is too short or nowhere active enough; names the best there is.
+    `min_share`: share of seconds in which all sources have to sound, 0 to 1; returns excerpts in the order of the song;
+    fewer where no more fit.
     """
     seconds = int(np.ceil(length_s))
     if len(active) < seconds:

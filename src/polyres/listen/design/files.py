@@ -40,58 +40,36 @@ class Scale(NamedTuple):
 
 
 class Attribute(Config):
-    """One thing that listeners judge.
+    """One thing that listeners judge."""
 
-    Attributes:
-        name: identifier, a column of the results.
-        question: what the listener reads.
-        labels: names of the steps of the scale, worst first.
-        anchors: which anchors ought to sound bad in this respect; the analysis screens listeners by them.
-    """
-
-    name: str = Field("quality", pattern=_IDENTIFIER)
-    question: str = "How good is the sound, compared with the reference?"
+    name: str = Field("quality", pattern=_IDENTIFIER)  # identifier, a column of the results
+    question: str = "How good is the sound, compared with the reference?"  # what the listener reads
+    # names of the steps of the scale, worst first
     labels: tuple[str, ...] = ("Bad", "Poor", "Fair", "Good", "Excellent")
+    # which anchors ought to sound bad in this respect; the analysis screens listeners by them
     anchors: tuple[Role, ...] = ("low_anchor", "mid_anchor")
 
 
 class Condition(Config):
-    """What is compared: a system, the hidden reference or an anchor.
+    """What is compared: a system, the hidden reference or an anchor."""
 
-    Attributes:
-        id: opaque; still never send it to a page, where positions are enough.
-        label: name of the system; shown only in the analysis.
-        role: what it is there for.
-    """
-
-    id: str = Field(pattern=_IDENTIFIER)
-    label: str
-    role: Role = "system"
+    id: str = Field(pattern=_IDENTIFIER)  # opaque; still never send it to a page, where positions are enough
+    label: str  # name of the system; shown only in the analysis
+    role: Role = "system"  # what it is there for
 
 
 class Page(Config):
-    """One excerpt in all conditions.
+    """One excerpt in all conditions."""
 
-    Attributes:
-        id: identifier, unique in the study, training pages included.
-        item: what is heard, for the analysis: pages of one item share their random effect.
-        track: name of the song, if known.
-        stem: name of the stem, if known.
-        start_s: where the excerpt begins in the song, in seconds.
-        part: of a study of several kinds, the name of the part that it belongs to.
-        text: shown above the sounds; empty for nothing.
-        reference: file of the open reference relative to the study folder; None where there is none.
-        audio: condition id -> file relative to the study folder. The hidden reference has a file of its own.
-    """
-
-    id: str = Field(pattern=_IDENTIFIER)
-    item: str
-    track: str = ""
-    stem: str = ""
-    start_s: float = Field(0.0, ge=0)
-    part: str = ""
-    text: str = ""
-    reference: str | None = None
+    id: str = Field(pattern=_IDENTIFIER)  # identifier, unique in the study, training pages included
+    item: str  # what is heard, for the analysis: pages of one item share their random effect
+    track: str = ""  # name of the song, if known
+    stem: str = ""  # name of the stem, if known
+    start_s: float = Field(0.0, ge=0)  # where the excerpt begins in the song, in seconds
+    part: str = ""  # of a study of several kinds, the name of the part that it belongs to
+    text: str = ""  # shown above the sounds; empty for nothing
+    reference: str | None = None  # file of the open reference relative to the study folder; None where there is none
+    # condition id -> file relative to the study folder. The hidden reference has a file of its own
     audio: dict[str, str]
 
     @field_validator("audio")
@@ -107,67 +85,41 @@ class Page(Config):
 
 
 class Design(Config):
-    """Which pages a listener gets, and in which order.
+    """Which pages a listener gets, and in which order."""
 
-    Attributes:
-        pages_per_listener: a balanced subset of so many pages; None gives all.
-        rounds: how often a listener goes through them; an abx study wants several.
-        repeats: how many of a listener's pages come once more at the end, to see how well they agree with themselves.
-        seed: of all orders.
-        ties: whether an AB trial may be answered by "no difference".
-        order: of the pages: "balanced" over listeners, or "given", as the study lists them.
-    """
-
-    pages_per_listener: int | None = Field(None, ge=1)
-    rounds: int = Field(1, ge=1)
+    pages_per_listener: int | None = Field(None, ge=1)  # a balanced subset of so many pages; None gives all
+    rounds: int = Field(1, ge=1)  # how often a listener goes through them; an abx study wants several
+    # how many of a listener's pages come once more at the end, to see how well they agree with themselves
     repeats: int = Field(0, ge=0)
-    seed: int = Field(0, ge=0)
-    ties: bool = False
+    seed: int = Field(0, ge=0)  # of all orders
+    ties: bool = False  # whether an AB trial may be answered by "no difference"
+    # of the pages: "balanced" over listeners, or "given", as the study lists them
     order: Literal["balanced", "given"] = "balanced"
 
 
 class Gates(Config):
-    """What a listener has to do before the next page.
+    """What a listener has to do before the next page."""
 
-    Attributes:
-        must_play: hear every sound of the page once.
-        must_move: move every slider (answer every question).
-        rate_only_playing: only the sound that is heard can be rated (BS.1534-3).
-    """
-
-    must_play: bool = True
-    must_move: bool = True
-    rate_only_playing: bool = False
+    must_play: bool = True  # hear every sound of the page once
+    must_move: bool = True  # move every slider (answer every question)
+    rate_only_playing: bool = False  # only the sound that is heard can be rated (BS.1534-3)
 
 
 class Playback(Config):
-    """How the player of a trial behaves.
+    """How the player of a trial behaves."""
 
-    Attributes:
-        loop: whether sounds and regions go round; else they are played once and stop.
-        restart: whether a switch goes back to the beginning (of the region) instead of going on in step.
-    """
-
-    loop: bool = True
-    restart: bool = False
+    loop: bool = True  # whether sounds and regions go round; else they are played once and stop
+    restart: bool = False  # whether a switch goes back to the beginning (of the region) instead of going on in step
 
 
 class Question(Config):
-    """One field of the questionnaire.
+    """One field of the questionnaire."""
 
-    Attributes:
-        name: identifier.
-        question: what the listener reads.
-        type: how it is answered.
-        choices: for "choice".
-        required: whether it may be left empty.
-    """
-
-    name: str = Field(pattern=_IDENTIFIER)
-    question: str
-    type: Literal["text", "number", "choice"] = "text"
-    choices: tuple[str, ...] = ()
-    required: bool = False
+    name: str = Field(pattern=_IDENTIFIER)  # identifier
+    question: str  # what the listener reads
+    type: Literal["text", "number", "choice"] = "text"  # how it is answered
+    choices: tuple[str, ...] = ()  # for "choice"
+    required: bool = False  # whether it has to be answered
 
     @model_validator(mode="after")
     def _has_choices(self) -> Self:
@@ -177,43 +129,26 @@ class Question(Config):
 
 
 class StudyTerms(Config):
-    """What a study and the recipe it is made from both say: what is asked, and what listeners see.
+    """What a study and the recipe it is made from both say: what is asked, and what listeners see."""
 
-    Attributes:
-        name: identifier.
-        title: what listeners see.
-        kind: mushra, bs2132 (no reference), bs1116, abx, ab, acr, dcr or likert (steps, all sounds on one page).
-        instructions: shown before the first page.
-        attributes: asked about every sound (ab: about every pair; abx takes the first alone).
-        design: subsets, repeats and seed.
-        gates: what is required before the next page.
-        playback: how the player behaves.
-        questionnaire: fields after the test.
-        consent: text to agree to; empty asks nothing.
-        headphone_check: play the antiphase test first (Woods et al. 2017).
-        level_check: let the listener set the level first.
-        closing: text at the end.
-        completion_code: shown at the end.
-        completion_url: where the end leads; empty leads nowhere.
-        sample_rate_hz: of all files.
-    """
-
-    name: str = Field(pattern=_IDENTIFIER)
-    title: str
+    name: str = Field(pattern=_IDENTIFIER)  # identifier
+    title: str  # what listeners see
+    # mushra, bs2132 (no reference), bs1116, abx, ab, acr, dcr or likert (steps, all sounds on one page)
     kind: Kind = "mushra"
-    instructions: str = ""
+    instructions: str = ""  # shown before the first page
+    # asked about every sound (ab: about every pair; abx takes the first alone)
     attributes: tuple[Attribute, ...] = Field((Attribute(),), min_length=1)
-    design: Design = Design()
-    gates: Gates = Gates()
-    playback: Playback = Playback()
-    questionnaire: tuple[Question, ...] = ()
-    consent: str = ""
-    headphone_check: bool = False
-    level_check: bool = True
-    closing: str = ""
-    completion_code: str = ""
-    completion_url: str = ""
-    sample_rate_hz: int = Field(44_100, ge=8000)
+    design: Design = Design()  # subsets, repeats and seed
+    gates: Gates = Gates()  # what is required before the next page
+    playback: Playback = Playback()  # how the player behaves
+    questionnaire: tuple[Question, ...] = ()  # fields after the test
+    consent: str = ""  # text to agree to; empty asks nothing
+    headphone_check: bool = False  # play the antiphase test first (Woods et al. 2017)
+    level_check: bool = True  # let the listener set the level first
+    closing: str = ""  # text at the end
+    completion_code: str = ""  # shown at the end
+    completion_url: str = ""  # where the end leads; empty leads nowhere
+    sample_rate_hz: int = Field(44_100, ge=8000)  # of all files
 
 
 class StudyPart(Config):
@@ -283,12 +218,6 @@ class ListenStudy(StudyTerms):
         """Return the scale of an attribute.
 
         It goes from 0 to 100, from 1 to the number of labels (acr, dcr, likert), 1 to 5 (bs1116) or 0 to 1 (abx, ab).
-
-        Args:
-            attribute: its name.
-
-        Raises:
-            InputError: if the study has no such attribute.
         """
         known = next((one for one in self.attributes if one.name == attribute), None)
         if known is None:
@@ -335,12 +264,7 @@ class ListenStudy(StudyTerms):
 
 
 def triples(page: Page, hidden: str) -> list[Page]:
-    """Split a page into one per condition, each beside the hidden reference, as BS.1116 has them.
-
-    Args:
-        page: any number of conditions.
-        hidden: id of the hidden reference, one of them.
-    """
+    """Split a page into one per condition, each beside the hidden reference, as BS.1116 has them."""
     others = [name for name in page.audio if name != hidden]
     return [
         page.with_values({"id": f"{page.id}-{n}", "audio": {name: page.audio[name] for name in (hidden, other)}})
@@ -385,16 +309,5 @@ def load_study(folder: str | Path, complete: bool = True) -> ListenStudy:
 
 
 def save_study(study: ListenStudy, folder: str | Path) -> Path:
-    """Write `study.json`, whole or not at all.
-
-    Args:
-        study: what to write.
-        folder: STUDY_DIR; made if missing.
-
-    Returns:
-        The file.
-
-    Raises:
-        OutputError: when it cannot be written.
-    """
+    """Write `study.json`, whole or not at all."""
     return write_whole(Path(folder) / STUDY_NAME, json.dumps(study.to_dict(), indent=2) + "\n")

@@ -14,49 +14,29 @@ Anchor = Literal["low", "mid", "interference"]
 
 
 class ExcerptOptions(Config):
-    """Which parts of the songs are heard.
+    """Which parts of the songs are heard."""
 
-    Attributes:
-        per_track: excerpts of each song, at most.
-        length_s: of each; BS.1534 advises about 10 s and no more than 12 s.
-        seed: of the draw.
-        min_active_share: share of seconds in which all sources have to sound.
-        sources: stems that have to sound; empty for all that the reference has.
-        tracks: names of the songs; empty for all.
-        max_tracks: so many of them, drawn by the seed; None for all.
-        split: of the reference data set.
-        layout: of the reference data set.
-    """
-
-    per_track: int = Field(1, ge=1)
-    length_s: float = Field(10.0, ge=1.0, le=60.0)
-    seed: int = Field(0, ge=0)
-    min_active_share: float = Field(0.8, ge=0.0, le=1.0)
-    sources: tuple[str, ...] = ()
-    tracks: tuple[str, ...] = ()
-    max_tracks: int | None = Field(None, ge=1)
-    split: str = "all"
-    layout: str = "stems"
+    per_track: int = Field(1, ge=1)  # excerpts of each song, at most
+    length_s: float = Field(10.0, ge=1.0, le=60.0)  # of each; BS.1534 advises about 10 s and no more than 12 s
+    seed: int = Field(0, ge=0)  # of the draw
+    min_active_share: float = Field(0.8, ge=0.0, le=1.0)  # share of seconds in which all sources have to sound
+    sources: tuple[str, ...] = ()  # stems that have to sound; empty for all that the reference has
+    tracks: tuple[str, ...] = ()  # names of the songs; empty for all
+    max_tracks: int | None = Field(None, ge=1)  # so many of them, drawn by the seed; None for all
+    split: str = "all"  # of the reference data set
+    layout: str = "stems"  # of the reference data set
 
 
 class LevelOptions(Config):
-    """How loud everything is.
+    """How loud everything is."""
 
-    Attributes:
-        match: whether all sounds of a page are made equally loud (BS.1770); else they keep their levels.
-        target_lufs: loudness of every sound.
-        limit_db: most that one sound is raised above another.
-        peak_db: no true peak exceeds it, in dB of full scale; a page that would is made softer as a whole.
-        fade_s: fade at both ends.
-        bit_depth: of the files.
-    """
-
-    match: bool = True
-    target_lufs: float = Field(-23.0, ge=-60.0, le=-5.0)
-    limit_db: float = Field(20.0, ge=0.0)
+    match: bool = True  # whether all sounds of a page are made equally loud (BS.1770); else they keep their levels
+    target_lufs: float = Field(-23.0, ge=-60.0, le=-5.0)  # loudness of every sound
+    limit_db: float = Field(20.0, ge=0.0)  # most that one sound is raised above another
+    # no true peak exceeds it, in dB of full scale; a page that would is made softer as a whole
     peak_db: float = Field(-1.0, ge=-30.0, le=0.0)
-    fade_s: float = Field(0.01, ge=0.0, le=1.0)
-    bit_depth: Literal[16, 24] = 16
+    fade_s: float = Field(0.01, ge=0.0, le=1.0)  # fade at both ends
+    bit_depth: Literal[16, 24] = 16  # of the files
 
 
 class StudyRecipe(StudyTerms):

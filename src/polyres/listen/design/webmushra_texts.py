@@ -91,11 +91,7 @@ def _end(lines: list[str], at: int, indent: int, texts: bool = False) -> int:
 
 
 def plain_text(content: Any) -> str:
-    """Turn the HTML of a page into text.
-
-    Args:
-        content: None for nothing.
-    """
+    """Turn the HTML of a page into text. `content`: None for nothing."""
     text = "" if content is None else str(content)
     broken = re.sub(r"<\s*(br|/p|/div|/h\d|/li)\s*/?>", "\n", text, flags=re.IGNORECASE)
     lines = html.unescape(re.sub(r"<[^>]*>", "", broken)).splitlines()
@@ -108,12 +104,7 @@ def identifier(text: str) -> str:
 
 
 def questions(pages: Iterable[Mapping[str, Any]], say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Return the questionnaires of all pages as one.
-
-    Args:
-        pages: of the configuration.
-        say: receives one line per question that is left out.
-    """
+    """Return the questionnaires of all pages as one."""
     found = []
     for page in pages:
         for field in page.get("questionnaire") or ():

@@ -233,11 +233,7 @@ def _missing(state: ServerState, listener: Listener) -> str:
 
 
 def _check_answer(question: Question | None, name: str, value: str) -> None:
-    """Refuse an answer that does not fit its question.
-
-    Raises:
-        InputError: if it does not.
-    """
+    """Refuse an answer that does not fit its question."""
     if question is None:
         raise InputError(f"there is no question {name!r}")
     if question.type == "choice" and value and value not in question.choices:

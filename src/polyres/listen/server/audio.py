@@ -21,17 +21,8 @@ _CHUNK_SAMPLES = 1 << 18
 class AudioShelf:
     """Finds the file of a sound; opening it checks every sound of the study.
 
-    All sounds of a page must have the study's rate, the same length and the same channels. Where they are not WAV
-    files of one size, plain 24-bit copies are sent instead, since the size of a download would tell them apart.
-
-    Args:
-        study: the study.
-        study_dir: its folder.
-        copies_dir: where copies are kept.
-
-    Raises:
-        InputError: if a sound is unreadable or does not fit the others of its page.
-        OutputError: if a copy cannot be written.
+    All sounds of a page must have the study's rate, the same length and the same channels. Where they are not WAV files
+    of one size, plain 24-bit copies are sent instead, since the size of a download would tell them apart.
     """
 
     def __init__(self, study: ListenStudy, study_dir: Path, copies_dir: Path) -> None:

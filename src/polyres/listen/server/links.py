@@ -34,16 +34,7 @@ class Rate:
 
 
 class RateLimiter:
-    """Token buckets by key, in bounded memory.
-
-    Args:
-        rate: what one key may do.
-        max_keys: keys remembered; beyond, the one seen longest ago is forgotten.
-        clock: seconds, never going back.
-
-    Raises:
-        ConfigError: if the rate lets nobody in.
-    """
+    """Token buckets by key, in bounded memory."""
 
     def __init__(self, rate: Rate, max_keys: int = 20_000, clock: Callable[[], float] = time.monotonic) -> None:
         if rate.burst < 1 or rate.per_second <= 0:
@@ -59,11 +50,7 @@ class RateLimiter:
     def wait_s(self, key: str) -> float:
         """Take one call of a key.
 
-        Args:
-            key: who calls.
-
-        Returns:
-            0 if the call may go on; otherwise the seconds after which it may be tried again.
+        Returns 0 if the call may go on; otherwise the seconds after which it may be tried again.
         """
         with self._lock:
             now = self._clock()
@@ -92,14 +79,7 @@ _CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 
 class Signer:
-    """Makes and checks the tokens of links.
-
-    Args:
-        secret: at least 32 random bytes that never leave the server.
-
-    Raises:
-        ConfigError: if the secret is too short.
-    """
+    """Makes and checks the tokens of links. `secret`: at least 32 random bytes that never leave the server."""
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) < SECRET_BYTES:
@@ -107,32 +87,13 @@ class Signer:
         self._secret = secret
 
     def token(self, purpose: str, subject: str) -> str:
-        """Sign a subject for one purpose.
-
-        Args:
-            purpose: what the token is good for; a token of another purpose is refused.
-            subject: up to 64 letters, digits, `_` and `-`.
-
-        Returns:
-            The subject, a dot, and the signature; fit for a URL.
-
-        Raises:
-            ConfigError: if the subject holds anything else.
-        """
+        """Sign a subject for one purpose. `subject`: up to 64 letters, digits, `_` and `-`."""
         if not _SUBJECT.fullmatch(subject):
             raise ConfigError(f"cannot sign {subject!r}; allowed are 1 to 64 letters, digits, '_' and '-'")
         return f"{subject}.{self.digest(purpose, subject)}"
 
     def subject(self, purpose: str, token: str) -> str | None:
-        """Read a token.
-
-        Args:
-            purpose: what it must have been signed for.
-            token: as given by a stranger.
-
-        Returns:
-            The subject, or None if the token was not made here for this purpose.
-        """
+        """Read a token. Returns the subject, or None if the token was not made here for this purpose."""
         subject, _, signature = token.partition(".")
         if not _SUBJECT.fullmatch(subject) or not signature.isascii():
             return None
@@ -144,16 +105,7 @@ class Signer:
         return base64.urlsafe_b64encode(mac[:_SIGNATURE_BYTES]).decode()
 
     def code(self, purpose: str, subject: str, length: int = 8) -> str:
-        """Return a short code that people can read aloud.
-
-        Args:
-            purpose: what the code is for.
-            subject: whom it is for.
-            length: its characters, at most 32.
-
-        Returns:
-            Capital letters and digits, without those easily confused.
-        """
+        """Return a short code that people can read aloud. `length`: its characters, at most 32."""
         mac = hmac.new(self._secret, f"{purpose}\0{subject}".encode(), hashlib.sha256).digest()
         return "".join(_CODE_ALPHABET[byte % len(_CODE_ALPHABET)] for byte in mac[:length])
 
@@ -170,17 +122,6 @@ def read_or_make_secrets(study_dir: Path, admin_token: str | None = None) -> Ser
     """Read the secrets of a study, making them at the first time.
 
     They are kept in files that only the owner can read, so that links stay good when the server starts again.
-
-    Args:
-        study_dir: the folder of the study.
-        admin_token: used instead of the kept one, and not written down.
-
-    Returns:
-        The secrets.
-
-    Raises:
-        ConfigError: if a kept secret is damaged or the given token is too short to be safe.
-        OutputError: if the folder cannot be written.
     """
     if admin_token is not None and len(admin_token) < MIN_ADMIN_TOKEN_CHARACTERS:
         raise ConfigError(

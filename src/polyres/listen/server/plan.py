@@ -20,11 +20,7 @@ _PLANS_KEPT = 512
 
 
 class Planner:
-    """Speaks to pages about one study.
-
-    Args:
-        study: the study.
-    """
+    """Speaks to pages about one study."""
 
     def __init__(self, study: ListenStudy) -> None:
         self.study = study
@@ -80,11 +76,7 @@ class Planner:
         return self._of(trial).kind in REFERENCE_KINDS
 
     def trial(self, listener: Listener, index: int) -> TrialPlan:
-        """Return one trial of a listener.
-
-        Raises:
-            InputError: if the plan has no such trial.
-        """
+        """Return one trial of a listener."""
         trials = self.trials(listener)
         if not 0 <= index < len(trials):
             raise InputError(f"trial {index} does not exist; there are {len(trials)}, counted from 0")

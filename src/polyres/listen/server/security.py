@@ -42,11 +42,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class SecurityHeaders:
-    """Adds the security headers to every answer, and keeps answers of the API out of caches.
-
-    Args:
-        app: the application inside.
-    """
+    """Adds the security headers to every answer, and keeps answers of the API out of caches."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -75,11 +71,6 @@ class KnownHosts:
     A page of another site could else make its own name point here, and read everything as if it were of the same site
     (DNS rebinding). Addresses cannot be made to point elsewhere, so a server that listens on all of the machine's
     answers to any address.
-
-    Args:
-        app: the application inside.
-        names: that are its own, in lower case, beside localhost and the loopback addresses.
-        any_address: whether every numeric address is.
 
     Source: OWASP Application Security Verification Standard 4.0, 14.5.
     """
@@ -117,10 +108,6 @@ class SameSiteOnly:
     """Refuses changes that a page of another site makes a browser ask for.
 
     Tokens travel in a header that no other site can set, so this is the second line of defence.
-
-    Args:
-        app: the application inside.
-        allowed_origins: further origins that may send changes, such as that of a proxy that rewrites the host.
     """
 
     def __init__(self, app: ASGIApp, allowed_origins: Iterable[str] = ()) -> None:
@@ -201,12 +188,7 @@ def announced_bytes(headers: Headers) -> int | None:
 
 
 class RootPath:
-    """Makes the server work below a path, whether the proxy in front strips the path or not.
-
-    Args:
-        app: the application inside.
-        root_path: such as "/listen"; empty where there is none.
-    """
+    """Makes the server work below a path, whether the proxy in front strips the path or not."""
 
     def __init__(self, app: ASGIApp, root_path: str = "") -> None:
         self._app = app

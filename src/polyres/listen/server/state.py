@@ -47,17 +47,7 @@ class ServerOptions(WebOptions):
 
 
 class ServerState:
-    """Everything that answers need.
-
-    Args:
-        study_dir: the folder of the study.
-        options: how it is served.
-
-    Raises:
-        InputError: if the study or a sound of it is unusable.
-        ConfigError: if an option is, or the study has changed since its first listener.
-        OutputError: if secrets or database cannot be written.
-    """
+    """Everything that answers need."""
 
     def __init__(self, study_dir: Path, options: ServerOptions) -> None:
         self.study: ListenStudy = load_study(study_dir)

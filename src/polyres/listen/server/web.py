@@ -73,13 +73,7 @@ def web_app(
 
 
 def add_file(app: FastAPI, address: str, path: Path) -> None:
-    """Serve one file at an address.
-
-    Args:
-        app: the application.
-        address: such as "/admin".
-        path: what is sent.
-    """
+    """Serve one file at an address."""
 
     def file() -> FileResponse:
         return FileResponse(path)

@@ -21,11 +21,7 @@ SHARED_DIR = Path(__file__).parents[1] / "shared"  # modules of pages that liste
 def plain_host(name: str) -> str | None:
     """Write a host as browsers send it: in lower case, letters of other scripts encoded, without a dot at its end.
 
-    Args:
-        name: a name, or an address without brackets.
-
-    Returns:
-        The name; None if there can be none such.
+    Returns the name; None if there can be none such.
 
     Source: WHATWG URL Standard, 3.3 (host parsing); UTS 46.
     """
@@ -41,11 +37,7 @@ def plain_host(name: str) -> str | None:
 def plain_origin(url: str) -> str | None:
     """Return the origin of an address as browsers send it: scheme, host, and the port where it is not the usual one.
 
-    Args:
-        url: such as "https://Lab.example:443/listen".
-
-    Returns:
-        Such as "https://lab.example"; None if it names no host.
+    `url`: such as "https://Lab.example:443/listen"; returns such as "https://lab.example"; None if it names no host.
     """
     try:
         parts = urlsplit(url.strip())

@@ -29,31 +29,18 @@ class ClosedError(InputError):
 
 @dataclass(frozen=True)
 class Listener:
-    """Someone who takes the test.
+    """Someone who takes the test."""
 
-    Attributes:
-        id: random, known to this listener alone.
-        number: position in the design from 0; None once withdrawn.
-        external_id: what a recruiting site calls the listener; not checked.
-        language: of the page.
-        created_at: first visit, ISO 8601 in UTC, as all times.
-        consented_at: empty before.
-        finished_at: empty before.
-        withdrawn_at: empty before; afterwards nothing else of the listener is kept.
-        seen_at: last visit or answer.
-        checks: results of the headphone and level checks.
-    """
-
-    id: str
-    number: int | None
-    external_id: str
-    language: str
-    created_at: str
-    consented_at: str
-    finished_at: str
-    withdrawn_at: str
-    seen_at: str
-    checks: dict[str, Any]
+    id: str  # random, known to this listener alone
+    number: int | None  # position in the design from 0; None once withdrawn
+    external_id: str  # what a recruiting site calls the listener; not checked
+    language: str  # of the page
+    created_at: str  # first visit, ISO 8601 in UTC, as all times
+    consented_at: str  # empty before
+    finished_at: str  # empty before
+    withdrawn_at: str  # empty before; afterwards nothing else of the listener is kept
+    seen_at: str  # last visit or answer
+    checks: dict[str, Any]  # results of the headphone and level checks
 
     @property
     def session(self) -> str:
@@ -63,19 +50,12 @@ class Listener:
 
 @dataclass(frozen=True)
 class SentRating:
-    """A rating with what the server alone needs to know.
+    """A rating with what the server alone needs to know."""
 
-    Attributes:
-        rating: what is kept for the analysis.
-        trial: its index in the listener's plan.
-        training: whether it counts for nothing.
-        revision: number of the change; a lower one never replaces a higher one.
-    """
-
-    rating: Rating
-    trial: int
-    training: bool
-    revision: int
+    rating: Rating  # what is kept for the analysis
+    trial: int  # its index in the listener's plan
+    training: bool  # whether it counts for nothing
+    revision: int  # number of the change; a lower one never replaces a higher one
 
 
 def now() -> str:
@@ -87,13 +67,6 @@ class Store:
     """The database of one study; safe to use from many threads, and from many processes.
 
     Every method that writes returns only after its transaction is committed.
-
-    Args:
-        url: an SQLAlchemy URL; tables are made where they are missing.
-
-    Raises:
-        ConfigError: if the URL is not usable.
-        OutputError: if the database cannot be opened.
     """
 
     def __init__(self, url: str) -> None:
@@ -117,14 +90,7 @@ class Store:
                 self._writing.release()
 
     def holds_design(self, fingerprint: str) -> bool:
-        """Tie the database to one design.
-
-        Args:
-            fingerprint: of all that plans are made from.
-
-        Returns:
-            Whether the listeners there are, if any, were given plans of this design.
-        """
+        """Tie the database to one design."""
         with self._write() as connection:
             found = connection.scalar(sa.select(facts.c.value).where(facts.c.name == _DESIGN))
             if found == fingerprint:
@@ -150,16 +116,7 @@ class Store:
             return [_listener(row) for row in rows]
 
     def welcome(self, listener_id: str, external_id: str = "", language: str = "") -> Listener:
-        """Return a listener, giving a new one the lowest number that is free.
-
-        Args:
-            listener_id: of the link.
-            external_id: of the recruiting site; kept from the first visit that tells it.
-            language: of the page.
-
-        Raises:
-            ConfigError: if no number could be taken because of too many others at once.
-        """
+        """Return a listener, giving a new one the lowest number that is free."""
         for _ in range(_TRIES):
             try:
                 return self._welcome(listener_id, external_id, language)
@@ -196,11 +153,7 @@ class Store:
             connection.execute(listeners.update().where(is_unset).values({column: now()}))
 
     def save_checks(self, listener_id: str, checks: Mapping[str, Any]) -> None:
-        """Add results of the checks to those known.
-
-        Raises:
-            ClosedError: if the listener is unknown or withdrew.
-        """
+        """Add results of the checks to those known."""
         with self._write() as connection:
             kept = _open_row(connection, listener_id, even_finished=True)["checks"]
             text = json.dumps({**json.loads(kept), **checks})
@@ -218,15 +171,7 @@ class Store:
     # -- answers ------------------------------------------------------------------------------------------------------
 
     def save_ratings(self, listener_id: str, sent: Iterable[SentRating]) -> None:
-        """Write ratings, all or none; one that is already there in a later revision stays as it is.
-
-        Args:
-            listener_id: whose.
-            sent: the ratings.
-
-        Raises:
-            ClosedError: if the listener is unknown, has finished or withdrew.
-        """
+        """Write ratings, all or none; one that is already there in a later revision stays as it is."""
         with self._write() as connection:
             _open_row(connection, listener_id)
             for one in sent:
@@ -260,11 +205,7 @@ class Store:
             return {row[0]: row[1] for row in connection.execute(count.group_by(ratings.c.listener))}
 
     def save_answers(self, listener_id: str, given: Mapping[str, str]) -> None:
-        """Write answers of the questionnaire over those there are.
-
-        Raises:
-            ClosedError: if the listener is unknown, has finished or withdrew.
-        """
+        """Write answers of the questionnaire over those there are."""
         with self._write() as connection:
             _open_row(connection, listener_id)
             for name, value in given.items():
@@ -289,9 +230,6 @@ class Store:
         """Keep what a listener did (plays, switches, loops); a batch that is there already is not kept twice.
 
         Beyond 50 000 events of one listener, further ones are left out.
-
-        Raises:
-            ClosedError: if the listener is unknown or withdrew.
         """
         with self._write() as connection:
             _open_row(connection, listener_id, even_finished=True)

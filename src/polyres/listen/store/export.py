@@ -151,21 +151,7 @@ def seconds_between(start: str, end: str) -> float | None:
 
 
 def export_ratings(study: ListenStudy, ratings: Sequence[Rating], path: Path) -> Path:
-    """Write ratings in the format that the name of the file says; `ratings_from` reads all of them back.
-
-    Args:
-        study: the study.
-        ratings: its ratings.
-        path: ends in .csv, .json, .jsonl or .parquet.
-
-    Returns:
-        The file.
-
-    Raises:
-        ConfigError: for another ending, or Parquet without pyarrow.
-        InputError: if a rating is of another study.
-        OutputError: when it cannot be written.
-    """
+    """Write ratings in the format that the name of the file says; `ratings_from` reads all of them back."""
     return write_table("ratings", export_rows(study, ratings), path)
 
 
@@ -197,15 +183,7 @@ def write_table(name: str, rows: Sequence[Row], path: Path) -> Path:
 
 
 def to_csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
-    """Write rows as CSV; texts that a spreadsheet would run as a formula get a quote in front.
-
-    Args:
-        rows: with these columns.
-        columns: of the header, which is there without rows, too.
-
-    Returns:
-        The table.
-    """
+    """Write rows as CSV; texts that a spreadsheet would run as a formula get a quote in front."""
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
@@ -214,11 +192,7 @@ def to_csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
 
 
 def columns_page(names: Iterable[str]) -> str:
-    """Explain the columns of tables as Markdown.
-
-    Args:
-        names: of the tables, keys of `COLUMNS`.
-    """
+    """Explain the columns of tables as Markdown. `names`: of the tables, keys of `COLUMNS`."""
     parts = ["# Columns\n\nTimes are ISO 8601 in UTC. No table holds links, tokens, codes or ids of recruiting sites."]
     for name in names:
         lines = [f"| `{column}` | {text} |" for column, text in COLUMNS[name].items()]
@@ -280,11 +254,7 @@ def stored_tables(study: ListenStudy, store: Store, training: bool = False) -> d
 
 
 def listener_rows(store: Store) -> list[dict[str, Any]]:
-    """Return one row per listener: times, consent and checks, without names and codes.
-
-    Args:
-        store: the database.
-    """
+    """Return one row per listener: times, consent and checks, without names and codes."""
     counts = store.rating_counts()
     rows = []
     for listener in store.all_listeners():

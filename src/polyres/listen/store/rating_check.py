@@ -10,11 +10,7 @@ _PAIR_MARK = "+"
 
 
 class RatingCheck:
-    """Checks ratings of one study.
-
-    Args:
-        study: the study.
-    """
+    """Checks ratings of one study."""
 
     def __init__(self, study: ListenStudy) -> None:
         self._name = study.name
@@ -22,14 +18,7 @@ class RatingCheck:
         self._pages = {page.id: (page, single) for single in singles for page in (*single.training, *single.pages)}
 
     def check(self, rating: Rating) -> None:
-        """Refuse a rating that is not of the study, or outside of its scale.
-
-        Args:
-            rating: any.
-
-        Raises:
-            InputError: in one line, with what is allowed.
-        """
+        """Refuse a rating that is not of the study, or outside of its scale."""
         page, study = self._pages.get(rating.page, (None, None))
         if page is None or study is None or rating.kind != study.kind or not _is_on(page, study, rating.condition):
             where = f"kind {rating.kind}, page {rating.page[:60]!r}, condition {rating.condition[:60]!r}"
@@ -37,16 +26,7 @@ class RatingCheck:
         self.check_value(rating.page, rating.attribute, rating.value)
 
     def check_value(self, page: str, attribute: str, value: float) -> None:
-        """Refuse a value outside of the scale.
-
-        Args:
-            page: id of a page of the study.
-            attribute: what was asked.
-            value: any.
-
-        Raises:
-            InputError: in one line, with what is allowed.
-        """
+        """Refuse a value outside of the scale."""
         _, study = self._pages[page]
         asked = [known.name for known in study.attributes][: 1 if study.kind == "abx" else None]
         if attribute not in asked:

@@ -43,19 +43,7 @@ def opened_store(study_dir: str | Path, database_url: str | None = None) -> Iter
 
 
 def read_ratings(study_dir: str | Path, database_url: str | None = None, training: bool = False) -> list[Rating]:
-    """Read what the listeners of a study have answered.
-
-    Args:
-        study_dir: the folder of the study.
-        database_url: where the server was told to keep its answers; inside the folder by default.
-        training: with the ratings of training pages.
-
-    Returns:
-        The ratings by listener, in the order of each plan.
-
-    Raises:
-        InputError: if the study has never been served.
-    """
+    """Read what the listeners of a study have answered. Returns the ratings by listener, in the order of each plan."""
     with opened_store(study_dir, database_url) as store:
         return store.ratings(training)
 

@@ -90,18 +90,8 @@ def default_database_url(study_dir: Path) -> str:
 def open_engine(url: str) -> Engine:
     """Connect to a database and make its tables if they are missing.
 
-    SQLite is used with a write-ahead log that is flushed to the disk at every commit, so that readers never wait and
-    a commit survives the loss of power.
-
-    Args:
-        url: an SQLAlchemy URL.
-
-    Returns:
-        The engine.
-
-    Raises:
-        ConfigError: if the URL or its driver is not usable.
-        OutputError: if the database cannot be opened.
+    SQLite is used with a write-ahead log that is flushed to the disk at every commit, so that readers never wait and a
+    commit survives the loss of power.
     """
     try:
         parsed = make_url(url)

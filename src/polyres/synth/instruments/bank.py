@@ -38,16 +38,7 @@ def find_bank() -> Path | None:
 
 
 def read_presets(path: str | Path) -> list[Preset]:
-    """List the presets of an SF2 or SF3 bank without loading its samples.
-
-    Args:
-        path: the bank.
-
-    Returns:
-        Presets sorted by bank and program.
-
-    Raises:
-        InputError: if the file is missing or not a SoundFont.
+    """List the presets of an SF2 or SF3 bank without loading its samples: presets sorted by bank and program.
 
     Source: SoundFont 2.04 specification, sections 4 and 7.2 (the `phdr` chunk).
     """

@@ -31,17 +31,7 @@ def _band(wave: np.ndarray, low_hz: float | None, high_hz: float | None, order: 
 
 
 def sweep(time_s: np.ndarray, from_hz: float, to_hz: float, fall_s: float) -> np.ndarray:
-    """Return a sine whose frequency falls exponentially.
-
-    Args:
-        time_s: float `[T]`.
-        from_hz: frequency at 0.
-        to_hz: frequency in the end.
-        fall_s: time constant of the fall.
-
-    Returns:
-        float64 `[T]`.
-    """
+    """Return a sine whose frequency falls exponentially. `time_s`: float `[T]`; returns float64 `[T]`."""
     cycles = to_hz * time_s + (from_hz - to_hz) * fall_s * (1.0 - np.exp(-time_s / fall_s))
     return np.sin(2.0 * np.pi * cycles)
 
@@ -182,16 +172,7 @@ def _draw_instrument(role: str, rng: np.random.Generator) -> Hit:
 
 
 def play_drums(notes: Sequence[Note], rng: np.random.Generator, length_samples: int) -> np.ndarray:
-    """Play drum notes on a freshly drawn kit.
-
-    Args:
-        notes: drum notes; pitches as in General MIDI.
-        rng: draws kit, placing and hits.
-        length_samples: length of the result.
-
-    Returns:
-        float32 `[2, T]`.
-    """
+    """Play drum notes on a freshly drawn kit. Returns float32 `[2, T]`."""
     kit: dict[str, tuple[list[np.ndarray], float, float]] = {}
     wave = np.zeros((2, length_samples), np.float32)
     for note in sorted(notes, key=lambda n: (n.start_s, n.pitch)):

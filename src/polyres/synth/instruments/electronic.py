@@ -73,15 +73,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def draw_patch(program: int, rng: np.random.Generator) -> Patch:
-    """Draw an instrument for a General MIDI program.
-
-    Args:
-        program: 0 to 127; its family sets the ranges.
-        rng: source of every choice.
-
-    Returns:
-        The instrument.
-    """
+    """Draw an instrument for a General MIDI program. `program`: 0 to 127; its family sets the ranges."""
     family = family_of(program)
     shapes = {
         "bass": ("saw", "square", "sine", "triangle", "pulse"),
@@ -209,16 +201,8 @@ def render_electronic(
 ) -> dict[str, np.ndarray]:
     """Play a score on synthesisers and a drum machine, all drawn afresh.
 
-    Args:
-        score: the piece; a `vocals` part is left to a singer.
-        rng: draws instruments, rooms and hits.
-        length_s: length of the result in seconds.
-        ducking: how likely the bass drum pumps bass and chords, 0 to 1.
-        beat_s: length of a beat in seconds, for echoes in time.
-        stems: those to play; drums may pump the others without being played themselves.
-
-    Returns:
-        Stem name to float32 `[2, T]` at 44.1 kHz with T = round(length_s * 44100), not normalised.
+    `ducking`: how likely the bass drum pumps bass and chords, 0 to 1; returns stem name to float32 `[2, T]` at 44.1 kHz
+    with T = round(length_s * 44100), not normalised.
     """
     length = round(length_s * SAMPLE_RATE_HZ)
     drums = score.stems.get("drums", ())

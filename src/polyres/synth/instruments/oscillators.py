@@ -23,15 +23,7 @@ class Shape:
 
 
 def harmonics(shape: Shape, count: int) -> np.ndarray:
-    """Return the amplitudes of the first harmonics.
-
-    Args:
-        shape: kind of wave.
-        count: how many harmonics.
-
-    Returns:
-        float64 `[count]`; the first one has amplitude about 1.
-    """
+    """Return the amplitudes of the first harmonics: float64 `[count]`; the first one has amplitude about 1."""
     number = np.arange(1, count + 1)
     if shape.shape == "saw":
         return 1.0 / number
@@ -60,14 +52,8 @@ def _low_pass_gain(frequency_hz: np.ndarray, cutoff_hz: np.ndarray, resonance: f
 def wavetable(shape: Shape, pitch_hz: float, resonance: float, order: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Compute single cycles of one pitch through a low-pass at many cutoffs.
 
-    Args:
-        shape: harmonics.
-        pitch_hz: fundamental; harmonics above 18 kHz are left out, so nothing aliases.
-        resonance: of the filter, 0 to 1.
-        order: of the filter, 2 or 4.
-
-    Returns:
-        float32 `[frames, 2048]`, and the log2 of the cutoffs `[frames]`.
+    `resonance`: of the filter, 0 to 1; `order`: of the filter, 2 or 4; returns float32 `[frames, 2048]`, and the log2
+    of the cutoffs `[frames]`.
     """
     count = int(np.clip(_HIGHEST_HZ / pitch_hz, 1, _TABLE_SAMPLES // 2 - 1))
     frequency_hz = pitch_hz * np.arange(1, count + 1)
@@ -83,12 +69,8 @@ def wavetable(shape: Shape, pitch_hz: float, resonance: float, order: int = 2) -
 def table_path(cutoffs: np.ndarray, cutoff_hz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Say which tables a moving cutoff reads.
 
-    Args:
-        cutoffs: from `wavetable`.
-        cutoff_hz: float `[T]`; limited to the range of the tables.
-
-    Returns:
-        int32 `[T]`, where the darker table begins, and float32 `[T]`, the share of the brighter one, below 1.
+    `cutoff_hz`: float `[T]`; limited to the range of the tables; returns int32 `[T]`, where the darker table begins,
+    and float32 `[T]`, the share of the brighter one, below 1.
     """
     place = (np.log2(cutoff_hz) - cutoffs[0]) / (cutoffs[1] - cutoffs[0])
     place = np.clip(place, 0.0, _FRAMES - 1.001).astype(np.float32)
@@ -97,16 +79,7 @@ def table_path(cutoffs: np.ndarray, cutoff_hz: np.ndarray) -> tuple[np.ndarray, 
 
 
 def play_table(tables: np.ndarray, path: tuple[np.ndarray, np.ndarray], phase: np.ndarray) -> np.ndarray:
-    """Read wavetables along a phase while the cutoff moves.
-
-    Args:
-        tables: from `wavetable`.
-        path: from `table_path`.
-        phase: float `[T]` in cycles.
-
-    Returns:
-        float32 `[T]`.
-    """
+    """Read wavetables along a phase while the cutoff moves. `phase`: float `[T]` in cycles; returns float32 `[T]`."""
     start, share = path
     # The tables hold at least two samples per period of the highest harmonic; nearest reading is 60 dB down.
     position = start + ((phase - np.floor(phase)) * _TABLE_SAMPLES).astype(np.int32) % _TABLE_SAMPLES
@@ -118,13 +91,7 @@ def play_table(tables: np.ndarray, path: tuple[np.ndarray, np.ndarray], phase: n
 def frequency_modulated(phase: np.ndarray, ratio: float, index: np.ndarray) -> np.ndarray:
     """Modulate the phase of a sine by another sine.
 
-    Args:
-        phase: float `[T]` in cycles.
-        ratio: frequency of the modulator over that of the carrier.
-        index: float `[T]`, strength in radians.
-
-    Returns:
-        float32 `[T]`.
+    `phase`: float `[T]` in cycles; `index`: float `[T]`, strength in radians; returns float32 `[T]`.
 
     Source: Chowning 1973, The Synthesis of Complex Audio Spectra by Means of Frequency Modulation.
     """
@@ -143,16 +110,8 @@ def envelope(
 ) -> np.ndarray:
     """Shape a note: linear attack, exponential decay to a level, exponential release.
 
-    Args:
-        length_samples: length of the result.
-        held_samples: where the key is let go.
-        attack_s: time to full level.
-        decay_s: time constant towards `sustain`.
-        sustain: level while the key is held, 0 to 1.
-        release_s: time constant after the key is let go.
-
-    Returns:
-        float32 `[length_samples]`, ending near zero when the length leaves five release constants.
+    `sustain`: level while the key is held, 0 to 1; returns float32 `[length_samples]`, ending near zero when the length
+    leaves five release constants.
     """
     time_s = np.arange(length_samples, dtype=np.float32) / SAMPLE_RATE_HZ
     after_s = np.maximum(time_s - attack_s, 0.0)

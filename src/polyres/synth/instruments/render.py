@@ -31,18 +31,7 @@ _SILENCE = 1e-4
 def render_stem(score: Score, stem: str, take: Take, bank: Path, length_s: float) -> np.ndarray:
     """Play one stem of a score.
 
-    Args:
-        score: the piece.
-        stem: one of its stems.
-        take: the drawn changes.
-        bank: SF2 or SF3 bank.
-        length_s: length of the result in seconds, tail included.
-
-    Returns:
-        float32 `[2, T]` at 44.1 kHz with T = round(length_s * 44100), not normalised.
-
-    Raises:
-        InputError: if the `fluidsynth` program is missing or fails.
+    `bank`: SF2 or SF3 bank; returns float32 `[2, T]` at 44.1 kHz with T = round(length_s * 44100), not normalised.
     """
     program = shutil.which("fluidsynth")
     if program is None:
@@ -82,15 +71,8 @@ def render_take(
 ) -> dict[str, np.ndarray]:
     """Play stems of one take and balance them as the take says.
 
-    Args:
-        score: the piece.
-        take: the drawn changes.
-        bank: SF2 or SF3 bank.
-        max_length_s: upper limit of the length in seconds, before the tail.
-        stems: those to play; None plays all.
-
-    Returns:
-        Stem name to float32 `[2, T]`, not normalised; stems that do not sound are left out.
+    `bank`: SF2 or SF3 bank; `stems`: those to play; None plays all; returns stem name to float32 `[2, T]`, not
+    normalised; stems that do not sound are left out.
     """
     length_s = min(score.length_s / take.tempo_factor, max_length_s) + TAIL_S
     waves = {}
@@ -109,13 +91,7 @@ def on_grid(wave: np.ndarray) -> np.ndarray:
 def write_track(folder: Path, waves: Mapping[str, np.ndarray], manifest: Mapping[str, object]) -> None:
     """Write one track folder in one step: 16-bit WAV per stem and a manifest; the mixture is the sum of the files.
 
-    Args:
-        folder: folder to make; it appears only when complete. One that was finished meanwhile is left as it is.
-        waves: stem name to float32 `[C, T]` at 44.1 kHz.
-        manifest: JSON-able description.
-
-    Raises:
-        OutputError: if the folder cannot be written.
+    `waves`: stem name to float32 `[C, T]` at 44.1 kHz.
     """
     temporary = folder.with_name(f".{folder.name}.part{os.getpid()}")
     try:
@@ -151,17 +127,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return what stands in the manifest of a track.
-
-    Args:
-        folder: a finished track.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
+    """Return what stands in the manifest of a track."""
     path = folder / _MANIFEST
     try:
         manifest = json_file(path)

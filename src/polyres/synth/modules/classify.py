@@ -40,56 +40,33 @@ _PATTERNS = {kind: re.compile(text, re.IGNORECASE) for kind, text in _NAMES.item
 
 @dataclass(frozen=True)
 class NoteFacts:
-    """What an instrument plays.
+    """What an instrument plays."""
 
-    Attributes:
-        notes: How many notes.
-        keys: How many different keys.
-        top_share: Share of the notes on the most frequent key.
-        voices: Mean notes per row that has any.
-        chord_share: Share of the rows with more than one key.
-    """
-
-    notes: int
-    keys: int
-    top_share: float
-    voices: float
-    chord_share: float
+    notes: int  # how many notes
+    keys: int  # how many different keys
+    top_share: float  # share of the notes on the most frequent key
+    voices: float  # mean notes per row that has any
+    chord_share: float  # share of the rows with more than one key
 
 
 @dataclass(frozen=True)
 class SoundFacts:
-    """How an instrument sounds alone.
+    """How an instrument sounds alone."""
 
-    Attributes:
-        length_s: Length that was heard.
-        heard_share: Share of the song that this is.
-        active_share: Share of the time within 30 dB of the loudest moments.
-        onsets: Rises of 7 dB.
-        decay_s: Median time in which a note falls by 15 dB.
-        sustain_db: Median level 150 ms behind the peak, against it.
-        sub, low, high: Shares of the energy below 120 Hz, below 250 Hz and in 4 to 12 kHz.
-        centroid_hz: Centroid of the power spectrum.
-        flatness: Spectral flatness in 80 to 9 000 Hz, weighted by energy.
-        periodicity: Median of the normalised autocorrelation at its best lag, 0 to 1.
-        f0_hz: Median pitch of the periodic frames; 0 where there are none.
-        pitched_share: Share of the frames that are periodic.
-    """
-
-    length_s: float
-    heard_share: float
-    active_share: float
-    onsets: int
-    decay_s: float
-    sustain_db: float
-    sub: float
+    length_s: float  # length that was heard
+    heard_share: float  # share of the song that this is
+    active_share: float  # share of the time within 30 dB of the loudest moments
+    onsets: int  # rises of 7 dB
+    decay_s: float  # median time in which a note falls by 15 dB
+    sustain_db: float  # median level 150 ms behind the peak, against it
+    sub: float  # sub, low, high: Shares of the energy below 120 Hz, below 250 Hz and in 4 to 12 kHz
     low: float
     high: float
-    centroid_hz: float
-    flatness: float
-    periodicity: float
-    f0_hz: float
-    pitched_share: float
+    centroid_hz: float  # centroid of the power spectrum
+    flatness: float  # spectral flatness in 80 to 9 000 Hz, weighted by energy
+    periodicity: float  # median of the normalised autocorrelation at its best lag, 0 to 1
+    f0_hz: float  # median pitch of the periodic frames; 0 where there are none
+    pitched_share: float  # share of the frames that are periodic
 
 
 @dataclass(frozen=True)
@@ -120,12 +97,8 @@ def note_facts(notes: Sequence[Note]) -> NoteFacts:
 def sound_facts(wave: np.ndarray, song_s: float) -> SoundFacts | None:
     """Measure an instrument alone.
 
-    Args:
-        wave: `[T]` at `RATE_HZ`.
-        song_s: length of the whole song in seconds.
-
-    Returns:
-        The facts, or None for what is shorter than a quarter of a second or below -65 dBFS.
+    `wave`: `[T]` at `RATE_HZ`; returns the facts, or None for what is shorter than a quarter of a second or below -65
+    dBFS.
     """
     frames = len(wave) // _HOP_SAMPLES
     if frames < 20:
@@ -324,13 +297,7 @@ _RULES: dict[str, _Rules] = {
 def classify(name: str, notes: NoteFacts, sound: SoundFacts) -> Verdict:
     """Judge one instrument.
 
-    Args:
-        name: what its author called it.
-        notes: what it plays.
-        sound: how it sounds alone.
-
-    Returns:
-        The class with the highest score; the confidence is its share of the exponentials of all scores.
+    Returns the class with the highest score; the confidence is its share of the exponentials of all scores.
     """
     case = _Case(notes, sound)
     scores = {kind: sum(points for points, holds in rules if holds(case)) for kind, rules in _RULES.items()}

@@ -66,11 +66,7 @@ class _Interactive(ctypes.Structure):
 
 @cache
 def _library() -> dict[str, Any]:
-    """Load libopenmpt and describe the functions that are used.
-
-    Raises:
-        InputError: if it is not installed.
-    """
+    """Load libopenmpt and describe the functions that are used."""
     name = ctypes.util.find_library("openmpt") or "libopenmpt.so.0"
     try:
         library = ctypes.CDLL(name)
@@ -92,11 +88,7 @@ def _library() -> dict[str, Any]:
 
 
 def require_openmpt() -> None:
-    """Check that modules can be played.
-
-    Raises:
-        InputError: if libopenmpt is not installed.
-    """
+    """Check that modules can be played."""
     _library()
 
 
@@ -182,9 +174,7 @@ class Module:
     def set_speed(self, tempo: float, pitch: float) -> None:
         """Play faster and higher than written.
 
-        Args:
-            tempo: factor of the tempo, above 0.
-            pitch: factor of all frequencies, above 0.
+        `tempo`: factor of the tempo, above 0; `pitch`: factor of all frequencies, above 0.
         """
         signature = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, _DOUBLE)
         for number, factor in ((_TEMPO_FACTOR, tempo), (_PITCH_FACTOR, pitch)):

@@ -87,23 +87,14 @@ AS_WRITTEN = Variation()
 
 @dataclass(frozen=True)
 class InstrumentVerdict:
-    """What one instrument was taken for.
+    """What one instrument was taken for."""
 
-    Attributes:
-        number: From 0.
-        name: As its author called it.
-        stem: Its stem, None where it is left out.
-        confidence: From 0 to 1; 1 where it was judged by hand.
-        share: Share of the energy of all instruments.
-        doubts: Why it was left out although the class is clear.
-    """
-
-    number: int
-    name: str
-    stem: str | None
-    confidence: float
-    share: float
-    doubts: tuple[str, ...] = ()
+    number: int  # from 0
+    name: str  # as its author called it
+    stem: str | None  # its stem, None where it is left out
+    confidence: float  # from 0 to 1; 1 where it was judged by hand
+    share: float  # share of the energy of all instruments
+    doubts: tuple[str, ...] = ()  # why it was left out although the class is clear
 
 
 @dataclass(frozen=True)
@@ -232,17 +223,7 @@ def _hand_labels() -> dict[str, dict[str, str]]:
 
 
 def judge(path: Path) -> ModuleStems:
-    """Hear every instrument of a module alone and give it to a stem.
-
-    Args:
-        path: the module.
-
-    Returns:
-        The verdicts, whether it is usable or not.
-
-    Raises:
-        InputError: if the file is no module or cannot be read.
-    """
+    """Hear every instrument of a module alone and give it to a stem."""
     with Module(path) as module:
         length_s, artist, names = module.length_s, module.artist, module.instruments
         notes: dict[int, list[Note]] = {}
@@ -320,17 +301,7 @@ def list_modules(root: Path) -> list[Path]:
 
 
 def judge_folder(root: Path) -> list[ModuleStems]:
-    """Judge all modules under a folder, those that are new or changed since the last time anew.
-
-    Args:
-        root: the folder.
-
-    Returns:
-        The modules that could be read.
-
-    Raises:
-        InputError: if libopenmpt is missing.
-    """
+    """Judge all modules under a folder, those that are new or changed since the last time anew."""
     known = load_measured(root, _INDEX_NAME, _FORMAT)
     entries: Entries = {}
     found = []

@@ -59,18 +59,7 @@ def _rhythm(rng: np.random.Generator, chance: float) -> list[int]:
 
 
 def play_bass(rng: np.random.Generator, bar: Bar, way: str, kicks: Sequence[int], program: int) -> list[Note]:
-    """Play one bar of bass.
-
-    Args:
-        rng: source of every choice.
-        bar: time and harmony.
-        way: eighths, offbeat, rolling, octaves, syncopated, walking, long, glide, wobble or kick.
-        kicks: steps of the bass drum.
-        program: General MIDI program.
-
-    Returns:
-        The notes.
-    """
+    """Play one bar of bass."""
     low = bar.pitch(bar.degree, 2)
     low = _LOWEST_BASS + (low - _LOWEST_BASS) % 12
     fifth = low + (bar.pitch(bar.degree + 4, 2) - bar.pitch(bar.degree, 2))
@@ -103,18 +92,7 @@ def play_bass(rng: np.random.Generator, bar: Bar, way: str, kicks: Sequence[int]
 
 
 def play_chords(rng: np.random.Generator, bar: Bar, way: str, channel: int, program: int) -> list[Note]:
-    """Play one bar of chords.
-
-    Args:
-        rng: source of every choice.
-        bar: time and harmony.
-        way: pad, stabs, arpeggio, gated, keys, strum or power.
-        channel: MIDI channel.
-        program: General MIDI program.
-
-    Returns:
-        The notes.
-    """
+    """Play one bar of chords."""
     octave = int(rng.choice([4, 5], p=[0.6, 0.4]))
     chord = bar.chord(octave, int(rng.choice([3, 4], p=[0.7, 0.3])))
 
@@ -143,18 +121,7 @@ def play_chords(rng: np.random.Generator, bar: Bar, way: str, channel: int, prog
 
 
 def play_lead(rng: np.random.Generator, bar: Bar, way: str, channel: int, program: int) -> list[Note]:
-    """Play one bar of melody on an instrument.
-
-    Args:
-        rng: source of every choice.
-        bar: time and harmony.
-        way: riff (busy), sparse or long.
-        channel: MIDI channel.
-        program: General MIDI program.
-
-    Returns:
-        The notes; a bar may be empty.
-    """
+    """Play one bar of melody on an instrument."""
     chance = {"riff": 0.4, "sparse": 0.15}.get(way, 0.0)
     rhythm = _rhythm(rng, chance) if chance else sorted({0, int(rng.choice([8, 10, 12]))})
     if way == "sparse" and rng.random() < 0.35:
@@ -163,16 +130,7 @@ def play_lead(rng: np.random.Generator, bar: Bar, way: str, channel: int, progra
 
 
 def play_vocals(rng: np.random.Generator, bar: Bar, channel: int) -> list[Note]:
-    """Write one bar of melody for a singer, within a comfortable range and with room to breathe.
-
-    Args:
-        rng: source of every choice.
-        bar: time and harmony.
-        channel: MIDI channel.
-
-    Returns:
-        The notes; a bar may be empty.
-    """
+    """Write one bar of melody for a singer, within a comfortable range and with room to breathe."""
     if rng.random() < 0.15:
         return []
     rhythm = [step for step in _rhythm(rng, 0.3) if step < 14]

@@ -210,14 +210,7 @@ def draw_key(rng: np.random.Generator) -> Key:
 
 
 def key_of(pitches: Iterable[int]) -> Key:
-    """Find the major or minor key whose scale holds most of the given MIDI pitches.
-
-    Args:
-        pitches: MIDI pitches, repeated as often as they sound.
-
-    Returns:
-        The best key; ties go to the tonic that sounds most often, then to the lowest one.
-    """
+    """Find the major or minor key whose scale holds most of the given MIDI pitches."""
     counts = np.bincount([pitch % 12 for pitch in pitches], minlength=12).astype(float)
     best, best_score = Key(0, "major"), -1.0
     for scale in ("major", "minor"):
@@ -234,16 +227,7 @@ def draw_melody(
 ) -> list[MelodyNote]:
     """Walk through a scale in phrases with rests between them; phrases often come back.
 
-    Args:
-        rng: source of randomness.
-        key: tonic and scale.
-        length_s: length to fill in seconds.
-        centre: MIDI pitch around which the melody moves.
-        tempo_bpm: beats per minute.
-        span: how many semitones the melody may leave the centre.
-
-    Returns:
-        Notes in time order, none ending after `length_s`.
+    Returns notes in time order, none ending after `length_s`.
     """
     beat_s = 60.0 / tempo_bpm
     phrases = [_draw_phrase(rng, key, centre, span) for _ in range(4)]

@@ -67,13 +67,9 @@ def _mido() -> Any:
 def stem_of(channel: int, program: int, voices: str = "skip") -> str | None:
     """Say which stem a note belongs to.
 
-    Args:
-        channel: MIDI channel, 0 to 15; 9 is the drum channel.
-        program: General MIDI program, 0 to 127.
-        voices: stem that takes choir and voice programs (52 to 54), or "skip" to leave them out.
-
-    Returns:
-        The stem's name, or None when the note is left out.
+    `channel`: MIDI channel, 0 to 15; 9 is the drum channel; `program`: General MIDI program, 0 to 127; `voices`: stem
+    that takes choir and voice programs (52 to 54), or "skip" to leave them out; returns the stem's name, or None when
+    the note is left out.
     """
     if channel == DRUM_CHANNEL or program in PERCUSSION_PROGRAMS:
         return "drums"
@@ -85,18 +81,7 @@ def stem_of(channel: int, program: int, voices: str = "skip") -> str | None:
 
 
 def read_score(path: str | Path, voices: str = "skip") -> Score:
-    """Read a MIDI file into notes per stem.
-
-    Args:
-        path: a standard MIDI file.
-        voices: where choir and voice programs go: a stem's name, or "skip".
-
-    Returns:
-        The score; stems without a note are absent.
-
-    Raises:
-        InputError: if the file cannot be read as MIDI or holds no note, or the MIDI library is not installed.
-    """
+    """Read a MIDI file into notes per stem."""
     path, library = Path(path), _mido()
     try:
         midi_file = library.MidiFile(str(path), clip=True)
@@ -162,17 +147,9 @@ def _pair_notes(timed: Iterable[tuple[float, mido.Message]]) -> tuple[list[Note]
 def write_score(notes: Sequence[Note], controls: Sequence[Control], length_s: float, path: str | Path) -> None:
     """Write the notes and controller moves of one stem as a MIDI file.
 
-    Program changes are placed in front of the notes that need them, so one channel may hold several instruments
-    one after another. A note is ended early where the same pitch starts again on its channel.
-
-    Args:
-        notes: notes of the stem, any order.
-        controls: controller moves; those of channels without a note are left out.
-        length_s: length of the file in seconds; later events are left out.
-        path: file to write.
-
-    Raises:
-        InputError: if the MIDI library is not installed.
+    Program changes are placed in front of the notes that need them, so one channel may hold several instruments one
+    after another. A note is ended early where the same pitch starts again on its channel. `notes`: notes of the stem,
+    any order.
     """
     library = _mido()
     channels = {note.channel for note in notes}

@@ -74,18 +74,7 @@ def take_generator(seed: int, piece: str, number: int, purpose: int = 0) -> np.r
 
 
 def draw_take(score: Score, presets: Sequence[Preset], seed: int, number: int, config: TakeConfig) -> Take:
-    """Draw the changes of one take.
-
-    Args:
-        score: the piece.
-        presets: what the bank can play; swaps stay inside it.
-        seed: seed of the whole rendering.
-        number: take number, 0 upwards.
-        config: ranges of the changes.
-
-    Returns:
-        The take; it depends on the seed, the piece's name, the number and the config alone.
-    """
+    """Draw the changes of one take. `number`: take number, 0 upwards."""
     rng = take_generator(seed, score.name, number)
     notes = [note for part in score.stems.values() for note in part]
     channels = sorted({note.channel for note in notes})
@@ -134,17 +123,7 @@ def _swap(program: int, presets: Sequence[Preset], rng: np.random.Generator, pro
 
 
 def perform(score: Score, stem: str, take: Take, length_s: float) -> tuple[list[Note], list[Control]]:
-    """Play one stem of a score as the take says.
-
-    Args:
-        score: the piece.
-        stem: one of its stems.
-        take: the drawn changes.
-        length_s: length of the performance in seconds; notes that start later are left out.
-
-    Returns:
-        Notes and controller moves, in performance time.
-    """
+    """Play one stem of a score as the take says."""
     rng = take_generator(take.seed, score.name, take.number, purpose=1 + sorted(score.stems).index(stem))
     notes = []
     for note in score.stems[stem]:

@@ -66,12 +66,8 @@ def draw_style(rng: np.random.Generator) -> SingerStyle:
 def stretched(length: int, wanted: int) -> np.ndarray:
     """Say which sample of a syllable is heard when: consonants at their speed, the middle held.
 
-    Args:
-        length: samples of the syllable.
-        wanted: samples to fill; a syllable grows to at most 2.5 times its length, a long one is left at any point.
-
-    Returns:
-        float64 positions, one per sample of the note; at most `wanted`.
+    `wanted`: samples to fill; a syllable grows to at most 2.5 times its length, a long one is left at any point;
+    returns float64 positions, one per sample of the note; at most `wanted`.
     """
     onset, ending = (min(round(s * SAMPLE_RATE_HZ), length // 3) for s in (_ONSET_S, _ENDING_S))
     result = min(wanted, int(_LONGEST_STRETCH * length))
@@ -85,15 +81,7 @@ def sing_note(
 ) -> np.ndarray:
     """Sing one syllable at another pitch with its formants kept, with glide, vibrato and breath.
 
-    Args:
-        sound: the recording, mono at 44.1 kHz.
-        pitch: wanted MIDI pitch.
-        duration_s: longest result in seconds; very short syllables end earlier.
-        style: vibrato, glide, breath and size.
-        rng: draws their phase and size.
-
-    Returns:
-        float32 `[T]`.
+    `sound`: the recording, mono at 44.1 kHz; returns float32 `[T]`.
     """
     source = stretched(sound.length_samples, round(duration_s * SAMPLE_RATE_HZ))
     if len(source) < 2:
@@ -122,22 +110,7 @@ def _breath(note: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def sing_melody(
     bank: VoiceBank, melody: Sequence[MelodyNote], key: Key, length_s: float, style: SingerStyle, seed: int
 ) -> np.ndarray:
-    """Sing a melody with all voices of a style.
-
-    Args:
-        bank: recorded notes.
-        melody: what to sing.
-        key: gives the harmonies their steps.
-        length_s: length of the result in seconds.
-        style: singer and arrangement.
-        seed: seed of syllables and small variations.
-
-    Returns:
-        float32 `[2, T]` with T = round(length_s * 44100).
-
-    Raises:
-        InputError: if a recording cannot be read.
-    """
+    """Sing a melody with all voices of a style. Returns float32 `[2, T]` with T = round(length_s * 44100)."""
     rng = np.random.default_rng([seed, 1])
     words = [(int(rng.integers(1 << 30)), float(rng.normal(0.0, 2.0))) for _ in melody]
     line_level = np.cumsum(rng.normal(0.0, 0.5, len(melody))) if len(melody) else np.zeros(0)
@@ -168,21 +141,7 @@ def degree_of(pitch: int, key: Key, centre: int) -> int:
 def sing_notes(
     bank: VoiceBank, score: Score, length_s: float, style: SingerStyle, rng: np.random.Generator
 ) -> np.ndarray:
-    """Sing the vocals of a score, without any room.
-
-    Args:
-        bank: recorded notes.
-        score: has notes for `vocals`; all its tonal notes say what key the harmonies are in.
-        length_s: length of the result in seconds.
-        style: singer and arrangement; one whose centre is low sings an octave below.
-        rng: draws syllables and small variations.
-
-    Returns:
-        float32 `[2, T]` with T = round(length_s * 44100).
-
-    Raises:
-        InputError: if a recording cannot be read.
-    """
+    """Sing the vocals of a score, without any room. Returns float32 `[2, T]` with T = round(length_s * 44100)."""
     tonal = [note.pitch for part in score.stems.values() for note in part if note.channel != DRUM_CHANNEL]
     key, octave = key_of(tonal), -12 if style.centre < _LOW_VOICE else 0
     melody = [
@@ -200,17 +159,7 @@ def sing_track(
 ) -> tuple[np.ndarray, dict[str, object]]:
     """Make one vocals track: draw a singer and a melody, sing it and place it in a room.
 
-    Args:
-        bank: recorded notes.
-        seed: the track depends on it alone.
-        length_s: length in seconds, above 0.
-        key: key to sing in; None draws one.
-
-    Returns:
-        float32 `[2, T]` peaking at -3 dBFS, and a JSON-able description.
-
-    Raises:
-        InputError: if a recording cannot be read.
+    `key`: key to sing in; None draws one; returns float32 `[2, T]` peaking at -3 dBFS, and a JSON-able description.
     """
     rng = np.random.default_rng([seed, 0])
     key = key or draw_key(rng)

@@ -51,15 +51,8 @@ def track_pitch(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Follow the pitch of a mono sound every 5 ms.
 
-    Args:
-        wave: float `[T]`.
-        sample_rate_hz: its rate.
-        low_hz: lowest pitch looked for.
-        high_hz: highest pitch looked for.
-
-    Returns:
-        Frequency in Hz, and how periodic the sound is (1 is perfectly), both float64 `[frames]`; none for sounds
-        shorter than 40 ms.
+    `wave`: float `[T]`; returns frequency in Hz, and how periodic the sound is (1 is perfectly), both float64
+    `[frames]`; none for sounds shorter than 40 ms.
 
     Source: McLeod and Wyvill 2005, A Smarter Way to Find Pitch (normalised square difference).
     """
@@ -89,16 +82,7 @@ def track_pitch(
 
 
 def mark_periods(wave: np.ndarray, sample_rate_hz: int, expected_hz: float | None = None) -> Marked:
-    """Cut a mono sound into periods.
-
-    Args:
-        wave: float `[T]`.
-        sample_rate_hz: its rate.
-        expected_hz: about the pitch it was sung at; it is looked for within six semitones. None looks everywhere.
-
-    Returns:
-        The sound with its marks.
-    """
+    """Cut a mono sound into periods. `wave`: float `[T]`."""
     around = (65.0, 1100.0) if expected_hz is None else (expected_hz / 2**0.5, expected_hz * 2**0.5)
     # A third of the rate holds all harmonics that tell a voice's pitch, at a third of the work.
     coarser = _COARSER if len(wave) > _COARSER else 1
@@ -133,14 +117,9 @@ def mark_periods(wave: np.ndarray, sample_rate_hz: int, expected_hz: float | Non
 def resynthesise(sound: Marked, frequency_hz: np.ndarray, source: np.ndarray, size: float = 1.0) -> np.ndarray:
     """Sing a sound along another pitch and time.
 
-    Args:
-        sound: from `mark_periods`.
-        frequency_hz: pitch of every sample of the result, float `[T]`; counts where the sound has a pitch.
-        source: which sample of the sound is heard at every sample of the result, float `[T]`.
-        size: factor on all formants; below 1 makes a larger person.
-
-    Returns:
-        float32 `[T]`.
+    `frequency_hz`: pitch of every sample of the result, float `[T]`; counts where the sound has a pitch; `source`:
+    which sample of the sound is heard at every sample of the result, float `[T]`; `size`: factor on all formants; below
+    1 makes a larger person; returns float32 `[T]`.
 
     Source: Moulines and Charpentier 1990, Pitch-Synchronous Waveform Processing Techniques (TD-PSOLA).
     """
@@ -194,11 +173,7 @@ def pitch_of(name: str) -> int | None:
 def pitch_in(name: str) -> int | None:
     """Find a note name within a longer one, such as `vowel_a_F#4_soft`.
 
-    Args:
-        name: without folder and suffix.
-
-    Returns:
-        MIDI pitch of the last note name that a person can sing, or None.
+    Returns MIDI pitch of the last note name that a person can sing, or None.
     """
     found = None
     for letter, sign, octave in _NOTE_IN_NAME.findall(name):
@@ -218,15 +193,8 @@ class VoiceBank:
     def open(cls, folder: str | Path) -> VoiceBank:
         """List the sung notes in a folder, at any depth.
 
-        Args:
-            folder: audio files of one note each. The pitch is that of the nearest folder named after one (`A3`), else
-                of a note name in the file's name (`la_F#4.wav`), else what is heard.
-
-        Returns:
-            The bank.
-
-        Raises:
-            InputError: if there is no recording, none with a pitch, or one that cannot be read.
+        `folder`: audio files of one note each. The pitch is that of the nearest folder named after one (`A3`), else of
+        a note name in the file's name (`la_F#4.wav`), else what is heard.
         """
         folder = Path(folder)
         found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
@@ -287,12 +255,8 @@ def _pitch_by_name(root: str, inside: Path) -> int | None:
 def heard_pitch(wave: np.ndarray, sample_rate_hz: int) -> int | None:
     """Hear the pitch of a sung note.
 
-    Args:
-        wave: mono `[T]`.
-        sample_rate_hz: its rate.
-
-    Returns:
-        The nearest MIDI pitch of the first two seconds that sound, or None where there is no steady one.
+    `wave`: mono `[T]`; returns the nearest MIDI pitch of the first two seconds that sound, or None where there is no
+    steady one.
     """
     wave = clean_syllable(wave, sample_rate_hz)[: 2 * SAMPLE_RATE_HZ]
     frequency_hz, strength = track_pitch(wave, SAMPLE_RATE_HZ)
@@ -311,12 +275,8 @@ def _read_mono(path: Path) -> tuple[np.ndarray, int]:
 def clean_syllable(wave: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """Remove offset, silence and noise around a sung syllable and bring it to 44.1 kHz.
 
-    Args:
-        wave: mono `[T]`, may carry a constant offset and a noise floor.
-        sample_rate_hz: its rate.
-
-    Returns:
-        float32 `[T]`, RMS 0.1, faded at both ends; empty when nothing stands out of the noise.
+    `wave`: mono `[T]`, may carry a constant offset and a noise floor; returns float32 `[T]`, RMS 0.1, faded at both
+    ends; empty when nothing stands out of the noise.
     """
     wave = wave - np.median(wave) if len(wave) else wave
     if sample_rate_hz != SAMPLE_RATE_HZ:

@@ -45,14 +45,7 @@ class Voice:
 
 
 def draw_voice(rng: np.random.Generator) -> Voice:
-    """Draw a singer between child and bass.
-
-    Args:
-        rng: source of every choice.
-
-    Returns:
-        The voice.
-    """
+    """Draw a singer between child and bass."""
     octave = int(rng.choice([-1, 0], p=[0.45, 0.55]))
     return Voice(
         octave=octave,
@@ -70,12 +63,8 @@ def draw_voice(rng: np.random.Generator) -> Voice:
 def formant_response(frequency_hz: np.ndarray, formants: Sequence[tuple[float, float]]) -> np.ndarray:
     """Return the complex response of a vocal tract.
 
-    Args:
-        frequency_hz: float `[F]`.
-        formants: centre and bandwidth of each resonance in Hz.
-
-    Returns:
-        complex `[F]`, 1 at 0 Hz.
+    `frequency_hz`: float `[F]`; `formants`: centre and bandwidth of each resonance in Hz; returns complex `[F]`, 1 at 0
+    Hz.
 
     Source: Klatt 1980, "Software for a cascade/parallel formant synthesizer", cascade of second-order resonators.
     """
@@ -112,16 +101,7 @@ def pitch_curve(
 ) -> np.ndarray:
     """Draw how a sung pitch moves: a glide from the note before, a late vibrato, slow drift.
 
-    Args:
-        length: samples.
-        pitch: MIDI pitch of the note.
-        before: that of the note before it, or None after a rest.
-        voice: sets vibrato and drift.
-        rng: draws phases.
-        strain: scales vibrato and drift.
-
-    Returns:
-        Frequency in Hz, float64 `[length]`.
+    `before`: that of the note before it, or None after a rest; returns frequency in Hz, float64 `[length]`.
     """
     time_s = np.arange(length) / SAMPLE_RATE_HZ
     start = pitch - 0.7 if before is None else before
@@ -220,14 +200,8 @@ def sing_formants(
 ) -> np.ndarray:
     """Sing a melody on vowels with consonants, without any recording.
 
-    Args:
-        notes: the melody; times in seconds, pitches as in MIDI.
-        rng: draws the singer, vowels and consonants.
-        length_s: length of the result in seconds.
-        voice: the singer; drawn if None.
-
-    Returns:
-        float32 `[2, T]` at 44.1 kHz with T = round(length_s * 44100), RMS of the sung parts near 0.1.
+    `voice`: the singer; drawn if None; returns float32 `[2, T]` at 44.1 kHz with T = round(length_s * 44100), RMS of
+    the sung parts near 0.1.
     """
     voice = voice or draw_voice(rng)
     length = round(length_s * SAMPLE_RATE_HZ)
