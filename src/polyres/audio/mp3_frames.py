@@ -61,11 +61,7 @@ class Mp3Frames:
         return [f"what is no sound is left out: {', '.join(told[:3])}{more}"] if told else []
 
     def packets(self, file: BinaryIO) -> Iterator[av.Packet]:
-        """Yield the frames as packets with the time stamps of their places.
-
-        Args:
-            file: The file.
-        """
+        """Yield the frames as packets with the time stamps of their places."""
         for index, (start, size, time) in enumerate(zip(self.starts, self.sizes, self.times, strict=True)):
             file.seek(start)
             frame = file.read(size)

@@ -53,17 +53,7 @@ class Framing:
     def centred(n_fft: int, hop_length: int, length_samples: int, win_length: int | None = None) -> Framing:
         """Place frame k around sample k * hop, as `torch.stft` with center=True: 1 + T // hop frames if n_fft is even.
 
-        Args:
-            n_fft: transform length in samples.
-            hop_length: distance between frames in samples.
-            length_samples: of the signal, > n_fft // 2.
-            win_length: window length in samples, n_fft where None.
-
-        Returns:
-            The framing.
-
-        Raises:
-            InputError: when no signal of that length has such frames.
+        `win_length`: window length in samples, n_fft where None.
         """
         return Framing(n_fft, hop_length, n_fft // 2, length_samples, win_length)
 
@@ -71,17 +61,7 @@ class Framing:
     def between(n_fft: int, hop_length: int, length_samples: int, win_length: int | None = None) -> Framing:
         """Place frame k around sample (k + 1/2) * hop, as HiFi-GAN and AudioLDM do: T // hop frames.
 
-        Args:
-            n_fft: transform length in samples; n_fft - hop_length must be even.
-            hop_length: distance between frames in samples.
-            length_samples: of the signal.
-            win_length: window length in samples, n_fft where None.
-
-        Returns:
-            The framing.
-
-        Raises:
-            InputError: when no signal of that length has such frames, or n_fft - hop_length is odd.
+        `win_length`: window length in samples, n_fft where None.
         """
         if (n_fft - hop_length) % 2:
             raise InputError(f"n_fft {n_fft} less hop_length {hop_length} is odd; frames between hops need it even")

@@ -137,11 +137,7 @@ class Desk:
             return found
 
     def song(self, song_id: str) -> Song:
-        """Return a song.
-
-        Raises:
-            UnknownNameError: if it is not here (any more).
-        """
+        """Return a song."""
         with self._lock:
             if song_id not in self._songs:
                 raise UnknownNameError("this song is not here any more; drop it again")
@@ -227,12 +223,7 @@ class Desk:
             self._save()
 
     def finished(self, work_id: str) -> tuple[Song, Work]:
-        """Return a job that is done, and its song.
-
-        Raises:
-            UnknownNameError: if it is not here (any more).
-            ConfigError: if it is not done.
-        """
+        """Return a job that is done, and its song."""
         song, work = self.work(work_id)
         if work.state != "done":
             raise ConfigError(f"this job is {work.state}, not done; there is nothing to hear yet")

@@ -169,15 +169,8 @@ def place(wave: np.ndarray, pan: float) -> np.ndarray:
 def echo(wave: np.ndarray, delay_samples: int, feedback: float, level: float, repeats: int = 4) -> np.ndarray:
     """Add decaying repeats that swap sides.
 
-    Args:
-        wave: float `[2, T]`.
-        delay_samples: distance of the repeats.
-        feedback: level of each repeat against the one before, 0 to 1.
-        level: level of the first repeat, 0 to 1.
-        repeats: how many repeats.
-
-    Returns:
-        float32 `[2, T]`; what would sound after T is cut.
+    `wave`: float `[2, T]`; `feedback`: level of each repeat against the one before, 0 to 1; `level`: level of the first
+    repeat, 0 to 1; returns float32 `[2, T]`; what would sound after T is cut.
     """
     result = wave.astype(np.float32).copy()
     repeat = wave

@@ -179,14 +179,5 @@ def _run_pool(
 
 
 def seeds(seed: int, number: int, purposes: Mapping[str, int]) -> dict[str, np.random.Generator]:
-    """Return independent generators for one track.
-
-    Args:
-        seed: of all tracks.
-        number: of the track.
-        purposes: a number for every use of randomness.
-
-    Returns:
-        A generator per purpose.
-    """
+    """Return independent generators for one track."""
     return {name: np.random.default_rng([seed, number, purpose]) for name, purpose in purposes.items()}

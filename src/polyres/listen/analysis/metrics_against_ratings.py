@@ -69,18 +69,7 @@ def correlate(
 ) -> list[Correlation]:
     """Correlate every metric with the mean ratings, point by point: one system on one item.
 
-    Args:
-        study: says which track and stem an item is of; systems are matched by their label.
-        scores: ratings of one attribute.
-        rows: objective scores.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
-
-    Returns:
-        The closest first; metrics with fewer than 4 points are left out.
-
-    Raises:
-        InputError: if no row belongs to any system and item of the study.
+    Returns the closest first; metrics with fewer than 4 points are left out.
     """
     ratings = _mean_ratings(study, scores)
     found: dict[str, list[tuple[str, str, float, float]]] = {}

@@ -22,29 +22,18 @@ Trial = tuple[str, int]
 
 @dataclass(frozen=True)
 class Screening:
-    """What screening says of one listener in one attribute.
+    """What screening says of one listener in one attribute."""
 
-    Attributes:
-        listener: who.
-        attribute: in which respect.
-        trials: pages rated, repeats counted.
-        reference_low: how many times the hidden reference was rated below 90.
-        anchor_high: how many times a mid anchor was rated above 90, on items that count.
-        anchor_trials: trials with an anchor that count.
-        inversions: share of trials that do not go reference >= mid anchor >= low anchor; NaN without anchors.
-        repeat_difference: mean absolute difference between first and repeated ratings of the same sound; NaN without.
-        excluded_by: "" or which rule says to leave the listener out.
-    """
-
-    listener: str
-    attribute: str
-    trials: int
-    reference_low: int
-    anchor_high: int
-    anchor_trials: int
-    inversions: float
+    listener: str  # who
+    attribute: str  # in which respect
+    trials: int  # pages rated, repeats counted
+    reference_low: int  # how many times the hidden reference was rated below 90
+    anchor_high: int  # how many times a mid anchor was rated above 90, on items that count
+    anchor_trials: int  # trials with an anchor that count
+    inversions: float  # share of trials that do not go reference >= mid anchor >= low anchor; NaN without anchors
+    # mean absolute difference between first and repeated ratings of the same sound; NaN without
     repeat_difference: float
-    excluded_by: str
+    excluded_by: str  # "" or which rule says to leave the listener out
 
 
 def screen(study: ListenStudy, ratings: Sequence[Rating]) -> list[Screening]:

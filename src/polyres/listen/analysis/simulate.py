@@ -97,13 +97,7 @@ def power_lines(options: PowerOptions, fewest: int = 10, most: int = 20) -> list
 def detectable(options: PowerOptions, listeners: int, power: float = _WANTED_POWER) -> float:
     """Return the smallest difference in points that is found with a given chance.
 
-    Args:
-        options: what is expected; its own difference does not matter.
-        listeners: how many, >= 2.
-        power: wanted, between alpha and 1.
-
-    Raises:
-        ConfigError: with fewer than two listeners.
+    `listeners`: how many, >= 2; `power`: wanted, between alpha and 1.
     """
 
     def enough(difference: float) -> bool:

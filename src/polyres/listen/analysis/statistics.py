@@ -28,11 +28,7 @@ class Scores:
     values: Array  # `[listeners, items, conditions]`, NaN where nobody was asked
 
     def of(self, condition: str) -> Array:
-        """Return the scores of one condition `[listeners, items]`.
-
-        Raises:
-            InputError: if it has no ratings.
-        """
+        """Return the scores of one condition `[listeners, items]`."""
         if condition not in self.conditions:
             raise InputError(f"condition {condition!r} has no ratings; there are {', '.join(self.conditions)}")
         return self.values[:, :, self.conditions.index(condition)]
@@ -163,18 +159,7 @@ class PairTests:
 
 
 def compare(scores: Scores, first: str, second: str, *, seed: int, resamples: int = 5000) -> PairTests:
-    """Compare two conditions; listeners are what is independent, so the tests run over their means.
-
-    Args:
-        scores: the table.
-        first: id.
-        second: id.
-        seed: of bootstrap and permutations.
-        resamples: of the bootstrap.
-
-    Raises:
-        InputError: if a condition has no ratings.
-    """
+    """Compare two conditions; listeners are what is independent, so the tests run over their means."""
     table = scores.of(first) - scores.of(second)
     means = listener_means(table)
     zeros = np.zeros_like(means)

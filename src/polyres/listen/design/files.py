@@ -241,22 +241,14 @@ class ListenStudy(StudyTerms):
         return ListenStudy.from_dict({**self.to_dict(), **part.to_dict(), **pages, **title})
 
     def page(self, page_id: str) -> Page:
-        """Return a page by its id, training pages included.
-
-        Raises:
-            InputError: if the study has no such page.
-        """
+        """Return a page by its id, training pages included."""
         for page in (*self.training, *self.pages):
             if page.id == page_id:
                 return page
         raise InputError(f"study {self.name!r} has no page {page_id!r}")
 
     def condition(self, condition_id: str) -> Condition:
-        """Return a condition by its id.
-
-        Raises:
-            InputError: if the study has no such condition.
-        """
+        """Return a condition by its id."""
         for condition in self.conditions:
             if condition.id == condition_id:
                 return condition

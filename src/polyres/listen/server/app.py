@@ -23,21 +23,7 @@ STATIC_DIR = Path(__file__).parents[1] / "page"
 def create_app(
     study_dir: str | Path, options: ServerOptions | None = None, announce: Callable[[str, str], None] | None = None
 ) -> FastAPI:
-    """Put the server of a study together.
-
-    Args:
-        study_dir: folder with `study.json`.
-        options: how it is served.
-        announce: called with the listeners' link and the administrator's when the application starts.
-
-    Returns:
-        An ASGI application; what it knows is its `state.polyres`.
-
-    Raises:
-        InputError: if the study or a sound of it is unusable.
-        ConfigError: if an option is, or the study has changed since its first listener.
-        OutputError: if secrets or database cannot be written.
-    """
+    """Put the server of a study together."""
     options = options or ServerOptions()
     state = ServerState(Path(study_dir), options)
 

@@ -85,13 +85,7 @@ class Planner:
     def sound(self, listener: Listener, index: int, slot: str) -> tuple[str, str]:
         """Return page and condition of what is heard at a position.
 
-        Args:
-            listener: who asks.
-            index: of the trial.
-            slot: a position from "0", "x" (abx) or "reference".
-
-        Raises:
-            InputError: if the trial has no such position.
+        `slot`: a position from "0", "x" (abx) or "reference".
         """
         trial = self.trial(listener, index)
         if slot == OPEN_REFERENCE and self._shows_reference(trial):
@@ -117,15 +111,7 @@ class Planner:
         }
 
     def receive(self, listener: Listener, given: RatingIn) -> SentRating:
-        """Check a rating that a page sent and say which condition it is of.
-
-        Args:
-            listener: who sent it.
-            given: by position.
-
-        Raises:
-            InputError: if it does not fit the trial.
-        """
+        """Check a rating that a page sent and say which condition it is of."""
         trial = self.trial(listener, given.trial)
         kind = self._of(trial).kind
         answer = ""

@@ -93,20 +93,7 @@ def require_openmpt() -> None:
 
 
 class Module:
-    """One tracker module that is open; a context manager.
-
-    Args:
-        path: the file, plain or compressed with gzip.
-
-    Attributes:
-        length_s: Length of the song at its own tempo, in seconds.
-        format: Such as mod or xm.
-        channels: Channels of its patterns.
-        instruments: Names of its instruments, or of its samples where it has no instruments.
-
-    Raises:
-        InputError: if the file cannot be read, is too large or is no module, or libopenmpt is missing.
-    """
+    """One tracker module that is open; a context manager."""
 
     def __init__(self, path: Path) -> None:
         call = _library()

@@ -51,20 +51,7 @@ class _Plan:
 
 
 def compose(rng: np.random.Generator, length_s: float, style: str | None = None, always: Collection[str] = ()) -> Score:
-    """Compose a piece.
-
-    Args:
-        rng: source of every choice.
-        length_s: about how long, in seconds; the last bar ends there or before.
-        style: name of a style; None draws one.
-        always: layers that play in every section: drums, bass, comping, second, lead or vocals.
-
-    Returns:
-        A score with drums, bass, other, and a melody for a singer under `vocals`.
-
-    Raises:
-        UnknownNameError: if there is no such style.
-    """
+    """Compose a piece. `style`: name of a style; None draws one."""
     name = style or str(rng.choice(STYLES.names()))
     plan = _draw_plan(rng, name)
     bar_s = 4.0 * 60.0 / plan.tempo_bpm

@@ -219,18 +219,7 @@ class VoiceBank:
         return min(self.paths, key=lambda known: abs(known - pitch))
 
     def sound(self, path: Path, pitch: int) -> Marked:
-        """Return one recording at 44.1 kHz, cleaned and cut into periods.
-
-        Args:
-            path: the recording.
-            pitch: MIDI pitch it was sung at.
-
-        Returns:
-            The sound; empty when nothing stands out of the noise.
-
-        Raises:
-            InputError: if it cannot be read.
-        """
+        """Return one recording at 44.1 kHz, cleaned and cut into periods."""
         sound = self._sounds.get(path)
         if sound is None:
             if len(self._sounds) >= _KEPT_SOUNDS:
