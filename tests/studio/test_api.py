@@ -15,15 +15,15 @@ import pytest
 import soundfile
 from fastapi.testclient import TestClient
 
-from polyres.studio.desk import Desk
 from polyres.studio.engines import Choice, Made, Progress
+from polyres.studio.jobs import JobQueue
 from polyres.studio.options import StudioOptions
 from tests.studio.studios import RATE_HZ, STEMS, QuickEngine, song, studio
 
 
-def desk_of(http: TestClient) -> Desk:
-    desk: Desk = http.app.state.desk  # type: ignore[attr-defined]
-    return desk
+def queue_of(http: TestClient) -> JobQueue:
+    queue: JobQueue = http.app.state.queue  # type: ignore[attr-defined]
+    return queue
 
 
 def drop(http: TestClient, path: Path, name: str = "song.wav") -> str:
@@ -82,7 +82,7 @@ def test_from_a_song_to_its_stems(tmp_path: Path) -> None:
         assert archive.namelist() == [f"my_ song - sides/{name}.wav" for name in STEMS]
         stem, _ = soundfile.read(io.BytesIO(archive.read(archive.namelist()[1])))
         assert np.abs(stem - truth * [0, 1]).max() <= 2**-22
-        assert [one.name for one in desk_of(http).finished(work_id)[1].folder.glob("send-*")] == []
+        assert [one.name for one in queue_of(http).finished(work_id)[1].folder.glob("send-*")] == []
 
 
 def test_a_mix_is_the_sum_at_the_chosen_levels_and_places(tmp_path: Path) -> None:
@@ -193,8 +193,8 @@ def test_what_is_not_audio_is_refused_and_leaves_nothing(content: bytes, name: s
     with studio() as http:
         text = detail(http.post("/api/songs", params={"name": name}, content=content), 422)
         assert expected in text
-        assert str(desk_of(http).folder) not in text
-        assert list(desk_of(http).folder.iterdir()) == []
+        assert str(queue_of(http).folder) not in text
+        assert list(queue_of(http).folder.iterdir()) == []
 
 
 def test_limits_of_size_length_and_disk(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_limits_of_size_length_and_disk(tmp_path: Path) -> None:
                 assert text in str(answer.json()["detail"])
                 assert answer.status_code in (413, 422, 503)
             if "disk" not in text:
-                assert list(desk_of(http).folder.iterdir()) == []
+                assert list(queue_of(http).folder.iterdir()) == []
 
 
 def test_nothing_outside_is_reached(tmp_path: Path) -> None:
@@ -261,31 +261,31 @@ def test_other_visitors_and_other_sites_see_nothing(tmp_path: Path) -> None:
 def test_everything_is_removed_at_last(tmp_path: Path) -> None:
     path = song(tmp_path / "a.wav")
     with studio() as http:
-        desk = desk_of(http)
+        queue = queue_of(http)
         first = drop(http, path)
         work_id = ask(http, first)
         done(http, work_id)
         assert http.delete(f"/api/songs/{first}").status_code == 204
-        assert list(desk.folder.iterdir()) == []
+        assert list(queue.folder.iterdir()) == []
         assert "drop the song again" in detail(http.get(f"/api/works/{work_id}/views"), 404)
         assert "drop it again" in detail(http.delete(f"/api/songs/{first}"), 404)
         drop(http, path)
-        folder = desk.folder
+        folder = queue.folder
     assert not folder.exists()
 
 
 def test_unused_songs_go_after_their_time(tmp_path: Path) -> None:
     with studio(options=StudioOptions(keep_hours=1)) as http:
-        desk = desk_of(http)
+        queue = queue_of(http)
         now = [0.0]
-        desk._clock = lambda: now[0]
+        queue._clock = lambda: now[0]
         drop(http, song(tmp_path / "a.wav"))
         now[0] = 3599.0
-        assert desk.sweep() == 0
+        assert queue.sweep() == 0
         http.get("/api/songs")  # seen again
         now[0] = 3599.0 + 3601
-        assert desk.sweep() == 1
-        assert list(desk.folder.iterdir()) == []
+        assert queue.sweep() == 1
+        assert list(queue.folder.iterdir()) == []
 
 
 def test_it_works_below_a_path_whether_the_proxy_strips_it_or_not() -> None:
@@ -314,4 +314,4 @@ def test_a_strange_name_breaks_nothing(tmp_path: Path, name: str) -> None:
         query = quote_from_bytes(name.encode("utf-8", "surrogatepass"))
         assert http.post(f"/api/songs?name={query}", content=content).status_code in (201, 422)
         assert http.get("/api/songs").status_code == 200
-        assert all(path.is_relative_to(desk_of(http).folder) for path in desk_of(http).folder.rglob("*"))
+        assert all(path.is_relative_to(queue_of(http).folder) for path in queue_of(http).folder.rglob("*"))

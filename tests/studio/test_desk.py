@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
-from polyres.studio.desk import Desk
+from polyres.studio.disk_space import FullError
 from polyres.studio.engines import Choice, Made, PolyresEngine, Progress
+from polyres.studio.jobs import JobQueue
 from polyres.studio.options import StudioOptions
-from polyres.studio.room import FullError
 from polyres.studio.server import create_app
 from polyres.studio.songs import Work, size_bytes
 from tests.studio.studios import QuickEngine, song, studio, tiny_weights
@@ -38,18 +38,18 @@ def engine() -> QuickEngine:
 
 
 @pytest.fixture
-def desk(engine: QuickEngine) -> Iterator[Desk]:
-    opened = Desk(engine, StudioOptions())
+def queue(engine: QuickEngine) -> Iterator[JobQueue]:
+    opened = JobQueue(engine, StudioOptions())
     yield opened
     engine.go_on.set()
     opened.close()
     assert not opened.folder.exists()
 
 
-def put(desk: Desk, path: Path, name: str = "a.wav") -> str:
-    received = desk.room_for(1 << 20)
+def put(queue: JobQueue, path: Path, name: str = "a.wav") -> str:
+    received = queue.room_for(1 << 20)
     shutil.copyfile(path, received)
-    return desk.add_song(received, name, VISITOR).id
+    return queue.add_song(received, name, VISITOR).id
 
 
 def over(work: Work) -> Work:
@@ -81,131 +81,131 @@ def test_jobs_run_one_at_a_time_in_the_order_they_came(tmp_path: Path) -> None:
 
     engine = CountingEngine()
     engine.go_on.clear()
-    desk = Desk(engine, StudioOptions())
+    queue = JobQueue(engine, StudioOptions())
     try:
-        songs = [put(desk, song(tmp_path / "a.wav", 0.1)) for _ in range(2)]
+        songs = [put(queue, song(tmp_path / "a.wav", 0.1)) for _ in range(2)]
         wanted = [(songs[0], "sides"), (songs[1], "halves"), (songs[1], "sides"), (songs[0], "halves")]
-        works = [desk.ask(song_id, f"separate:{label}") for song_id, label in wanted]
+        works = [queue.ask(song_id, f"separate:{label}") for song_id, label in wanted]
         assert engine.started.wait(10)
-        assert [desk.ahead(work) for work in works] == [0, 1, 2, 3]
-        desk.cancel(works[1].id)
-        assert [desk.ahead(work) for work in works[2:]] == [1, 2]
+        assert [queue.ahead(work) for work in works] == [0, 1, 2, 3]
+        queue.cancel(works[1].id)
+        assert [queue.ahead(work) for work in works[2:]] == [1, 2]
         engine.go_on.set()
         assert [over(work).state for work in works] == ["done", "cancelled", "done", "done"]
         assert order == ["sides", "sides", "halves"]
         assert most == 1
     finally:
         engine.go_on.set()
-        desk.close()
+        queue.close()
 
 
-def test_progress_goes_up_and_tells_the_time_left(desk: Desk, engine: QuickEngine, tmp_path: Path) -> None:
+def test_progress_goes_up_and_tells_the_time_left(queue: JobQueue, engine: QuickEngine, tmp_path: Path) -> None:
     now = [100.0]
-    desk._clock = lambda: now[0]
+    queue._clock = lambda: now[0]
     engine.go_on.clear()
-    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
-    work = desk.ask(song_id, "separate:sides")
+    song_id = put(queue, song(tmp_path / "a.wav", 0.1))
+    work = queue.ask(song_id, "separate:sides")
     assert engine.started.wait(10)
     while work.share < 0.45:  # the half of the engine's nine tenths
         time.sleep(0.01)
     now[0] = 109.0
-    told_work = desk.told(desk.song(song_id))["works"][0]
-    assert (told_work["state"], told_work["share"], told_work["seconds"]) == ("working", 0.45, 9.0)
-    assert told_work["left_s"] == 11.0
+    job_facts = queue.told(queue.song(song_id))["works"][0]
+    assert (job_facts["state"], job_facts["share"], job_facts["seconds"]) == ("working", 0.45, 9.0)
+    assert job_facts["left_s"] == 11.0
     engine.go_on.set()
     assert over(work).share == 1
-    assert desk.told(desk.song(song_id))["works"][0]["left_s"] is None
+    assert queue.told(queue.song(song_id))["works"][0]["left_s"] is None
 
 
-def test_what_failed_can_be_tried_again(desk: Desk, engine: QuickEngine, tmp_path: Path) -> None:
-    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
-    first = over(desk.ask(song_id, "separate:broken"))
+def test_what_failed_can_be_tried_again(queue: JobQueue, engine: QuickEngine, tmp_path: Path) -> None:
+    song_id = put(queue, song(tmp_path / "a.wav", 0.1))
+    first = over(queue.ask(song_id, "separate:broken"))
     assert (first.state, first.error) == ("failed", "a.wav: is not music")
     assert not first.folder.exists()
-    second = over(desk.ask(song_id, "separate:broken"))
-    assert [work["id"] for work in desk.told(desk.song(song_id))["works"]] == [second.id] != [first.id]
+    second = over(queue.ask(song_id, "separate:broken"))
+    assert [work["id"] for work in queue.told(queue.song(song_id))["works"]] == [second.id] != [first.id]
     assert engine.runs == 2
 
 
 def test_a_real_separation_that_is_cancelled_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     engine = PolyresEngine([str(tiny_weights(tmp_path / "tiny.safetensors"))], [], "cpu")
-    desk = Desk(engine, StudioOptions())
+    queue = JobQueue(engine, StudioOptions())
     try:
-        song_id = put(desk, song(tmp_path / "a.wav", 20))
-        work = desk.ask(song_id, "separate:tiny")
+        song_id = put(queue, song(tmp_path / "a.wav", 20))
+        work = queue.ask(song_id, "separate:tiny")
         while work.share < 0.1 and work.active:
             time.sleep(0.001)
         assert (work.state, any(work.folder.rglob("*"))) == ("working", True)
-        desk.cancel(work.id)
+        queue.cancel(work.id)
         assert over(work).state == "cancelled"
         assert work.share < 0.9
-        assert [path.name for path in (desk.folder / song_id).rglob("*")] == ["song.wav"]
+        assert [path.name for path in (queue.folder / song_id).rglob("*")] == ["song.wav"]
         # The model still works for the next one.
-        short = desk.ask(put(desk, song(tmp_path / "b.wav", 0.2)), "separate:tiny")
+        short = queue.ask(put(queue, song(tmp_path / "b.wav", 0.2)), "separate:tiny")
         assert over(short).state == "done"
     finally:
-        desk.close()
+        queue.close()
 
 
 def test_a_song_that_is_removed_while_it_is_worked_on_goes_with_all_its_files(
-    desk: Desk, engine: QuickEngine, tmp_path: Path
+    queue: JobQueue, engine: QuickEngine, tmp_path: Path
 ) -> None:
     engine.go_on.clear()
-    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
-    work = desk.ask(song_id, "separate:sides")
+    song_id = put(queue, song(tmp_path / "a.wav", 0.1))
+    work = queue.ask(song_id, "separate:sides")
     assert engine.started.wait(10)
-    desk.remove_song(song_id)
+    queue.remove_song(song_id)
     over(work)
     for _ in range(1000):
-        if not (desk.folder / song_id).exists():
+        if not (queue.folder / song_id).exists():
             break
         time.sleep(0.01)
-    assert list(desk.folder.iterdir()) == []
+    assert list(queue.folder.iterdir()) == []
     with pytest.raises(UnknownNameError, match="drop it again"):
-        desk.song(song_id)
+        queue.song(song_id)
     with pytest.raises(UnknownNameError, match="drop the song again"):
-        desk.work(work.id)
+        queue.work(work.id)
 
 
-def test_only_finished_jobs_have_results(desk: Desk, engine: QuickEngine, tmp_path: Path) -> None:
+def test_only_finished_jobs_have_results(queue: JobQueue, engine: QuickEngine, tmp_path: Path) -> None:
     engine.go_on.clear()
-    work = desk.ask(put(desk, song(tmp_path / "a.wav", 0.1)), "separate:sides")
+    work = queue.ask(put(queue, song(tmp_path / "a.wav", 0.1)), "separate:sides")
     with pytest.raises(ConfigError, match="nothing to hear yet"):
-        desk.finished(work.id)
+        queue.finished(work.id)
     with pytest.raises(UnknownNameError, match="no 'separate:none' here; choose one of separate:sides, "):
-        desk.ask(next(iter(desk._songs)), "separate:none")
+        queue.ask(next(iter(queue._songs)), "separate:none")
 
 
 # -- room -------------------------------------------------------------------------------------------------------------
 
 
-def test_room_is_measured_while_files_come_and_go(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_is_measured_while_files_come_and_go(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
-        (desk.folder / f"{number}").write_bytes(bytes(100))
+        (queue.folder / f"{number}").write_bytes(bytes(100))
     walk = os.walk
 
     def removing(folder: Path) -> Iterator[Any]:
         for entry in walk(folder):
             yield entry
-            (desk.folder / "3").unlink(missing_ok=True)
+            (queue.folder / "3").unlink(missing_ok=True)
 
-    assert size_bytes(desk.folder, ()) == 2000
+    assert size_bytes(queue.folder, ()) == 2000
     monkeypatch.setattr(
         os, "walk", lambda folder: ((parent, names, [*files, "gone"]) for parent, names, files in removing(folder))
     )
-    assert size_bytes(desk.folder, ()) == 2000
+    assert size_bytes(queue.folder, ()) == 2000
 
 
 def test_a_file_that_is_announced_larger_than_the_room_is_not_received(tmp_path: Path) -> None:
     path = song(tmp_path / "a.wav", 0.5)
     # Room for one song as it comes and as it is decoded to 32 bits.
     with studio(options=StudioOptions(max_total_bytes=3 * path.stat().st_size + 100)) as http:
-        desk = http.app.state.desk  # type: ignore[attr-defined]
+        queue = http.app.state.queue  # type: ignore[attr-defined]
         drop(http, path)
-        assert size_bytes(desk.folder, ()) < 2.1 * path.stat().st_size
+        assert size_bytes(queue.folder, ()) < 2.1 * path.stat().st_size
         refused = http.post("/api/songs", params={"name": "b.wav"}, content=path.read_bytes())
         assert "the studio's disk is full; remove a song" in detail(refused, 503)
-        assert len(list(desk.folder.iterdir())) == 1
+        assert len(list(queue.folder.iterdir())) == 1
 
 
 def test_a_disk_that_fills_up_while_a_song_comes_is_one_clear_line(
@@ -229,7 +229,7 @@ def test_a_disk_that_fills_up_while_a_song_comes_is_one_clear_line(
         answer = http.post("/api/songs", params={"name": "a.wav"}, content=content)
         assert "could not keep this file (No space left on device)" in detail(answer, 503)
         monkeypatch.undo()
-        assert list(http.app.state.desk.folder.iterdir()) == []  # type: ignore[attr-defined]
+        assert list(http.app.state.queue.folder.iterdir()) == []  # type: ignore[attr-defined]
 
 
 def test_a_large_song_is_never_whole_in_memory(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_large_song_is_never_whole_in_memory(tmp_path: Path) -> None:
     status = asyncio.run(upload())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    app.state.desk.close()
+    app.state.queue.close()
     assert status == 201
     assert peak < size / 4
 
@@ -268,19 +268,19 @@ NAMES = st.one_of(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=NAMES.filter(lambda name: max(name, default=" ") < "\ud800" or min(name) > "\udfff"))
-def test_whatever_a_song_is_called_it_lies_in_its_own_folder(desk: Desk, tmp_path: Path, name: str) -> None:
+def test_whatever_a_song_is_called_it_lies_in_its_own_folder(queue: JobQueue, tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.wav"
     if not path.exists():
         song(path, 0.05)
-    kept = desk.song(put(desk, path, name))
-    assert kept.path.parent.parent == desk.folder
+    kept = queue.song(put(queue, path, name))
+    assert kept.path.parent.parent == queue.folder
     assert kept.path.name.startswith("song")
     assert "/" not in kept.name
     assert "\\" not in kept.name
     assert kept.name.isprintable() or kept.name
     assert len(kept.name.encode()) <= 120
-    desk.remove_song(kept.id)
-    assert list(desk.folder.iterdir()) == []
+    queue.remove_song(kept.id)
+    assert list(queue.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a\"b'.wav", "歌.wav", "a;b.wav", "a\r\nb.wav", "../a.wav", "100 %.wav"])
@@ -312,41 +312,41 @@ def test_songs_that_are_cut_or_broken_say_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"ID3" + bytes(500), b"\x00" * 9999, b"fLaC" + bytes(99)])
-def test_what_is_no_song_is_refused_and_removed(desk: Desk, tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_song_is_refused_and_removed(queue: JobQueue, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(InputError, match=r"x\.mp3"):
-        put(desk, tmp_path / "x", "x.mp3")
-    assert list(desk.folder.iterdir()) == []
+        put(queue, tmp_path / "x", "x.mp3")
+    assert list(queue.folder.iterdir()) == []
 
 
 def test_rooms_that_are_promised_count() -> None:
-    desk = Desk(QuickEngine(), StudioOptions(max_total_bytes=1000, max_upload_bytes=300))
-    first, *_ = [desk.room_for(300, VISITOR) for _ in range(3)]
+    queue = JobQueue(QuickEngine(), StudioOptions(max_total_bytes=1000, max_upload_bytes=300))
+    first, *_ = [queue.room_for(300, VISITOR) for _ in range(3)]
     with pytest.raises(FullError, match="disk is full"):
-        desk.room_for(101)
+        queue.room_for(101)
     first.write_bytes(bytes(200))  # part of what was promised, so it does not count twice
-    desk.give_back(desk.room_for(100, VISITOR))
-    desk.room_for(1, VISITOR)
+    queue.give_back(queue.room_for(100, VISITOR))
+    queue.room_for(1, VISITOR)
     with pytest.raises(FullError, match="4 songs of yours are coming in already"):
-        desk.room_for(1, VISITOR)
-    desk.room_for(1, "another-0123456789abcdef")
-    desk.give_back(first)
-    desk.room_for(300, VISITOR)
-    desk.close()
+        queue.room_for(1, VISITOR)
+    queue.room_for(1, "another-0123456789abcdef")
+    queue.give_back(first)
+    queue.room_for(300, VISITOR)
+    queue.close()
 
 
 def test_one_visitor_takes_half_of_the_queue_at_most(tmp_path: Path, engine: QuickEngine) -> None:
     engine.go_on.clear()
-    desk = Desk(engine, StudioOptions(max_waiting=4))
-    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
+    queue = JobQueue(engine, StudioOptions(max_waiting=4))
+    song_id = put(queue, song(tmp_path / "a.wav", 0.1))
     for label in ("sides", "halves"):
-        desk.ask(song_id, f"separate:{label}")
+        queue.ask(song_id, f"separate:{label}")
     with pytest.raises(FullError, match="2 songs of yours are waiting already"):
-        desk.ask(song_id, "separate:broken")
-    received = desk.room_for(1 << 20)
+        queue.ask(song_id, "separate:broken")
+    received = queue.room_for(1 << 20)
     shutil.copyfile(tmp_path / "a.wav", received)
-    desk.ask(desk.add_song(received, "b.wav", "another-0123456789abcdef").id, "separate:sides")
-    desk.close()
+    queue.ask(queue.add_song(received, "b.wav", "another-0123456789abcdef").id, "separate:sides")
+    queue.close()
 
 
 async def post_song(app: Any, headers: list[tuple[bytes, bytes]], receive: Any) -> int:
@@ -376,13 +376,13 @@ def test_an_upload_that_stands_still_or_trickles_gives_its_room_back(
         await asyncio.sleep(0.02 if trickle else 60)
         return {"type": "http.request", "body": b"x", "more_body": True}
 
-    length = str(app.state.desk.options.max_upload_bytes).encode()
+    length = str(app.state.queue.options.max_upload_bytes).encode()
     began_s = time.monotonic()
     assert asyncio.run(post_song(app, [(b"content-length", length)], receive)) == 408
     assert time.monotonic() - began_s < 20
-    assert app.state.desk._room.promised_bytes == 0
-    assert list(app.state.desk.folder.iterdir()) == []
-    app.state.desk.close()
+    assert app.state.queue._room.promised_bytes == 0
+    assert list(app.state.queue.folder.iterdir()) == []
+    app.state.queue.close()
 
 
 @pytest.mark.parametrize(
@@ -403,23 +403,23 @@ def test_what_is_said_of_a_size_does_not_pass_the_room(headers: list[tuple[bytes
     pieces = [b"x" * 100] * 4
 
     async def receive() -> dict[str, Any]:
-        promised.append(app.state.desk._room.promised_bytes)
+        promised.append(app.state.queue._room.promised_bytes)
         return {"type": "http.request", "body": pieces.pop(), "more_body": bool(pieces)}
 
     assert asyncio.run(post_song(app, headers, receive)) == status
     assert status == 413 or promised == [1000] * 4
-    assert app.state.desk._room.promised_bytes == 0
-    app.state.desk.close()
+    assert app.state.queue._room.promised_bytes == 0
+    app.state.queue.close()
 
 
 def test_downloads_need_room_and_give_it_back(tmp_path: Path) -> None:
     with studio() as http:
-        desk = http.app.state.desk  # type: ignore[attr-defined]
+        queue = http.app.state.queue  # type: ignore[attr-defined]
         work_id = ask(http, drop(http, song(tmp_path / "a.wav", 0.1)))
         done(http, work_id)
-        before = sorted(desk.folder.rglob("*"))
-        room = desk._room
-        room._most_bytes = size_bytes(desk.folder, ())
+        before = sorted(queue.folder.rglob("*"))
+        room = queue._room
+        room._most_bytes = size_bytes(queue.folder, ())
         for what in ("stems.zip", "mix.wav?strips=low:0:0"):
             assert "disk is full" in detail(http.get(f"/api/works/{work_id}/{what}"), 503)
         room._most_bytes += (1 << 20) + 200_000
@@ -427,7 +427,7 @@ def test_downloads_need_room_and_give_it_back(tmp_path: Path) -> None:
             assert http.get(f"/api/works/{work_id}/{what}").status_code == 200
         assert http.get(f"/api/works/{work_id}/mix.wav").status_code == 422
         assert room.promised_bytes == 0
-        assert sorted(desk.folder.rglob("*")) == before
+        assert sorted(queue.folder.rglob("*")) == before
 
 
 def test_many_uploads_at_once_do_not_pass_the_limit_together(tmp_path: Path) -> None:
@@ -437,10 +437,10 @@ def test_many_uploads_at_once_do_not_pass_the_limit_together(tmp_path: Path) -> 
         with ThreadPoolExecutor(8) as pool:
             sent = [pool.submit(http.post, "/api/songs", content=content, headers=headers) for _ in range(8)]
         codes = sorted(one.result().status_code for one in sent)
-        desk = http.app.state.desk  # type: ignore[attr-defined]
+        queue = http.app.state.queue  # type: ignore[attr-defined]
         assert set(codes) == {201, 503}
-        assert size_bytes(desk.folder, ()) <= 5 * len(content)
-        assert desk._room.promised_bytes == 0
+        assert size_bytes(queue.folder, ()) <= 5 * len(content)
+        assert queue._room.promised_bytes == 0
 
 
 # -- leaving ----------------------------------------------------------------------------------------------------------
@@ -449,11 +449,11 @@ def test_many_uploads_at_once_do_not_pass_the_limit_together(tmp_path: Path) -> 
 def test_a_studio_that_ends_stops_its_job_and_removes_everything(tmp_path: Path) -> None:
     engine = QuickEngine()
     engine.go_on.clear()
-    desk = Desk(engine, StudioOptions())
-    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
-    works = [desk.ask(song_id, "separate:sides"), desk.ask(song_id, "separate:halves")]
+    queue = JobQueue(engine, StudioOptions())
+    song_id = put(queue, song(tmp_path / "a.wav", 0.1))
+    works = [queue.ask(song_id, "separate:sides"), queue.ask(song_id, "separate:halves")]
     assert engine.started.wait(10)
-    desk.close()
-    assert not desk.folder.exists()
+    queue.close()
+    assert not queue.folder.exists()
     assert engine.runs == 1
     assert works[0].state == "cancelled"

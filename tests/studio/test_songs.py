@@ -10,7 +10,7 @@ from polyres.audio.files import probe
 from polyres.core.errors import InputError
 from polyres.studio.engines import Choice
 from polyres.studio.options import StudioOptions
-from polyres.studio.songs import Work, ending_of, take_in
+from polyres.studio.songs import Work, decode_upload, ending_of
 from tests.studio.studios import song
 
 
@@ -45,7 +45,7 @@ def test_what_was_sent_is_decoded_and_removed_and_its_faults_are_told_by_its_nam
     received = tmp_path / "upload"
     received.write_bytes(song(tmp_path / "a.wav", 0.3).read_bytes()[:-20_000])
     (tmp_path / "a.wav").unlink()
-    path, warnings = take_in(received, "my song.wav", StudioOptions(), lambda _: None)
+    path, warnings = decode_upload(received, "my song.wav", StudioOptions(), lambda _: None)
     assert probe(path).length_samples == 13_230 - 5_000
     assert [one.name for one in tmp_path.iterdir()] == ["song.wav"]
     assert warnings == ["my song.wav ends early: 0.19 s of 0.30 s could be read"]
@@ -55,4 +55,4 @@ def test_a_song_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
     received = tmp_path / "upload"
     received.write_bytes(song(tmp_path / "a.wav", 0.3).read_bytes())
     with pytest.raises(InputError, match=r"^b\.wav is longer than 0\.001 minutes, the most that is taken; cut it$"):
-        take_in(received, "b.wav", StudioOptions(max_minutes=0.001), lambda _: None)
+        decode_upload(received, "b.wav", StudioOptions(max_minutes=0.001), lambda _: None)

@@ -32,7 +32,7 @@ def test_a_song_is_decoded_in_a_process_of_its_own_and_a_playlist_refused(tmp_pa
                 f"{name} is an M3U or HLS playlist, which points to other files; give the sound itself"
             )
         assert http.post("/api/songs", params={"name": "b.wav"}, content=secret.read_bytes()).status_code == 201
-        assert len(list(http.app.state.desk.folder.iterdir())) == 1  # type: ignore[attr-defined]
+        assert len(list(http.app.state.queue.folder.iterdir())) == 1  # type: ignore[attr-defined]
 
 
 def test_decoders_that_hang_are_killed_and_others_are_served_meanwhile(
@@ -63,9 +63,9 @@ def test_decoders_that_hang_are_killed_and_others_are_served_meanwhile(
             assert detail(one.result(), 422) == (
                 "a.wav cannot be read as audio (took longer than 0.3 s); convert it to wav or flac"
             )
-        desk = http.app.state.desk  # type: ignore[attr-defined]
-        assert list(desk.folder.iterdir()) == []
-        assert desk._room.promised_bytes == 0
+        queue = http.app.state.queue  # type: ignore[attr-defined]
+        assert list(queue.folder.iterdir()) == []
+        assert queue._room.promised_bytes == 0
 
 
 def test_more_uploads_than_may_wait_are_turned_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

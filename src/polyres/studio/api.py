@@ -25,9 +25,9 @@ from starlette.types import Receive, Scope, Send
 from polyres.audio.file_names import safe_name
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
 from polyres.listen.server.security import announced_bytes
-from polyres.studio.desk import Desk
+from polyres.studio.disk_space import FullError
+from polyres.studio.jobs import JobQueue
 from polyres.studio.mixing import Strip, mix
-from polyres.studio.room import FullError
 from polyres.studio.songs import Song, Work
 
 router = APIRouter(prefix="/api")
@@ -35,24 +35,24 @@ _SLOWEST_BYTES_PER_S = 4096
 _HEADS_BYTES = 1 << 20
 
 
-def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
-    return desk
+def _queue(request: Request) -> JobQueue:
+    queue: JobQueue = request.app.state.queue
+    return queue
 
 
-DeskOf = Annotated[Desk, Depends(_desk)]
+QueueOf = Annotated[JobQueue, Depends(_queue)]
 Visitor = Annotated[str, Header(alias="x-studio-visitor", pattern=r"^[A-Za-z0-9_-]{16,64}$")]
 
 
-def _own_song(song_id: str, desk: DeskOf, visitor: Visitor) -> Song:
-    song = desk.song(song_id)
+def _own_song(song_id: str, queue: QueueOf, visitor: Visitor) -> Song:
+    song = queue.song(song_id)
     if not secrets.compare_digest(song.visitor, visitor):
         raise UnknownNameError("this song is not here any more; drop it again")
     return song
 
 
-def _own_work(work_id: str, desk: DeskOf, visitor: Visitor) -> Work:
-    song, work = desk.work(work_id)
+def _own_work(work_id: str, queue: QueueOf, visitor: Visitor) -> Work:
+    song, work = queue.work(work_id)
     if not secrets.compare_digest(song.visitor, visitor):
         raise UnknownNameError("this result is not here any more; drop the song again")
     return work
@@ -70,11 +70,11 @@ class Ask(BaseModel):
 
 
 @router.get("/studio")
-def studio(desk: DeskOf) -> dict[str, Any]:
+def studio(queue: QueueOf) -> dict[str, Any]:
     """Tell what can be done here, and the limits."""
-    options = desk.options
+    options = queue.options
     return {
-        "choices": [vars(choice) for choice in desk.engine.choices],
+        "choices": [vars(choice) for choice in queue.engine.choices],
         "max_upload_bytes": options.max_upload_bytes,
         "max_minutes": options.max_minutes,
         "keep_hours": options.keep_hours,
@@ -82,30 +82,30 @@ def studio(desk: DeskOf) -> dict[str, Any]:
 
 
 @router.get("/songs")
-def songs(desk: DeskOf, visitor: Visitor) -> list[dict[str, Any]]:
+def songs(queue: QueueOf, visitor: Visitor) -> list[dict[str, Any]]:
     """Tell a visitor about their songs and the jobs on them."""
-    return [desk.told(song) for song in desk.songs(visitor)]
+    return [queue.told(song) for song in queue.songs(visitor)]
 
 
 @router.post("/songs", status_code=201)
-async def add_song(request: Request, desk: DeskOf, visitor: Visitor, name: str = "song") -> Response:
+async def add_song(request: Request, queue: QueueOf, visitor: Visitor, name: str = "song") -> Response:
     """Receive a song: the bytes of the file as the body."""
-    most = desk.options.max_upload_bytes
+    most = queue.options.max_upload_bytes
     announced = announced_bytes(request.headers)
     if announced is None or announced > most:
         return _too_large(most)
     decoders: CapacityLimiter = request.app.state.decoders
-    if decoders.statistics().tasks_waiting >= desk.options.max_waiting:
+    if decoders.statistics().tasks_waiting >= queue.options.max_waiting:
         raise FullError("too many songs arrive at once; try again in a minute")
     # A streamed body may be of any length, whatever else the request says.
     room = most if "transfer-encoding" in request.headers else announced or most
-    path = await run_in_threadpool(desk.room_for, room, visitor)
+    path = await run_in_threadpool(queue.room_for, room, visitor)
     complete = False
     try:
-        if not await _received(request, path, room, desk.options.upload_pause_s):
+        if not await _received(request, path, room, queue.options.upload_pause_s):
             return _too_large(most)
         # Uploads wait for a decoder among themselves, so that the threads of all other requests stay free.
-        song = await to_thread.run_sync(desk.add_song, path, name, visitor, limiter=decoders)
+        song = await to_thread.run_sync(queue.add_song, path, name, visitor, limiter=decoders)
         complete = True
     except ClientDisconnect:
         return Response(status_code=400)
@@ -116,8 +116,8 @@ async def add_song(request: Request, desk: DeskOf, visitor: Visitor, name: str =
         raise FullError(f"the studio could not keep this file ({error.strerror}); try again later") from error
     finally:
         if not complete:
-            desk.give_back(path)
-    return JSONResponse(desk.told(song), status_code=201)
+            queue.give_back(path)
+    return JSONResponse(queue.told(song), status_code=201)
 
 
 async def _received(request: Request, path: Path, most: int, pause_s: float) -> bool:
@@ -144,34 +144,34 @@ def _too_large(most: int) -> Response:
 
 
 @router.delete("/songs/{song_id}", status_code=204)
-def remove_song(song: OwnSong, desk: DeskOf) -> None:
+def remove_song(song: OwnSong, queue: QueueOf) -> None:
     """Remove a song and everything made of it."""
-    desk.remove_song(song.id)
+    queue.remove_song(song.id)
 
 
 @router.post("/songs/{song_id}/works", status_code=202)
-def ask(song: OwnSong, wish: Ask, desk: DeskOf) -> dict[str, str]:
+def ask(song: OwnSong, wish: Ask, queue: QueueOf) -> dict[str, str]:
     """Queue a job."""
-    return {"id": desk.ask(song.id, wish.choice).id}
+    return {"id": queue.ask(song.id, wish.choice).id}
 
 
 @router.delete("/works/{work_id}", status_code=204)
-def cancel(work: OwnWork, desk: DeskOf) -> None:
+def cancel(work: OwnWork, queue: QueueOf) -> None:
     """Cancel a job, or remove its result."""
-    desk.cancel(work.id)
+    queue.cancel(work.id)
 
 
 @router.get("/works/{work_id}/views")
-def views(work: OwnWork, desk: DeskOf) -> dict[str, Any]:
+def views(work: OwnWork, queue: QueueOf) -> dict[str, Any]:
     """Give waveforms and spectrograms."""
-    desk.finished(work.id)
+    queue.finished(work.id)
     return {name: json.loads(_read(lane.view)) for name, lane in work.lanes.items()}
 
 
 @router.get("/works/{work_id}/audio/{name}")
-def audio(work: OwnWork, name: str, desk: DeskOf) -> Response:
+def audio(work: OwnWork, name: str, queue: QueueOf) -> Response:
     """Give the copy of a lane that browsers play."""
-    desk.finished(work.id)
+    queue.finished(work.id)
     if name not in work.lanes:
         raise UnknownNameError(f"there is no {name[:40]!r} in this result; it has {', '.join(work.lanes)}")
     headers = {"cache-control": "private, no-store"}
@@ -180,27 +180,27 @@ def audio(work: OwnWork, name: str, desk: DeskOf) -> Response:
 
 # Downloads are links, which carry no header: the random name of the result is their key.
 @router.get("/works/{work_id}/stems.zip")
-def stems_zip(work_id: str, desk: DeskOf) -> Response:
+def stems_zip(work_id: str, queue: QueueOf) -> Response:
     """Give all files of a result as one archive."""
-    song, work = desk.finished(work_id)
+    song, work = queue.finished(work_id)
     files = {lane.name: lane.file for lane in work.lanes.values() if lane.file is not None}
     name = _download_name(song, work)
     try:
-        target = desk.room_for(sum(file.stat().st_size for file in files.values()) + _HEADS_BYTES)
-        with _given_back_on_error(desk, target), zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        target = queue.room_for(sum(file.stat().st_size for file in files.values()) + _HEADS_BYTES)
+        with _given_back_on_error(queue, target), zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
             for lane, file in files.items():
                 archive.write(file, f"{name}/{safe_name(lane)}{file.suffix}")
     except OSError as error:
         raise UnknownNameError("this result is not here any more; drop the song again") from error
-    return _Once(desk, target, f"{name}.zip", "application/zip")
+    return _Once(queue, target, f"{name}.zip", "application/zip")
 
 
 @router.get("/works/{work_id}/mix.wav")
 def mix_wav(
-    work_id: str, desk: DeskOf, strips: str = "", start_s: float | None = None, end_s: float | None = None
+    work_id: str, queue: QueueOf, strips: str = "", start_s: float | None = None, end_s: float | None = None
 ) -> Response:
     """Give a mix: `strips` is `name:level_db:pan`, comma-separated."""
-    song, work = desk.finished(work_id)
+    song, work = queue.finished(work_id)
     chosen: dict[Path, Strip] = {}
     for part in filter(None, strips[:4000].split(",")):
         path, strip = _strip(part, song, work)
@@ -209,10 +209,10 @@ def mix_wav(
     if span is not None and not 0 <= span[0] < span[1] < 1e6:
         raise ConfigError(f"{span[0]:g} to {span[1]:g} s is no part of a song; choose 0 <= start < end")
     # Two channels of 24 bit, of a song whose length is known; a codec may add a little at its end.
-    target = desk.room_for(6 * max(song.length_samples, work.length_samples) + _HEADS_BYTES).with_suffix(".wav")
-    with _given_back_on_error(desk, target):
+    target = queue.room_for(6 * max(song.length_samples, work.length_samples) + _HEADS_BYTES).with_suffix(".wav")
+    with _given_back_on_error(queue, target):
         mix(chosen, target, span)
-    return _Once(desk, target, f"{_download_name(song, work)} mix.wav", "audio/wav")
+    return _Once(queue, target, f"{_download_name(song, work)} mix.wav", "audio/wav")
 
 
 def _strip(part: str, song: Song, work: Work) -> tuple[Path, Strip]:
@@ -232,26 +232,26 @@ def _strip(part: str, song: Song, work: Work) -> tuple[Path, Strip]:
 
 
 @contextmanager
-def _given_back_on_error(desk: Desk, path: Path) -> Iterator[None]:
+def _given_back_on_error(queue: JobQueue, path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        desk.give_back(path)
+        queue.give_back(path)
         raise
 
 
 class _Once(FileResponse):
     """A file that is made for this answer alone, and removed when it was sent or the visitor has left."""
 
-    def __init__(self, desk: Desk, path: Path, name: str, media_type: str) -> None:
+    def __init__(self, queue: JobQueue, path: Path, name: str, media_type: str) -> None:
         super().__init__(path, media_type=media_type, filename=name)
-        self._desk = desk
+        self._queue = queue
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._desk.give_back(Path(self.path))
+            self._queue.give_back(Path(self.path))
 
 
 def _download_name(song: Song, work: Work) -> str:

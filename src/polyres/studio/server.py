@@ -14,10 +14,10 @@ from polyres.core.errors import UnknownNameError
 from polyres.listen.server.security import BodyLimit
 from polyres.listen.server.web import bind, refused, serve, web_app
 from polyres.studio import api
-from polyres.studio.desk import Desk
+from polyres.studio.disk_space import FullError
 from polyres.studio.engines import Engine
+from polyres.studio.jobs import JobQueue
 from polyres.studio.options import StudioOptions
-from polyres.studio.room import FullError
 
 STATIC_DIR = Path(__file__).parent / "static"
 
@@ -38,15 +38,15 @@ class _SmallBodies:
 def create_app(engine: Engine, options: StudioOptions | None = None) -> FastAPI:
     """Put the studio together."""
     options = options or StudioOptions()
-    desk = Desk(engine, options)
+    queue = JobQueue(engine, options)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        desk.close()
+        queue.close()
 
     app = web_app("polyres studio", STATIC_DIR, options, lifespan, _SmallBodies)
-    app.state.desk = desk
+    app.state.queue = queue
     app.state.decoders = CapacityLimiter(options.max_decoders)
     app.include_router(api.router)
     app.add_exception_handler(UnknownNameError, refused(404))
@@ -73,4 +73,4 @@ def run(engine: Engine, options: StudioOptions | None = None, announce: Callable
     try:
         serve(app, listening, options)
     finally:
-        app.state.desk.close()
+        app.state.queue.close()

@@ -76,7 +76,7 @@ def ending_of(name: str) -> str:
     return ending if ending[1:].isalnum() and ending.isascii() and len(ending) <= 6 else ""
 
 
-def take_in(received: Path, name: str, options: StudioOptions, room: Room) -> tuple[Path, list[str]]:
+def decode_upload(received: Path, name: str, options: StudioOptions, room: Room) -> tuple[Path, list[str]]:
     """Decode what a visitor sent, in a process of its own, and remove it: everything after works on the result."""
     path = received.with_name(f"sent{ending_of(name)}")
     received.rename(path)
@@ -89,7 +89,7 @@ def take_in(received: Path, name: str, options: StudioOptions, room: Room) -> tu
     return decoded, [line.replace(str(path), shown(name)) for line in warnings]
 
 
-def told_work(work: Work, now_s: float, ahead: int, sample_rate_hz: int) -> dict[str, Any]:
+def job_facts(work: Work, now_s: float, ahead: int, sample_rate_hz: int) -> dict[str, Any]:
     """Return a job as JSON-able values."""
     passed_s = now_s - work.began_s if work.state == "working" else work.seconds
     left_s = passed_s * (1 - work.share) / work.share if work.state == "working" and work.share > 0.02 else None
@@ -123,7 +123,7 @@ def size_bytes(folder: Path, apart: Collection[Path]) -> int:
     return total
 
 
-def told_failure(error: Exception) -> str:
+def failure_message(error: Exception) -> str:
     """Say to a visitor why a job failed that should not."""
     if isinstance(error, OSError) and error.strerror:
         return f"the studio cannot write ({error.strerror}); remove songs to make room, or ask its host"

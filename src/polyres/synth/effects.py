@@ -210,7 +210,7 @@ _CHANCES = {
 
 
 @dataclass(frozen=True)
-class Chain:
+class EffectChain:
     """Effects in the order in which they are applied; None or an empty one is left out."""
 
     bands: tuple[Band, ...] = ()
@@ -229,7 +229,7 @@ class Chain:
 
     def to_dict(self) -> dict[str, object]:
         """Return what is not at rest, as JSON holds it."""
-        plain = Chain()
+        plain = EffectChain()
         return {key: value for key, value in asdict(self).items() if value != getattr(plain, key)}
 
 
@@ -237,7 +237,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def draw_chain(stem: str, rng: np.random.Generator, beat_s: float = 0.5) -> Chain:
+def draw_chain(stem: str, rng: np.random.Generator, beat_s: float = 0.5) -> EffectChain:
     """Draw effects for a stem."""
     eq, press, bend, delay, room, wide = (rng.random() < chance for chance in _CHANCES.get(stem, _CHANCES["other"]))
     bands = (
@@ -251,7 +251,7 @@ def draw_chain(stem: str, rng: np.random.Generator, beat_s: float = 0.5) -> Chai
     echo_s, echo_feedback = float(rng.choice([0.5, 0.75, 1.0]) * beat_s), float(rng.uniform(0.2, 0.55))
     echo_level, room_s = _log_uniform(rng, 0.05, 0.35), _log_uniform(rng, 0.2, 2.5)
     room_level, width = _log_uniform(rng, 0.005, 0.12 if stem != "vocals" else 0.25), float(rng.uniform(0.3, 1.5))
-    return Chain(
+    return EffectChain(
         bands=bands if eq else (),
         threshold_db=threshold_db if press else None,
         ratio=ratio if press else 1.0,
@@ -268,7 +268,7 @@ def draw_chain(stem: str, rng: np.random.Generator, beat_s: float = 0.5) -> Chai
     )
 
 
-def apply_chain(wave: np.ndarray, chain: Chain, rng: np.random.Generator) -> np.ndarray:
+def apply_chain(wave: np.ndarray, chain: EffectChain, rng: np.random.Generator) -> np.ndarray:
     """Send a stem through its effects.
 
     `wave`: float `[2, T]` at 44.1 kHz; `chain`: the effects; the compressor's threshold counts from 10 dB above the

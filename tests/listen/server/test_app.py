@@ -13,14 +13,14 @@ import sqlalchemy as sa
 from polyres.core.errors import ConfigError, InputError, OutputError
 from polyres.listen.design.files import STUDY_NAME, load_study
 from polyres.listen.server.app import create_app, run
-from polyres.listen.server.audio import AudioShelf
+from polyres.listen.server.audio import StudyAudio
 from polyres.listen.server.state import ServerOptions
 from tests.full_disk import at_most
 from tests.listen.served import Client, serving, state_of, write_page, write_study, write_tone
 
 
-def shelf(folder: Path) -> AudioShelf:
-    return AudioShelf(load_study(folder), folder, folder / "copies")
+def shelf(folder: Path) -> StudyAudio:
+    return StudyAudio(load_study(folder), folder, folder / "copies")
 
 
 def test_parts_of_a_sound_can_be_asked_for(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ OPEN_REFERENCE = "reference"
 _CHUNK_SAMPLES = 1 << 18
 
 
-class AudioShelf:
+class StudyAudio:
     """Finds the file of a sound; opening it checks every sound of the study.
 
     All sounds of a page must have the study's rate, the same length and the same channels. Where they are not WAV files

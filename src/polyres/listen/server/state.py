@@ -10,7 +10,7 @@ from pathlib import Path
 
 from polyres.core.errors import ConfigError
 from polyres.listen.design.files import ListenStudy, load_study
-from polyres.listen.server.audio import AudioShelf
+from polyres.listen.server.audio import StudyAudio
 from polyres.listen.server.links import SERVER_FOLDER, Rate, RateLimiter, Signer, read_or_make_secrets
 from polyres.listen.server.plan import Planner
 from polyres.listen.server.web_options import WebOptions
@@ -56,7 +56,7 @@ class ServerState:
         kept = read_or_make_secrets(study_dir, options.admin_token)
         self.admin_token = kept.admin_token
         self.signer = Signer(kept.signing)
-        self.audio = AudioShelf(self.study, study_dir, study_dir / SERVER_FOLDER / "audio")
+        self.audio = StudyAudio(self.study, study_dir, study_dir / SERVER_FOLDER / "audio")
         self.planner = Planner(self.study)
         self.joins = RateLimiter(options.joins)
         self.calls = RateLimiter(options.calls)

@@ -18,12 +18,12 @@ from polyres.audio.file_names import safe_name, shown
 from polyres.audio.files import probe
 from polyres.core.errors import ConfigError, InputError, PolyresError, UnknownNameError
 from polyres.core.scratch import make_scratch_folder
+from polyres.studio.disk_space import DiskSpace, FullError
 from polyres.studio.engines import Engine
-from polyres.studio.memory import hold_folder, recall, remember
 from polyres.studio.mixing import copy_to_play
 from polyres.studio.options import StudioOptions
-from polyres.studio.room import FullError, Room
-from polyres.studio.songs import Lane, Song, State, Work, take_in, told_failure, told_work
+from polyres.studio.saved_state import hold_folder, load_state, save_state
+from polyres.studio.songs import Lane, Song, State, Work, decode_upload, failure_message, job_facts
 from polyres.studio.views import view_of
 
 ORIGINAL = "original"
@@ -35,7 +35,7 @@ class _CancelledError(Exception):
     """The visitor changed their mind."""
 
 
-class Desk:
+class JobQueue:
     """Keeps songs and jobs within the limits, and removes them; everything lies below one folder."""
 
     def __init__(self, engine: Engine, options: StudioOptions, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,12 +45,12 @@ class Desk:
         self.folder = make_scratch_folder() if options.folder is None else options.folder
         self._clock = clock
         self._songs: dict[str, Song] = {}
-        self._room = Room(self.folder, options.max_total_bytes, options.max_uploads)
+        self._room = DiskSpace(self.folder, options.max_total_bytes, options.max_uploads)
         self._closed = False
         self._lock = threading.RLock()
         self._queue: queue.Queue[tuple[Song, Work] | None] = queue.Queue()
         if self._held is not None:
-            self._songs = {song.id: song for song in recall(self.folder, engine.choices, clock)}
+            self._songs = {song.id: song for song in load_state(self.folder, engine.choices, clock)}
             for song in self._songs.values():
                 for work in song.works.values():
                     if work.state == "queued":
@@ -80,7 +80,7 @@ class Desk:
         """Write down what there is, so that a restart finds it; what cannot be written down ends nothing."""
         if self._held is not None and not self._closed:
             try:
-                remember(self.folder, self._songs.values(), self._clock)
+                save_state(self.folder, self._songs.values(), self._clock)
             except Exception:
                 _LOG.exception("the songs could not be written down")
 
@@ -113,7 +113,7 @@ class Desk:
         clean = safe_name(name.replace("\\", "/").rpartition("/")[2], 120)
         try:
             sent_bytes = received.stat().st_size
-            path, warnings = take_in(
+            path, warnings = decode_upload(
                 received, clean, self.options, lambda more: self._room.resize(received.parent.name, sent_bytes + more)
             )
             info = probe(path)
@@ -278,7 +278,7 @@ class Desk:
             state, work.error = "failed", shown(str(error).replace(str(song.path), song.name))
         except Exception as error:
             _LOG.exception("a job failed")
-            state, work.error = "failed", told_failure(error)
+            state, work.error = "failed", failure_message(error)
         with self._lock:
             self._room.give_back(work.id)
             work.seconds = self._clock() - work.began_s
@@ -328,7 +328,7 @@ class Desk:
                 "name": song.name,
                 "seconds": song.length_samples / song.info.sample_rate_hz,
                 "works": [
-                    told_work(work, self._clock(), self.ahead(work), song.info.sample_rate_hz)
+                    job_facts(work, self._clock(), self.ahead(work), song.info.sample_rate_hz)
                     for work in song.works.values()
                 ],
             }

@@ -114,7 +114,7 @@ def _remove_own(folder: Path, own: str, kept: Collection[str]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def remember(folder: Path, songs: Iterable[Song], clock: Callable[[], float]) -> None:
+def save_state(folder: Path, songs: Iterable[Song], clock: Callable[[], float]) -> None:
     """Write down all songs and jobs, as far as the disk has room. `songs`: in the order they came."""
     offset_s = time.time() - clock()
     texts = []
@@ -166,8 +166,8 @@ def _written(work: Work) -> _Work:
     )
 
 
-def recall(folder: Path, choices: Sequence[Choice], clock: Callable[[], float]) -> list[Song]:
-    """Read what `remember` wrote; other folders that the studio made there are removed.
+def load_state(folder: Path, choices: Sequence[Choice], clock: Callable[[], float]) -> list[Song]:
+    """Read what `save_state` wrote; other folders that the studio made there are removed.
 
     Jobs that waited or ran wait again, or have failed where their model is not offered any more; results whose files
     are gone are not there. A song whose entry is damaged is not there, but its files stay, and the entry under another

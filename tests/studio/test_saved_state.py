@@ -16,50 +16,50 @@ from typing import Any
 import pytest
 
 from polyres.core.errors import ConfigError, InputError
-from polyres.studio.desk import Desk
 from polyres.studio.engines import Choice, Made, PolyresEngine, Progress
-from polyres.studio.memory import MEMORY_FILE
+from polyres.studio.jobs import JobQueue
 from polyres.studio.options import StudioOptions
-from polyres.studio.songs import told_failure
+from polyres.studio.saved_state import MEMORY_FILE
+from polyres.studio.songs import failure_message
 from tests.full_disk import at_most
 from tests.studio.studios import QuickEngine, song, tiny_weights
 from tests.studio.test_desk import VISITOR, over, put
 
 
-def opened(folder: Path, engine: QuickEngine | None = None, **options: float) -> Desk:
-    return Desk(engine or QuickEngine(), StudioOptions(folder=folder, **options))  # type: ignore[arg-type]
+def opened(folder: Path, engine: QuickEngine | None = None, **options: float) -> JobQueue:
+    return JobQueue(engine or QuickEngine(), StudioOptions(folder=folder, **options))  # type: ignore[arg-type]
 
 
 def test_songs_results_and_waiting_jobs_survive_a_restart(tmp_path: Path) -> None:
     folder, engine = tmp_path / "studio", QuickEngine()
-    desk = opened(folder, engine)
-    song_id = put(desk, song(tmp_path / "a.wav", 0.2), "Lied 歌.wav")
-    desk.song(song_id).warnings = ("it ends early",)
-    finished = over(desk.ask(song_id, "separate:sides"))
+    queue = opened(folder, engine)
+    song_id = put(queue, song(tmp_path / "a.wav", 0.2), "Lied 歌.wav")
+    queue.song(song_id).warnings = ("it ends early",)
+    finished = over(queue.ask(song_id, "separate:sides"))
     engine.go_on.clear()
-    working = desk.ask(song_id, "separate:halves")
+    working = queue.ask(song_id, "separate:halves")
     assert engine.started.wait(10)
-    waiting = desk.ask(song_id, "reconstruct:echo")
-    before = desk.told(desk.song(song_id))
-    desk.close()
+    waiting = queue.ask(song_id, "reconstruct:echo")
+    before = queue.told(queue.song(song_id))
+    queue.close()
 
-    desk = opened(folder)
-    (found,) = desk.songs(VISITOR)
+    queue = opened(folder)
+    (found,) = queue.songs(VISITOR)
     assert (found.id, found.name, found.warnings) == (song_id, "Lied 歌.wav", ("it ends early",))
     for work in (working, waiting):
-        assert over(desk.work(work.id)[1]).state == "done"
-    after = desk.told(found)
+        assert over(queue.work(work.id)[1]).state == "done"
+    after = queue.told(found)
     assert after["works"][0] == before["works"][0]
-    assert desk.finished(finished.id)[1].lanes["low"].file.is_file()  # type: ignore[union-attr]
+    assert queue.finished(finished.id)[1].lanes["low"].file.is_file()  # type: ignore[union-attr]
     assert [work["state"] for work in after["works"]] == ["done"] * 3
-    desk.close()
+    queue.close()
 
 
 def test_another_studio_does_not_take_the_folder(tmp_path: Path) -> None:
-    desk = opened(tmp_path / "studio")
+    queue = opened(tmp_path / "studio")
     with pytest.raises(ConfigError, match=r"another studio uses .*studio; end it, or choose another --folder"):
         opened(tmp_path / "studio")
-    desk.close()
+    queue.close()
     opened(tmp_path / "studio").close()
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"cannot use the folder .*file"):
@@ -82,9 +82,9 @@ def test_a_folder_of_somebody_else_is_refused_and_stays_as_it_is(tmp_path: Path,
 
 def test_files_of_the_user_in_the_folder_of_a_studio_stay(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "studio", tmp_path / "elsewhere"
-    desk = opened(folder)
-    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
-    desk.close()
+    queue = opened(folder)
+    song_id = put(queue, song(tmp_path / "a.wav", 0.1))
+    queue.close()
     own = ("notes.txt", "takes/a.wav", "0123456789abcdef.wav", f"{song_id}/notes.txt", f"{'0A' * 12}/x", "0a" * 12)
     for name in own:
         (folder / name).parent.mkdir(exist_ok=True)
@@ -115,18 +115,18 @@ def test_files_of_the_user_in_the_folder_of_a_studio_stay(tmp_path: Path) -> Non
 def test_a_damaged_memory_is_kept_aside_with_all_files(tmp_path: Path, change) -> None:  # type: ignore[no-untyped-def]
     secret = song(tmp_path / "secret.wav", 0.1)
     folder = tmp_path / "studio"
-    desk = opened(folder)
-    over(desk.ask(put(desk, song(tmp_path / "a.wav", 0.1)), "separate:sides"))
-    desk.close()
+    queue = opened(folder)
+    over(queue.ask(put(queue, song(tmp_path / "a.wav", 0.1)), "separate:sides"))
+    queue.close()
     memory = folder / MEMORY_FILE
     text = memory.read_text(encoding="utf-8")
     changed = change(text)
     assert changed != text
     memory.write_text(changed, encoding="utf-8")
-    desk = opened(folder)
-    assert desk.songs(VISITOR) == []
+    queue = opened(folder)
+    assert queue.songs(VISITOR) == []
     (left,) = [path for path in folder.iterdir() if path.is_dir()]
-    desk.close()
+    queue.close()
     assert secret.is_file()
     (aside,) = folder.glob("songs-damaged-*.json")
     assert aside.read_text(encoding="utf-8") == changed
@@ -140,15 +140,15 @@ def test_a_damaged_memory_is_kept_aside_with_all_files(tmp_path: Path, change) -
 @pytest.mark.parametrize("entry", [{}, 7, None, {"id": "x"}])
 def test_a_damaged_entry_takes_no_other_song_with_it(tmp_path: Path, entry: Any) -> None:
     folder = tmp_path / "studio"
-    desk = opened(folder)
-    first, second = (put(desk, song(tmp_path / "a.wav", 0.1)) for _ in range(2))
-    desk.close()
+    queue = opened(folder)
+    first, second = (put(queue, song(tmp_path / "a.wav", 0.1)) for _ in range(2))
+    queue.close()
     values = json.loads((folder / MEMORY_FILE).read_text(encoding="utf-8"))
     values["songs"][0] = entry
     (folder / MEMORY_FILE).write_text(json.dumps(values), encoding="utf-8")
-    desk = opened(folder)
-    assert [one.id for one in desk.songs(VISITOR)] == [second]
-    desk.close()
+    queue = opened(folder)
+    assert [one.id for one in queue.songs(VISITOR)] == [second]
+    queue.close()
     assert (folder / first / "song.wav").is_file()
     assert len(list(folder.glob("songs-damaged-*.json"))) == 1
 
@@ -161,28 +161,28 @@ def test_odd_answers_of_an_engine_end_neither_worker_nor_memory(tmp_path: Path, 
                 raise InputError("a lone \udcff")
             return replace(super().run(choice, song, folder, progress), gain=gain, warnings=("odd \ud800\n",))
 
-    desk = opened(tmp_path / "studio", OddEngine())
-    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
-    work = over(desk.ask(song_id, "separate:sides"))
+    queue = opened(tmp_path / "studio", OddEngine())
+    song_id = put(queue, song(tmp_path / "a.wav", 0.1))
+    work = over(queue.ask(song_id, "separate:sides"))
     assert (work.state, work.warnings) == (("done", ("odd ??",)) if gain == 0 else ("failed", ()))
-    assert over(desk.ask(song_id, "separate:broken")).error == "a lone ?"
-    json.dumps(desk.told(desk.song(song_id)), allow_nan=False).encode()
-    desk.close()
-    desk = opened(tmp_path / "studio")
-    assert len(desk.song(song_id).works) == 2
-    desk.close()
+    assert over(queue.ask(song_id, "separate:broken")).error == "a lone ?"
+    json.dumps(queue.told(queue.song(song_id)), allow_nan=False).encode()
+    queue.close()
+    queue = opened(tmp_path / "studio")
+    assert len(queue.song(song_id).works) == 2
+    queue.close()
 
 
 def test_a_memory_that_cannot_be_written_does_not_end_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = opened(tmp_path / "studio")
-    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
-    monkeypatch.setattr("polyres.studio.desk.remember", lambda *_: [][0])
-    works = [over(desk.ask(song_id, f"separate:{label}")) for label in ("sides", "halves")]
+    queue = opened(tmp_path / "studio")
+    song_id = put(queue, song(tmp_path / "a.wav", 0.1))
+    monkeypatch.setattr("polyres.studio.jobs.save_state", lambda *_: [][0])
+    works = [over(queue.ask(song_id, f"separate:{label}")) for label in ("sides", "halves")]
     assert [work.state for work in works] == ["done", "done"]
     monkeypatch.undo()
-    desk.close()
+    queue.close()
 
 
 def test_a_job_that_finds_no_room_says_so_and_can_be_asked_for_again(tmp_path: Path) -> None:
@@ -191,14 +191,14 @@ def test_a_job_that_finds_no_room_says_so_and_can_be_asked_for_again(tmp_path: P
             (folder / "large").write_bytes(bytes(1 << 18))
             return super().run(choice, song, folder, progress)
 
-    desk = opened(tmp_path / "studio", LargeEngine())
-    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
+    queue = opened(tmp_path / "studio", LargeEngine())
+    song_id = put(queue, song(tmp_path / "a.wav", 0.1))
     with at_most(1 << 17):
-        work = over(desk.ask(song_id, "separate:sides"))
+        work = over(queue.ask(song_id, "separate:sides"))
         assert "the studio cannot write (File too large); " in (work.error or "")
     assert not work.folder.exists()
-    assert over(desk.ask(song_id, "separate:sides")).state == "done"
-    desk.close()
+    assert over(queue.ask(song_id, "separate:sides")).state == "done"
+    queue.close()
 
 
 @pytest.mark.parametrize(
@@ -209,67 +209,67 @@ def test_a_job_that_finds_no_room_says_so_and_can_be_asked_for_again(tmp_path: P
     ],
 )
 def test_what_a_visitor_is_told_of_a_failure(error: Exception, text: str) -> None:
-    assert told_failure(error).startswith(text)
+    assert failure_message(error).startswith(text)
 
 
 def test_jobs_that_a_restart_queues_again_have_room_or_say_so(tmp_path: Path) -> None:
     folder, engine = tmp_path / "studio", QuickEngine()
     engine.go_on.clear()
-    desk = opened(folder, engine)
-    song_id = put(desk, song(tmp_path / "a.wav", 0.5))
-    work_id = desk.ask(song_id, "separate:sides").id
-    desk.close()
-    desk = opened(folder, engine)
-    assert desk._room.promised_bytes == 6 * 3 * 2 * 22_050
-    desk.close()
-    desk = opened(folder, max_total_bytes=100_000)
-    work = desk.work(work_id)[1]
+    queue = opened(folder, engine)
+    song_id = put(queue, song(tmp_path / "a.wav", 0.5))
+    work_id = queue.ask(song_id, "separate:sides").id
+    queue.close()
+    queue = opened(folder, engine)
+    assert queue._room.promised_bytes == 6 * 3 * 2 * 22_050
+    queue.close()
+    queue = opened(folder, max_total_bytes=100_000)
+    work = queue.work(work_id)[1]
     assert (work.state, "disk is full" in work.error) == ("failed", True)
-    desk.close()
+    queue.close()
 
 
 def test_results_of_a_real_engine_survive_a_restart(tmp_path: Path) -> None:
     engine = PolyresEngine([str(tiny_weights(tmp_path / "tiny.safetensors"))], [], "cpu")
-    desk = opened(tmp_path / "studio", engine)  # type: ignore[arg-type]
-    work = over(desk.ask(put(desk, song(tmp_path / "a.wav", 0.1)), "separate:tiny"))
+    queue = opened(tmp_path / "studio", engine)  # type: ignore[arg-type]
+    work = over(queue.ask(put(queue, song(tmp_path / "a.wav", 0.1)), "separate:tiny"))
     assert work.state == "done"
-    desk.close()
-    desk = opened(tmp_path / "studio")
-    again = desk.finished(work.id)[1]
+    queue.close()
+    queue = opened(tmp_path / "studio")
+    again = queue.finished(work.id)[1]
     assert (again.choice.label, list(again.lanes)) == ("tiny", list(work.lanes))
-    desk.close()
+    queue.close()
 
 
 def test_results_whose_files_are_gone_are_left_out_and_those_not_offered_any_more_stay(tmp_path: Path) -> None:
     folder = tmp_path / "studio"
-    desk = opened(folder)
-    song_id = put(desk, song(tmp_path / "a.wav", 0.1))
-    gone, kept = (over(desk.ask(song_id, choice)) for choice in ("separate:sides", "separate:halves"))
-    lost = put(desk, song(tmp_path / "b.wav", 0.1))
-    desk.close()
+    queue = opened(folder)
+    song_id = put(queue, song(tmp_path / "a.wav", 0.1))
+    gone, kept = (over(queue.ask(song_id, choice)) for choice in ("separate:sides", "separate:halves"))
+    lost = put(queue, song(tmp_path / "b.wav", 0.1))
+    queue.close()
     shutil.rmtree(gone.folder)
     (folder / lost / "song.wav").unlink()
     (folder / song_id / "0123abcd").mkdir()
-    desk = opened(folder)
-    (found,) = desk.songs(VISITOR)
+    queue = opened(folder)
+    (found,) = queue.songs(VISITOR)
     assert list(found.works) == [kept.id]
     assert sorted(path.name for path in (folder / song_id).iterdir()) == sorted(["song.wav", kept.folder.name])
-    desk.close()
+    queue.close()
 
     class Fewer(QuickEngine):
         choices = ()  # type: ignore[assignment]
 
-    desk = opened(folder, Fewer())
-    (work,) = desk.songs(VISITOR)[0].works.values()
+    queue = opened(folder, Fewer())
+    (work,) = queue.songs(VISITOR)[0].works.values()
     assert (work.id, work.state, work.choice.label) == (kept.id, "done", "halves")
-    desk.close()
+    queue.close()
 
 
 def test_songs_that_nobody_used_are_removed_at_the_next_start(tmp_path: Path) -> None:
     folder = tmp_path / "studio"
-    desk = opened(folder)
-    put(desk, song(tmp_path / "a.wav", 0.1))
-    desk.close()
+    queue = opened(folder)
+    put(queue, song(tmp_path / "a.wav", 0.1))
+    queue.close()
     values = json.loads((folder / MEMORY_FILE).read_text(encoding="utf-8"))
     values["songs"][0]["seen"] = time.time() - 7 * 3600
     (folder / MEMORY_FILE).write_text(json.dumps(values), encoding="utf-8")
@@ -284,8 +284,8 @@ def test_a_killed_studio_loses_nothing_that_was_finished(tmp_path: Path) -> None
     folder, source = tmp_path / "studio", song(tmp_path / "a.wav", 0.1)
     code = (
         "import sys, time; from pathlib import Path; from tests.studio.test_memory import *\n"
-        "desk = opened(Path(sys.argv[1])); id = put(desk, Path(sys.argv[2]))\n"
-        "over(desk.ask(id, 'separate:sides')); desk.engine.go_on.clear(); desk.ask(id, 'separate:halves')\n"
+        "queue = opened(Path(sys.argv[1])); id = put(queue, Path(sys.argv[2]))\n"
+        "over(queue.ask(id, 'separate:sides')); queue.engine.go_on.clear(); queue.ask(id, 'separate:halves')\n"
         "time.sleep(0.2); print('ready', flush=True); time.sleep(60)"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -297,7 +297,7 @@ def test_a_killed_studio_loses_nothing_that_was_finished(tmp_path: Path) -> None
     process.kill()
     process.wait()
     process.stdout.close()
-    desk = opened(folder)
-    (found,) = desk.songs(VISITOR)
+    queue = opened(folder)
+    (found,) = queue.songs(VISITOR)
     assert [over(work).state for work in found.works.values()] == ["done", "done"]
-    desk.close()
+    queue.close()

@@ -22,7 +22,7 @@ class _Promise:
     visitor: str
 
 
-class Room:
+class DiskSpace:
     """Counts what lies in a folder, and what will."""
 
     def __init__(self, folder: Path, most_bytes: int, most_uploads: int) -> None:
