@@ -1,4 +1,4 @@
-"""Decoding in a process of its own, with limits: what a stranger sends can neither stop nor break the one that asks."""
+"""Decode untrusted files in a separate process with limits on time, memory and disk."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def decode(source: Path, target: Path, max_minutes: float, room: Room) -> list[s
 
 
 def decode_apart(source: Path, target: Path, max_minutes: float, room: Room, max_s: float = MAX_S) -> list[str]:
-    """Do what `decode` does in a process that is ended when it takes too long or too much memory.
+    """Run `decode` in a process that is ended when it takes too long or too much memory.
 
     Args:
         source: any audio file.
@@ -122,7 +122,7 @@ def _line(stream: IO[bytes] | None) -> dict[str, Any]:
 
 
 def _limit(max_s: float) -> None:
-    """Bind this process, also for the case that nobody is left to end it; systems without such limits have none."""
+    """Set resource limits of this process, where the system has them."""
     with suppress(AttributeError):
         signal.alarm(math.ceil(max_s) + 1)
     with suppress(ImportError):

@@ -1,4 +1,4 @@
-"""Decode audio files to float32: libsndfile for what it reads exactly, FFmpeg's libraries for all the rest."""
+"""Decode audio files to float32: libsndfile where it is exact, FFmpeg's libraries otherwise."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class LibavDecoder:
         yield from (piece for piece in conform.flush() if piece.shape[1])
 
     def _is_behind(self, packet: av.Packet) -> bool:
-        """Say whether a packet is made of what follows the sound: tags and zeros."""
+        """Return whether a packet holds only trailing tags or zeros."""
         return self._sound_end is not None and packet.pos is not None and packet.pos + packet.size > self._sound_end
 
 

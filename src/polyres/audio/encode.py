@@ -1,4 +1,4 @@
-"""Encoders behind `AudioWriter`: WAV by our own hand, FLAC, Vorbis and MP3 through libsndfile, AAC and Opus through
+"""Encoders of `AudioWriter`: WAV by our own code, FLAC, Vorbis and MP3 through libsndfile, AAC and Opus through
 FFmpeg's libraries."""
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class GuardedFile:
             raise self.error
 
     def end(self) -> None:
-        """Close the file and raise what went wrong with it."""
+        """Close the file and raise its first error."""
         try:
             self.file.close()
         finally:

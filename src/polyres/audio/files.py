@@ -1,4 +1,4 @@
-"""Sound in: facts about audio files, and their samples block by block in constant memory."""
+"""Read audio files: their facts, and their samples block by block in constant memory."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def _check_finite(block: Wave, start_samples: int, info: AudioInfo) -> None:
 
 
 def _endings(decoder: Decoder, got_samples: int) -> list[str]:
-    """Say in words where the file has gaps, and how it ended if it did not end well."""
+    """Describe gaps in the file and an early end."""
     gaps = decoder.gaps
     told = ", ".join(f"{gap.length_s:.2f} s from {gap.start_s:.2f} s on" for gap in gaps[:3])
     more = f" and {len(gaps) - 3} more" if len(gaps) > 3 else ""

@@ -1,4 +1,4 @@
-"""What the bytes of an audio file promise: its kind, its stated length, whether its end is there."""
+"""Read audio file headers: the kind, the stated length, and whether the end is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the frames of an MP3 file lie, and how much sound is missing between them."""
+"""Find the frames of an MP3 file and the sound missing between them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Mp3Frames:
         return round(self.length_ticks * sample_rate_hz / _TICKS_HZ)
 
     def told_strays(self, early_s: float) -> list[str]:
-        """Say in a line what is left out, if anything is."""
+        """Describe skipped bytes in a line, or return an empty text."""
         told = [f"{count} bytes at {max(0.0, ticks / _TICKS_HZ - early_s):.2f} s" for ticks, count in self.strays]
         more = f" and {len(told) - 3} more" if len(told) > 3 else ""
         return [f"what is no sound is left out: {', '.join(told[:3])}{more}"] if told else []
@@ -132,7 +132,7 @@ class _Walk:
             at = found
 
     def lost_frames(self, missing: int, is_stated: bool) -> dict[int, int]:
-        """Say how many frames were lost before which frame."""
+        """Return the number of lost frames before each frame."""
         gaps = {index: length for index, length in self.gaps.items() if not self.is_joint(index)}
         if not is_stated:
             return {index: self._guess(index, length) for index, length in gaps.items() if not self._continues(index)}
@@ -145,7 +145,7 @@ class _Walk:
         return _shares(missing, gaps)
 
     def is_joint(self, index: int) -> bool:
-        """Say whether two files were put together in front of a frame, with tags or a header between them."""
+        """Return whether two files were joined before a frame, with tags or a header between them."""
         before = self.starts[index - 1] + self.sizes[index - 1]
         frame = self._read(self.starts[index], 256)
         return self._read(before, 11).startswith(_TAGS) or b"Xing" in frame or b"Info" in frame
@@ -167,7 +167,7 @@ class _Walk:
         return max(1, round(length * len(around) / sum(around)))
 
     def _continues(self, index: int) -> bool:
-        """Say whether a frame begins its main data just where the frame before leaves off."""
+        """Return whether a frame's main data begins where that of the frame before ends."""
         begin, _ = self._reservoir(index)
         return begin == self._reservoir(index - 1)[1]
 
@@ -243,7 +243,7 @@ def _side(head: bytes) -> tuple[int, int]:
 
 
 def _silenced(frame: bytes) -> bytes:
-    """Return a frame that plays nothing; what it holds of the data of later frames stays."""
+    """Return a silent frame that keeps the main data of later frames."""
     at, side_bytes = _side(frame)
     return frame[:at] + bytes(side_bytes) + frame[at + side_bytes :]
 

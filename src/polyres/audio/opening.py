@@ -1,4 +1,4 @@
-"""The one door for sound files: what may be opened is decided here, by content, and nothing leads to another file."""
+"""Open sound files safely: decide by content, and never follow references to another file."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def open_sound(path: Path) -> soundfile.SoundFile:
 
 
 def check_file(path: Path) -> bytes:
-    """Return the first bytes of a file, or say why it is not opened."""
+    """Return the first bytes of a file, or raise why it is not opened."""
     try:
         if path.is_dir():
             raise InputError(f"{shown(path)} is a folder; give an audio file in it")
@@ -167,7 +167,7 @@ def check_file(path: Path) -> bytes:
 
 
 def check_facts(path: Path, sample_rate_hz: int, channels: int) -> None:
-    """Refuse what no recording has: a few bytes at 1 Hz would be hours of sound at a usual rate.
+    """Refuse implausible rates and channels: a few bytes at 1 Hz would be hours of sound.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""Change of sample rate as a stream, in exact length and without delay."""
+"""Resample streams with exact length and without delay."""
 
 from __future__ import annotations
 

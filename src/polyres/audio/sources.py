@@ -1,4 +1,4 @@
-"""Where samples come from: a tensor or a file, read the same way."""
+"""Read samples from a tensor or a file through one interface."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _tensor(wave: Wave) -> Tensor:
 
 
 def _remedy(wave: Wave) -> str:
-    """Say how a wave of a usual other kind becomes one that can be used."""
+    """Suggest how to convert a wave of another common type."""
     for full_scale, kinds in ((32768, (np.int16, torch.int16)), (2147483648, (np.int32, torch.int32))):
         if wave.dtype in kinds:
             return f"; these integers become that by wave / {full_scale}"

@@ -1,4 +1,4 @@
-"""What is known of an audio stream before it is read: its format, its length, and where it stands beside a picture."""
+"""Facts of an audio stream before decoding: its format, its length, and its offset from a picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from polyres.audio.mp3_frames import Mp3Frames
 
 @dataclass(frozen=True)
 class SoundFacts:
-    """What is known of an audio stream before it is read."""
+    """Facts of an audio stream before decoding."""
 
     sample_rate_hz: int
     channels: int
@@ -35,7 +35,7 @@ def default_stream(streams: Sequence[av.AudioStream]) -> av.AudioStream:
 
 
 def told_streams(streams: Sequence[av.AudioStream]) -> str:
-    """List audio streams in words: number from 1, coding, channels and what their tags say."""
+    """Describe audio streams: number from 1, coding, channels and what their tags say."""
     told = []
     for number, stream in enumerate(streams, start=1):
         words = [stream.codec_context.name, f"{stream.codec_context.layout.nb_channels} ch"]
@@ -62,7 +62,7 @@ def facts_of(
     mp3: Mp3Frames | None,
     is_chosen_here: bool,
 ) -> SoundFacts:
-    """Gather what the container says of a stream; rate and channels are those of the first decoded frame.
+    """Read the facts of a stream from the container; rate and channels are those of the first decoded frame.
 
     `mp3`: the frames of an MP3 file, None for others.
     """
@@ -148,7 +148,7 @@ class Gap:
 
 
 class Timeline:
-    """Follow the frames of one pass and say how much silence belongs before each."""
+    """Follow the frames of one pass and compute the silence before each."""
 
     def __init__(self, has_stamps: bool, tolerance_s: float = _TOLERANCE_S, early_s: float | None = None) -> None:
         self.gaps: list[Gap] = []
@@ -204,5 +204,5 @@ class Timeline:
 
 
 def has_stamps(format_name: str) -> bool:
-    """Say whether the time stamps that FFmpeg gives come from the file itself, and not from counting frames."""
+    """Return whether FFmpeg's time stamps come from the file and not from counting frames."""
     return format_name not in _BARE

@@ -1,4 +1,4 @@
-"""Tracks as they lie on disk: which files belong to which stem, before any of them is read."""
+"""Find the files of tracks and stems on disk without reading them."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ Entries = dict[str, dict[str, Any]]
 
 
 def content_stamp(path: Path) -> str:
-    """Return what changes with the content of a file: a hash of its size and of windows from its head to its tail.
+    """Return a stamp of a file's content: a hash of its size and of windows from its head to its tail.
 
     Args:
         path: the file.
@@ -242,7 +242,7 @@ def content_stamp(path: Path) -> str:
 
 
 def load_measured(root: Path, name: str, version: int) -> Entries:
-    """Read what was kept, empty where there is nothing of this version.
+    """Read the cached values, empty without ones of this version.
 
     Args:
         root: folder of the data set.

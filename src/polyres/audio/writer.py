@@ -1,4 +1,4 @@
-"""Sound out: write a stream of blocks to an audio file that appears only once it is whole."""
+"""Write a stream of blocks to an audio file that appears only when complete."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class WriteSpec:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be written."""
+        """Validate the format."""
         if self.format not in FORMATS:
             near = nearest(self.format, FORMATS)
             hint = f"; did you mean {near!r}?" if near else ""
@@ -240,7 +240,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _fix(error: BaseException) -> str:
-    """Say what to do about it."""
+    """Suggest the fix."""
     system = _system_error(error)
     return _FIXES.get(system.errno or 0, "choose another folder") if system is not None else "choose another format"
 
@@ -307,7 +307,7 @@ def downmix_gains(channels: int) -> Wave:
 
 
 class Fitter:
-    """Turns blocks into what a format can hold."""
+    """Convert blocks to the rate and channels that a format can hold."""
 
     def __init__(self, audio_format: str, sample_rate_hz: int, channels: int) -> None:
         held = held_channels(audio_format, channels)
@@ -326,7 +326,7 @@ class Fitter:
 
 
 def fit_note(audio_format: str, sample_rate_hz: int, channels: int) -> str | None:
-    """Say in one line what becomes of sound in a format; None where it stays as it is."""
+    """Describe in one line how a format changes the sound; None if it does not."""
     rate_hz, held = held_rate_hz(audio_format, sample_rate_hz), held_channels(audio_format, channels)
     parts = [] if rate_hz == sample_rate_hz else [f"{sample_rate_hz} Hz resampled to {rate_hz} Hz"]
     parts += [] if held == channels else [f"{channels} channels mixed down to {held}"]

@@ -1,4 +1,4 @@
-"""What waveforms in memory must look like before anything is computed: their axes, and their scale."""
+"""Check axes and scale of waveforms in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_axes(shape: Sequence[int], name: str = "wave") -> None:
 
 
 def scale_warning(peak: float) -> str | None:
-    """Say that float samples look like integers.
+    """Warn that float samples look like integers.
 
     Args:
         peak: largest magnitude.

@@ -32,7 +32,7 @@ class Framing:
     win_length: int | None = None  # window length in samples, 4 to n_fft, in the middle of the frame; n_fft where None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be framed or not be put together again."""
+        """Refuse parameters that cannot be framed or not be inverted."""
         if self.n_fft < 4:
             raise InputError(f"n_fft is {self.n_fft}; 4 or more is needed")
         if not 4 <= self.window_samples <= self.n_fft:

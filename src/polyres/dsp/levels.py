@@ -213,7 +213,7 @@ _GUARD = 1e-8  # added to the peak, so that silence stays silence
 
 @dataclass(frozen=True)
 class InputLevel:
-    """What was measured of a file, per channel.
+    """Measured levels of a file, per channel.
 
     Args:
         mean: `[..., 1]` float64.
@@ -272,7 +272,7 @@ class InputLevelMeter:
         self._count += block.shape[-1]
 
     def level(self) -> InputLevel:
-        """Return what all blocks so far have in common.
+        """Return the level of all blocks so far.
 
         Raises:
             InputError: when there was no sample.

@@ -1,4 +1,4 @@
-"""Log-mel front ends: AudioLDM2's to the letter, and free ones for models of our own."""
+"""Log-mel front ends: AudioLDM2's exactly, and configurable ones for models of our own."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ AUDIOLDM_48K = MelConfig(
 
 
 def mel_framing(config: MelConfig, length_samples: int) -> Framing:
-    """Say where the frames of a front end lie.
+    """Return the framing of a front end.
 
     Args:
         config: the front end.
@@ -280,7 +280,7 @@ def require_front_end(config: MelConfig, trained: MelConfig, weights: str) -> No
 
 
 def _check_wave(wave: Tensor) -> None:
-    """Refuse what is no audio."""
+    """Refuse invalid audio."""
     if wave.ndim < 1 or wave.dtype not in (torch.float32, torch.float64):
         raise InputError(
             f"the wave has shape {tuple(wave.shape)} and type {wave.dtype}; [..., T] float32 or float64 is needed"

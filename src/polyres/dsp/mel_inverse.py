@@ -1,4 +1,4 @@
-"""From mel spectrograms back to linear magnitudes: several of many that fit."""
+"""Invert mel spectrograms to linear magnitudes by several methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cutting a long signal into overlapping segments and cross-fading the results back, block by block."""
+"""Cut a long signal into overlapping segments and cross-fade the results, block by block."""
 
 from __future__ import annotations
 

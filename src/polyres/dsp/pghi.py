@@ -210,5 +210,5 @@ def _contract(links: Links, label: Tensor, offset: Tensor) -> Links:
 
 
 def _wrap(turns: Tensor) -> Tensor:
-    """Take whole turns away."""
+    """Wrap phases to one turn."""
     return turns - turns.round()

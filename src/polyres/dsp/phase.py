@@ -1,4 +1,4 @@
-"""Waves from magnitude spectrograms: methods that find a phase, each under its name."""
+"""Reconstruct waves from magnitude spectrograms by named phase methods."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Refine = Callable[[Tensor, Tensor, FrameTransform, int, Hold], Tensor]
 
 @dataclass(frozen=True)
 class PhaseMethod:
-    """How a phase is found: where it starts, and how it is made to fit."""
+    """A phase method: its initial phase and its refinement."""
 
     refine: Refine
     from_slopes: bool = False
@@ -154,7 +154,7 @@ def _check_magnitude(magnitude: Tensor, phase: Tensor | None, framing: Framing) 
 
 
 def _check_before(before: Tensor, magnitude: Tensor, framing: Framing) -> None:
-    """Refuse what cannot be the beginning of the wave."""
+    """Check the known beginning of the wave."""
     if before.shape[:-1] != magnitude.shape[:-2] or before.shape[-1] > framing.length_samples:
         raise InputError(
             f"the wave before has shape {tuple(before.shape)}; {tuple(magnitude.shape[:-2])} and at most "
@@ -184,7 +184,7 @@ def _known_turns(before: Tensor, transform: FrameTransform) -> Tensor:
 
 
 def _held(known: Tensor, wave: Tensor) -> Tensor:
-    """Put what is known of a wave in its place."""
+    """Insert the known samples of a wave."""
     return torch.cat([known, wave[:, known.shape[-1] :]], dim=-1) if known.shape[-1] else wave
 
 

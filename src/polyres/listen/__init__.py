@@ -1,1 +1,1 @@
-"""Blind listening tests: studies, the pages they are taken on, and what their ratings say."""
+"""Blind listening tests: build studies, serve them, and analyse the ratings."""

@@ -1,1 +1,1 @@
-"""The studio: a page that separates songs and plays their stems, and pages of finished stems to give away."""
+"""The studio: a web page that separates songs and plays the stems, and export of stems as one HTML page."""

@@ -1,4 +1,4 @@
-"""What the page asks of the studio."""
+"""HTTP API of the studio's page."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Ask(BaseModel):
 
 @router.get("/studio")
 def studio(queue: QueueOf) -> dict[str, Any]:
-    """Tell what can be done here, and the limits."""
+    """Return the choices and the limits."""
     options = queue.options
     return {
         "choices": [vars(choice) for choice in queue.engine.choices],
@@ -83,7 +83,7 @@ def studio(queue: QueueOf) -> dict[str, Any]:
 
 @router.get("/songs")
 def songs(queue: QueueOf, visitor: Visitor) -> list[dict[str, Any]]:
-    """Tell a visitor about their songs and the jobs on them."""
+    """Return the visitor's songs and jobs."""
     return [queue.told(song) for song in queue.songs(visitor)]
 
 
@@ -121,7 +121,7 @@ async def add_song(request: Request, queue: QueueOf, visitor: Visitor, name: str
 
 
 async def _received(request: Request, path: Path, most: int, pause_s: float) -> bool:
-    """Write a body to a file; say whether it was no more than was reserved."""
+    """Write a body to a file; return whether it fits the reservation."""
     received, began_s = 0, time.monotonic()
     chunks = aiter(request.stream())
     with path.open("wb") as file:
@@ -145,7 +145,7 @@ def _too_large(most: int) -> Response:
 
 @router.delete("/songs/{song_id}", status_code=204)
 def remove_song(song: OwnSong, queue: QueueOf) -> None:
-    """Remove a song and everything made of it."""
+    """Remove a song and its results."""
     queue.remove_song(song.id)
 
 
@@ -170,7 +170,7 @@ def views(work: OwnWork, queue: QueueOf) -> dict[str, Any]:
 
 @router.get("/works/{work_id}/audio/{name}")
 def audio(work: OwnWork, name: str, queue: QueueOf) -> Response:
-    """Give the copy of a lane that browsers play."""
+    """Send the playable copy of a stem."""
     queue.finished(work.id)
     if name not in work.lanes:
         raise UnknownNameError(f"there is no {name[:40]!r} in this result; it has {', '.join(work.lanes)}")
@@ -181,7 +181,7 @@ def audio(work: OwnWork, name: str, queue: QueueOf) -> Response:
 # Downloads are links, which carry no header: the random name of the result is their key.
 @router.get("/works/{work_id}/stems.zip")
 def stems_zip(work_id: str, queue: QueueOf) -> Response:
-    """Give all files of a result as one archive."""
+    """Send all files of a result as one archive."""
     song, work = queue.finished(work_id)
     files = {lane.name: lane.file for lane in work.lanes.values() if lane.file is not None}
     name = _download_name(song, work)
@@ -199,7 +199,7 @@ def stems_zip(work_id: str, queue: QueueOf) -> Response:
 def mix_wav(
     work_id: str, queue: QueueOf, strips: str = "", start_s: float | None = None, end_s: float | None = None
 ) -> Response:
-    """Give a mix: `strips` is `name:level_db:pan`, comma-separated."""
+    """Send a mix: `strips` is `name:level_db:pan`, comma-separated."""
     song, work = queue.finished(work_id)
     chosen: dict[Path, Strip] = {}
     for part in filter(None, strips[:4000].split(",")):
@@ -241,7 +241,7 @@ def _given_back_on_error(queue: JobQueue, path: Path) -> Iterator[None]:
 
 
 class _Once(FileResponse):
-    """A file that is made for this answer alone, and removed when it was sent or the visitor has left."""
+    """A temporary file, removed when it was sent or the connection closed."""
 
     def __init__(self, queue: JobQueue, path: Path, name: str, media_type: str) -> None:
         super().__init__(path, media_type=media_type, filename=name)

@@ -1,4 +1,4 @@
-"""Room on a studio's disk: what is there, and what is promised to uploads, jobs and downloads under way."""
+"""Account for disk space: files on disk, and reservations of uploads, jobs and downloads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from polyres.studio.songs import size_bytes
 
 
 class FullError(PolyresError):
-    """The studio has no room for more."""
+    """The disk space or a limit of the studio is used up."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class _Promise:
 
 
 class DiskSpace:
-    """Counts what lies in a folder, and what will."""
+    """Count used and reserved bytes of a folder."""
 
     def __init__(self, folder: Path, most_bytes: int, most_uploads: int) -> None:
         self._folder = folder
@@ -34,12 +34,12 @@ class DiskSpace:
 
     @property
     def promised_bytes(self) -> int:
-        """All that is promised and not given back."""
+        """Reserved bytes."""
         with self._lock:
             return sum(promise.size_bytes for promise in self._promised.values())
 
     def reserve(self, owner: str, more_bytes: int, folder: Path, visitor: str = "") -> None:
-        """Keep room for what is under way: what it has written already counts as part of that."""
+        """Reserve space; bytes already written count as part of it."""
         with self._lock:
             sent = sum(promise.visitor == visitor != "" for promise in self._promised.values())
             if sent >= self._most_uploads:
@@ -47,7 +47,7 @@ class DiskSpace:
             self._promise(owner, _Promise(more_bytes, folder, visitor))
 
     def resize(self, owner: str, size_bytes: int) -> None:
-        """Change how much is kept for an owner."""
+        """Resize a reservation."""
         with self._lock:
             self._promise(owner, replace(self._promised[owner], size_bytes=size_bytes))
 
@@ -61,6 +61,6 @@ class DiskSpace:
         self._promised[owner] = wanted
 
     def give_back(self, owner: str) -> None:
-        """End a reservation; none is no error."""
+        """Release a reservation; an unknown owner is ignored."""
         with self._lock:
             self._promised.pop(owner, None)

@@ -1,4 +1,4 @@
-"""What the studio does to a song: separation by a model, or reconstruction by a codec; file to file."""
+"""Separate or reconstruct a song, file to file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DIFFERENCE = "difference"
 
 @dataclass(frozen=True)
 class Choice:
-    """Something a visitor can ask for."""
+    """A model or codec that can be chosen."""
 
     id: str  # how it is asked for
     kind: Kind  # "separate" or "reconstruct"
@@ -37,7 +37,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Made:
-    """What came out."""
+    """Result of a job."""
 
     files: dict[str, Path]  # name to file, in the order to show
     gain: float = 1.0  # factor on all of them, which the original needs as well to be as loud
@@ -45,14 +45,14 @@ class Made:
 
 
 class Engine(Protocol):
-    """Something that turns a song into stems or versions."""
+    """Interface of what turns a song into stems or versions."""
 
     @property
     def choices(self) -> Sequence[Choice]:
-        """What can be asked for; the first is the default."""
+        """Available choices; the first is the default."""
 
     def run(self, choice: Choice, song: Path, folder: Path, progress: Progress) -> Made:
-        """Do it.
+        """Run a choice on a song.
 
         Args:
             choice: one of `choices`.
@@ -66,7 +66,7 @@ class Engine(Protocol):
 
 
 class PolyresEngine:
-    """Models and codecs of polyres; one stays in memory, the one used last.
+    """Models and codecs of polyres; the last used one stays in memory.
 
     Args:
         models: names or files of separators to offer besides those that are installed.
@@ -91,7 +91,7 @@ class PolyresEngine:
         return self._choices
 
     def check(self) -> None:
-        """Load what was asked for and the default model, which stays, so that what is wrong is known at once.
+        """Load the choices once to find errors early; the default model stays loaded.
 
         Raises:
             PolyresError: as `load_separator`, `load_codec` and `chain_of`.
@@ -139,7 +139,7 @@ class PolyresEngine:
 
 
 class _Watch:
-    """Hands on the progress of the one job there is."""
+    """Forward the progress of the running job."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -151,7 +151,7 @@ class _Watch:
 
 
 def _labels(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pair each name or path with a label of its own; paths that end alike show more of themselves."""
+    """Give each name or path a unique label; paths with equal ends show more of their parts."""
     names = list(dict.fromkeys(names))
     short = {name: "polyres-wave" if name == "default" else shown(model_label(name)) for name in names}
     alike = Counter(short.values())

@@ -1,4 +1,4 @@
-"""Finished stems as one HTML file: audio, pictures and player in it, for a browser without a server."""
+"""Export stems as one HTML file with audio, pictures and player, for a browser without a server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What goes into a page.
+    """Contents of an exported page.
 
     Args:
         title: its heading.
@@ -56,7 +56,7 @@ class ExportOptions:
     format: str = "flac"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work."""
+        """Validate the options."""
         if self.format not in FORMATS:
             raise ConfigError(f"format {self.format!r} is not for pages; choose {' or '.join(FORMATS)}")
         if not self.start_s >= 0 or not self.length_s > 0:
@@ -101,7 +101,7 @@ def export_page(folder: Path, out: Path, options: ExportOptions | None = None, s
 
 
 def _packed(result: Result, truth: Result | None, work: Path, options: ExportOptions) -> dict[str, Any]:
-    """Turn a result into what the page holds: sounds, pictures and figures."""
+    """Encode a result for the page: sounds, pictures and figures."""
     lanes: dict[str, dict[str, Any]] = {}
     files = {**result.files, **_difference(result, work)}
     rate_hz = played_rate_hz(probe(next(iter(files.values()))).sample_rate_hz)
@@ -119,7 +119,7 @@ def _packed(result: Result, truth: Result | None, work: Path, options: ExportOpt
 
 
 def _difference(result: Result, work: Path) -> dict[str, Path]:
-    """Make what a reconstruction lost, where its versions fit each other to the sample."""
+    """Write what a reconstruction lost, if its versions are sample-aligned."""
     last = next((name for name in ("enhanced", "codec") if name in result.files), None)
     if result.kind != "reconstruct" or last is None or "original" not in result.files:
         return {}

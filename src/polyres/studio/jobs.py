@@ -1,4 +1,4 @@
-"""Songs that visitors brought, the jobs on them, and the one thread that does the work."""
+"""Uploaded songs, their jobs, and the worker thread."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _LOG = logging.getLogger("polyres.studio")
 
 
 class _CancelledError(Exception):
-    """The visitor changed their mind."""
+    """The job was cancelled."""
 
 
 class JobQueue:
-    """Keeps songs and jobs within the limits, and removes them; everything lies below one folder."""
+    """Hold songs and jobs within the limits and remove expired ones; all files lie below one folder."""
 
     def __init__(self, engine: Engine, options: StudioOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self.engine = engine
@@ -61,7 +61,7 @@ class JobQueue:
         self._worker.start()
 
     def close(self) -> None:
-        """Stop the jobs and wait for the worker; remove all files, unless there is a folder to find them in again."""
+        """Stop the jobs and wait for the worker; remove all files unless a folder keeps them."""
         with self._lock:
             self._save()
             self._closed = True
@@ -77,7 +77,7 @@ class JobQueue:
             self._held.release()
 
     def _save(self) -> None:
-        """Write down what there is, so that a restart finds it; what cannot be written down ends nothing."""
+        """Save the state for a restart; a failed save is not an error."""
         if self._held is not None and not self._closed:
             try:
                 save_state(self.folder, self._songs.values(), self._clock)
@@ -96,7 +96,7 @@ class JobQueue:
     # -- songs --------------------------------------------------------------------------------------------------------
 
     def room_for(self, size_bytes: int, visitor: str = "") -> Path:
-        """Return the path of a new file, to receive a song or to send a result."""
+        """Reserve disk space and return the path of a new file for an upload or a download."""
         self.sweep()
         folder = self.folder / secrets.token_hex(12)
         self._room.reserve(folder.name, size_bytes, folder, visitor)
@@ -104,12 +104,12 @@ class JobQueue:
         return folder / "whole"
 
     def give_back(self, path: Path) -> None:
-        """Remove a file that has not become a song, and give its room back."""
+        """Remove a file that has not become a song, and release its space."""
         shutil.rmtree(path.parent, ignore_errors=True)
         self._room.give_back(path.parent.name)
 
     def add_song(self, received: Path, name: str, visitor: str) -> Song:
-        """Take in a received file; where it cannot be used it is removed."""
+        """Add an uploaded file as a song; an unusable file is removed."""
         clean = safe_name(name.replace("\\", "/").rpartition("/")[2], 120)
         try:
             sent_bytes = received.stat().st_size
@@ -173,7 +173,7 @@ class JobQueue:
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
     def ask(self, song_id: str, choice_id: str) -> Work:
-        """Queue a job; a song that went through the same already keeps that result, but for one that failed."""
+        """Queue a job; an equal job of the song is reused unless it failed."""
         choice = next((one for one in self.engine.choices if one.id == choice_id), None)
         if choice is None:
             names = ", ".join(one.id for one in self.engine.choices)
@@ -210,7 +210,7 @@ class JobQueue:
         raise UnknownNameError("this result is not here any more; drop the song again")
 
     def cancel(self, work_id: str) -> None:
-        """End a job that waits or runs; a finished one is removed."""
+        """Cancel a waiting or running job; remove a finished one."""
         with self._lock:
             song, work = self.work(work_id)
             work.cancelled.set()
@@ -230,7 +230,7 @@ class JobQueue:
         return song, work
 
     def ahead(self, work: Work) -> int:
-        """Return how many jobs come before this one."""
+        """Return the number of jobs ahead of this one."""
         with self._lock:
             pending = [one for one, _ in self._pending()]
             running = sum(each.state == "working" for song in self._songs.values() for each in song.works.values())

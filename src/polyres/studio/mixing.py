@@ -1,4 +1,4 @@
-"""Files made from files, block by block: copies to play, differences, and mixes."""
+"""Write playable copies, differences and mixes, block by block."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Strip:
     pan: float = 0.0  # -1 (left) to 1 (right)
 
     def __post_init__(self) -> None:
-        """Refuse what no fader can do."""
+        """Check the ranges."""
         if not -120 <= self.level_db <= MAX_LEVEL_DB:
             raise ConfigError(f"level {self.level_db} dB is not possible; choose -120 to {MAX_LEVEL_DB:g}")
         if not -1 <= self.pan <= 1:
@@ -148,7 +148,7 @@ def _mixed(strips: Mapping[Path, Strip], span_s: tuple[float, float] | None) -> 
 
 
 def _together(readers: Sequence[AudioReader]) -> Iterator[tuple[_Wave, ...]]:
-    """Yield blocks of the same samples of every file."""
+    """Yield aligned blocks of all files."""
     for blocks in zip_longest(*(reader.blocks(BLOCK_SAMPLES) for reader in readers)):
         if len({0 if block is None else block.shape[1] for block in blocks}) > 1:
             names = " and ".join(reader.info.path.name for reader in readers)

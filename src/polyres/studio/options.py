@@ -1,4 +1,4 @@
-"""What a studio may be told when it starts."""
+"""Options of the studio."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class StudioOptions(WebOptions):
-    """How a studio is served.
+    """Options of the studio's server.
 
     Args:
         max_upload_bytes: largest file.
@@ -44,7 +44,7 @@ class StudioOptions(WebOptions):
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work."""
+        """Validate the options."""
         super().__post_init__()
         limits = {
             "max_upload_bytes": self.max_upload_bytes,

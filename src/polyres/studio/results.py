@@ -1,4 +1,4 @@
-"""Finished results in folders: which songs, by which models, their files, and how near they are to true stems."""
+"""Find results in folders by song and model, and measure them against true stems."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def true_stems(track: str, results: Sequence[Result], folder: Path) -> Result | 
 
 
 def sdr_db(result: Result, truth: Result, name: str, start_s: float, length_s: float) -> float | None:
-    """Measure how near a stem is to the true one, over an excerpt.
+    """Return the SDR of a stem against the true one, over an excerpt.
 
     Returns the SDR of `polyres.metrics.nsdr` in dB; None where there is nothing to compare: no such true stem, another
     rate, other channels, or silence as the truth.
@@ -85,7 +85,7 @@ def _rate(result: Result, name: str) -> int:
 
 
 def _read(folder: Path) -> Result:
-    """Read by which model a folder was made, and its files."""
+    """Read the model of a result folder, and its files."""
     parent = folder.resolve().parent
     label = parent.name
     if (folder / REPORT_NAME).is_file():

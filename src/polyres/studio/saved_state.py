@@ -1,4 +1,4 @@
-"""What a studio remembers over a restart: its songs, their jobs and results, in one file of its folder."""
+"""Save and load songs, jobs and results of a studio in one file of its folder."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class _Memory(_Strict):
 
 
 def hold_folder(folder: Path) -> FileLock:
-    """Make a studio's folder and take it for this process."""
+    """Create a studio's folder and lock it for this process."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(folder.iterdir()) and not _is_a_studio(folder):
@@ -108,14 +108,14 @@ def _is_a_studio(folder: Path) -> bool:
 
 
 def _remove_own(folder: Path, own: str, kept: Collection[str]) -> None:
-    """Remove the folders that a studio made, told by their names; what somebody else put there stays."""
+    """Remove the studio's own folders, recognised by name; other files stay."""
     for path in folder.iterdir():
         if path.name not in kept and re.fullmatch(own, path.name) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
 
 
 def save_state(folder: Path, songs: Iterable[Song], clock: Callable[[], float]) -> None:
-    """Write down all songs and jobs, as far as the disk has room. `songs`: in the order they came."""
+    """Save all songs and jobs, if the disk has room. `songs`: in the order they came."""
     offset_s = time.time() - clock()
     texts = []
     for song in songs:
@@ -167,7 +167,7 @@ def _written(work: Work) -> _Work:
 
 
 def load_state(folder: Path, choices: Sequence[Choice], clock: Callable[[], float]) -> list[Song]:
-    """Read what `save_state` wrote; other folders that the studio made there are removed.
+    """Load what `save_state` wrote; unlisted folders of the studio are removed.
 
     Jobs that waited or ran wait again, or have failed where their model is not offered any more; results whose files
     are gone are not there. A song whose entry is damaged is not there, but its files stay, and the entry under another
@@ -185,7 +185,7 @@ def load_state(folder: Path, choices: Sequence[Choice], clock: Callable[[], floa
 
 
 def _read(path: Path) -> tuple[list[_Song], bool]:
-    """Read the songs that can be read; say whether those are all."""
+    """Read the valid songs; return also whether all were valid."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             return [], False
@@ -202,7 +202,7 @@ def _read(path: Path) -> tuple[list[_Song], bool]:
 
 
 def _set_aside(path: Path) -> None:
-    """Keep what cannot be read under another name, for somebody to mend."""
+    """Rename an unreadable file, so that it can be repaired."""
     aside = path.with_name(f"{_ASIDE}{secrets.token_hex(4)}.json")
     try:
         shutil.copyfile(path, aside)

@@ -36,7 +36,7 @@ class _SmallBodies:
 
 
 def create_app(engine: Engine, options: StudioOptions | None = None) -> FastAPI:
-    """Put the studio together."""
+    """Create the studio's application."""
     options = options or StudioOptions()
     queue = JobQueue(engine, options)
 

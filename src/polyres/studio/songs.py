@@ -1,4 +1,4 @@
-"""Songs, the jobs on them, and what comes out, as the studio remembers them."""
+"""Data classes of songs, jobs and results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ State = Literal["queued", "working", "done", "failed", "cancelled"]
 
 @dataclass
 class Lane:
-    """One sound of a result."""
+    """One stem or version of a result."""
 
     name: str  # of the stem or version
     file: Path | None  # as written, for downloads; None for the original, which the visitor has
@@ -57,7 +57,7 @@ class Work:
 
 @dataclass
 class Song:
-    """One file that a visitor brought."""
+    """One uploaded file."""
 
     id: str
     visitor: str
@@ -71,13 +71,13 @@ class Song:
 
 
 def ending_of(name: str) -> str:
-    """Return the ending of a name where it is plain, since some formats are told by it."""
+    """Return the plain extension of a file name, which some formats need."""
     ending = Path(name).suffix
     return ending if ending[1:].isalnum() and ending.isascii() and len(ending) <= 6 else ""
 
 
 def decode_upload(received: Path, name: str, options: StudioOptions, room: Room) -> tuple[Path, list[str]]:
-    """Decode what a visitor sent, in a process of its own, and remove it: everything after works on the result."""
+    """Decode an upload in a separate process and remove the original."""
     path = received.with_name(f"sent{ending_of(name)}")
     received.rename(path)
     decoded = path.with_name("song.wav")
@@ -124,7 +124,7 @@ def size_bytes(folder: Path, apart: Collection[Path]) -> int:
 
 
 def failure_message(error: Exception) -> str:
-    """Say to a visitor why a job failed that should not."""
+    """Describe an unexpected failure of a job for the visitor."""
     if isinstance(error, OSError) and error.strerror:
         return f"the studio cannot write ({error.strerror}); remove songs to make room, or ask its host"
     return f"something went wrong in the studio ({type(error).__name__}); see its log"

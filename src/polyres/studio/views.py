@@ -23,7 +23,7 @@ _Wave = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def view_of(path: Path, length_samples: int) -> dict[str, Any]:
-    """Sketch a file.
+    """Compute waveform and spectrogram of a file.
 
     Returns JSON-able: `columns`; `low`, `high` (extremes of all channels per column, -127 to 127); `bands`, `low_hz`,
     `high_hz`; `levels`, base64 of one byte per band and column, band by band from the lowest, 0 for `FLOOR_DB` and

@@ -1,1 +1,1 @@
-"""Made songs with known stems."""
+"""Synthesise songs with known stems."""

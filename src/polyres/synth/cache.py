@@ -1,4 +1,4 @@
-"""Data that a recipe asks for: made once, kept in the user's cache folder, found again by what it was made from."""
+"""Cache of synthesised songs that a recipe asks for, keyed by a fingerprint of their config."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WAIT_S = 4 * 3600.0
 
 
 class MadeConfig(Config):
-    """Songs that a recipe asks for instead of a folder of tracks.
+    """Config of synthesised songs that replace a folder of tracks in a recipe.
 
     `kind` is what is made: `miniature` and `composed` need nothing, `midi` needs a folder of scores, `vocals` one of
     sung notes (`singer`), `loops` one of loops, `modules` one of tracker modules. There are `hours` of them, or
@@ -105,7 +105,7 @@ def _plain(value: Any) -> Any:
 
 
 def is_made(root: str) -> bool:
-    """Say whether a root of a recipe is to be made."""
+    """Return whether a root of a recipe has to be synthesised."""
     return root.startswith(PREFIX)
 
 
@@ -130,7 +130,7 @@ def root_of(given: Any) -> Any:
 
 
 def cache_folder() -> Path:
-    """Folder of made data: below `POLYRES_CACHE` where set, else below the platform's cache folder."""
+    """Folder of synthesised data: below `POLYRES_CACHE` where set, else below the platform's cache folder."""
     chosen = os.environ.get("POLYRES_CACHE")
     if chosen:
         return Path(chosen).expanduser() / "made"
@@ -144,7 +144,7 @@ def cache_folder() -> Path:
 
 
 def make_root(spec: MadeConfig, data_dir: str | None = None, cache: Path | None = None, report: Report = print) -> Path:
-    """Make the songs that a recipe asks for, unless they are there already.
+    """Synthesise the songs that a recipe asks for, unless they are cached.
 
     Several processes may ask at once: one makes them, the others wait.
 
@@ -180,7 +180,7 @@ def make_root(spec: MadeConfig, data_dir: str | None = None, cache: Path | None 
 
 
 def _make(spec: MadeConfig, data_dir: str | None, out: Path, report: Report) -> list[Made]:
-    """Make all songs."""
+    """Synthesise all songs."""
     if spec.kind == "miniature":
         return make_miniature(out, spec.seed, spec.tracks, 6.0 if spec.length_s is None else spec.length_s)
     base = Path(data_dir or ".")

@@ -1,4 +1,4 @@
-"""Composed songs: written, played, sung, treated and mixed by seed alone."""
+"""Composed songs: composition, instruments, vocals, effects and mix from a seed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _AS_WRITTEN = TakeConfig(tempo_range=(1.0, 1.0), transpose_semitones=0, stem_gai
 
 
 class ComposedConfig(Config):
-    """What composed songs are like.
+    """Config of composed songs.
 
     `instruments` "both" draws for every stem whether it is played by the synthesisers or by one of the `banks`. Vocals
     are sung with the recordings in the folder `singer`, or by the built-in voice where there is none.
@@ -107,7 +107,7 @@ def open_loops(folder: str) -> LoopBank:
 
 
 def make_song(config: ComposedConfig, number: int) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-    """Compose, play, sing, treat and mix one song.
+    """Compose, render and mix one song.
 
     `number`: which song, 0 upwards; styles take turns; returns stem name to float32 `[2, T]` with T = round(length_s *
     44100), and the manifest.
@@ -144,7 +144,7 @@ def make_song(config: ComposedConfig, number: int) -> tuple[dict[str, np.ndarray
 def _play(
     score: Score, style: str, config: ComposedConfig, number: int, rngs: dict[str, np.random.Generator]
 ) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-    """Play everything but the vocals; say who played what."""
+    """Render all stems but the vocals; return also their instruments."""
     draw = rngs["instruments"]
     share = {"electronic": 0.0, "both": 0.5, "sampled": 1.0}[config.instruments]
     sampled = {stem for stem in INSTRUMENTAL if draw.random() < share}
@@ -182,7 +182,7 @@ def _faded(wave: np.ndarray, tail_s: float) -> np.ndarray:
 
 
 def composed_jobs(out: Path, count: int, config: ComposedConfig, first: int = 0) -> list[ComposedJob]:
-    """List songs to make. `out`: gets folders `song_00000` and so on."""
+    """List the jobs of composed songs. `out`: gets folders `song_00000` and so on."""
     return [ComposedJob(out / f"song_{number:05d}", number, config) for number in range(first, first + count)]
 
 

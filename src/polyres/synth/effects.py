@@ -1,4 +1,4 @@
-"""Studio effects for made stems: equaliser, compressor, saturation, width, echo, rooms, placing in stereo."""
+"""Audio effects: equaliser, compressor, saturation, width, echo, reverb, panning."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def band_filter(band: Band, sample_rate_hz: int) -> np.ndarray:
 
 
 def equalise(wave: np.ndarray, sample_rate_hz: int, bands: Sequence[Band]) -> np.ndarray:
-    """Send a sound through an equaliser. `wave`: float `[..., T]`; returns float32 `[..., T]`."""
+    """Apply an equaliser. `wave`: float `[..., T]`; returns float32 `[..., T]`."""
     if not bands:
         return wave.astype(np.float32)
     sections = np.stack([band_filter(band, sample_rate_hz) for band in bands])
@@ -93,7 +93,7 @@ class Compressor:
 
 
 def compress(wave: np.ndarray, sample_rate_hz: int, settings: Compressor) -> np.ndarray:
-    """Press the loud parts of a sound down, all channels alike.
+    """Compress the dynamics, all channels linked.
 
     `wave`: float `[C, T]`; `settings`: threshold in dB relative to full scale, ratio, attack and release; returns
     float32 `[C, T]`, without make-up gain.
@@ -124,7 +124,7 @@ def block_peaks(wave: np.ndarray, block_samples: int) -> np.ndarray:
 
 
 def ramped(gains: np.ndarray, block_samples: int, length: int) -> np.ndarray:
-    """Turn one gain per block into one per sample; straight lines from each block's start to the next one's.
+    """Interpolate gains per block linearly to gains per sample.
 
     `gains`: float `[blocks]`, block k starting at sample k * block_samples; returns float32 `[length]`.
     """
@@ -134,7 +134,7 @@ def ramped(gains: np.ndarray, block_samples: int, length: int) -> np.ndarray:
 
 
 def saturate(wave: np.ndarray, drive: float, bias: float = 0.0) -> np.ndarray:
-    """Bend a sound like an overdriven amplifier; its RMS stays.
+    """Saturate like an overdriven amplifier, keeping the RMS.
 
     `wave`: float `[..., T]`; `drive`: how far a peak of three times the RMS goes into the bend; 0 leaves the sound as
     it is; `bias`: moves the bend off centre, which adds even harmonics; 0 to about 0.5; returns float32 `[..., T]`.
@@ -149,7 +149,7 @@ def saturate(wave: np.ndarray, drive: float, bias: float = 0.0) -> np.ndarray:
 
 
 def widen(wave: np.ndarray, width: float) -> np.ndarray:
-    """Scale what differs between the two sides; the power stays.
+    """Scale the side signal, keeping the power.
 
     `wave`: float `[2, T]`; `width`: 0 makes both sides equal, 1 changes nothing, above 1 widens; returns float32 `[2,
     T]`.
@@ -167,7 +167,7 @@ def place(wave: np.ndarray, pan: float) -> np.ndarray:
 
 
 def echo(wave: np.ndarray, delay_samples: int, feedback: float, level: float, repeats: int = 4) -> np.ndarray:
-    """Add decaying repeats that swap sides.
+    """Add a ping-pong echo.
 
     `wave`: float `[2, T]`; `feedback`: level of each repeat against the one before, 0 to 1; `level`: level of the first
     repeat, 0 to 1; returns float32 `[2, T]`; what would sound after T is cut.
@@ -186,7 +186,7 @@ def echo(wave: np.ndarray, delay_samples: int, feedback: float, level: float, re
 def reverberate(
     wave: np.ndarray, sample_rate_hz: int, decay_s: float, level: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Add the tail of a room made of exponentially decaying noise.
+    """Add reverb of exponentially decaying noise.
 
     `wave`: float `[2, T]`; `level`: energy of the tail against the dry sound, 0 to 1; returns float32 `[2, T]`; what
     would sound after T is cut.
@@ -228,7 +228,7 @@ class EffectChain:
     width: float = 1.0
 
     def to_dict(self) -> dict[str, object]:
-        """Return what is not at rest, as JSON holds it."""
+        """Return the active effects as JSON-able values."""
         plain = EffectChain()
         return {key: value for key, value in asdict(self).items() if value != getattr(plain, key)}
 
@@ -269,7 +269,7 @@ def draw_chain(stem: str, rng: np.random.Generator, beat_s: float = 0.5) -> Effe
 
 
 def apply_chain(wave: np.ndarray, chain: EffectChain, rng: np.random.Generator) -> np.ndarray:
-    """Send a stem through its effects.
+    """Apply an effect chain to a stem.
 
     `wave`: float `[2, T]` at 44.1 kHz; `chain`: the effects; the compressor's threshold counts from 10 dB above the
     RMS; returns float32 `[2, T]` with the RMS of the input; silence stays silence.

@@ -1,4 +1,4 @@
-"""Making many tracks: jobs spread over processes, finished ones skipped, time and stems counted."""
+"""Run synthesis jobs over processes, skip finished ones, and count time and stems."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ MADE_FROM = "made_from"
 
 
 class Job(Protocol):
-    """One track to make; jobs travel to other processes, so they pickle."""
+    """One track to synthesise; jobs must pickle."""
 
     @property
     def folder(self) -> Path:
-        """Where the track goes."""
+        """Output folder of the track."""
 
     @property
     def made_from(self) -> str:
-        """Fingerprint of everything but the place that the track depends on."""
+        """Fingerprint of everything that the track depends on but its folder."""
 
     def make(self) -> tuple[dict[str, np.ndarray], dict[str, object]]:
         """Return stems as float32 `[2, T]` and the manifest."""
@@ -37,7 +37,7 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class Made:
-    """What became of a job; `cpu_s` counts the processes it started, and is 0 where the track was there already."""
+    """Result of a job; `cpu_s` counts the processes it started, and is 0 where the track was there already."""
 
     name: str
     length_s: float
@@ -71,7 +71,7 @@ class Totals:
 
     @property
     def hours_per_cpu_hour(self) -> float | None:
-        """Hours of audio made in an hour of one core; None where nothing was made."""
+        """Hours of audio per core hour; None without new audio."""
         return self.made_s / self.cpu_s if self.cpu_s > 0 and self.made_s > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def cpu_seconds() -> float:
 
 
 def already_made(job: Job) -> Made | None:
-    """Return what is there of a job, or None."""
+    """Return the existing result of a job, or None."""
     if not is_finished(job.folder):
         return None
     manifest = read_manifest(job.folder)
@@ -110,7 +110,7 @@ def already_made(job: Job) -> Made | None:
 
 
 def work(job: Job) -> Made:
-    """Make one track; runs in a worker process."""
+    """Synthesise one track in a worker process."""
     before_s = cpu_seconds()
     waves, manifest = job.make()
     length_s = next((wave.shape[1] for wave in waves.values()), 0) / SAMPLE_RATE_HZ
@@ -124,7 +124,7 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 def run_jobs(jobs: Iterable[Job], processes: int = 1, tell: Callable[[Made], None] | None = None) -> list[Made]:
-    """Make tracks, several at a time; what a track holds does not depend on how many.
+    """Run jobs in parallel; the tracks do not depend on the number of processes.
 
     Args:
         jobs: what to make.

@@ -1,4 +1,4 @@
-"""Loop tracks: one-shots and loops laid on a seeded beat grid, as drums, bass and other stems."""
+"""Loop tracks: one-shots and loops on a seeded beat grid, as drums, bass and other stems."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def tonal_track(bank: LoopBank, rng: np.random.Generator, length_s: float) -> np
 
 
 def loop_track(bank: LoopBank, seed: int, length_s: float) -> dict[str, np.ndarray]:
-    """Make one track with the stems the bank has sounds for.
+    """Build one track with the stems the bank has sounds for.
 
     Returns stem name to float32 `[2, T]`, each peaking at -3 dBFS.
     """

@@ -1,4 +1,4 @@
-"""Miniature songs: seconds of built-in music for tests, examples and trials, without any download."""
+"""Miniature songs: a few seconds of composed music for tests and examples, without downloads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class MiniatureJob:
 def make_miniature(
     out: Path, seed: int = 0, tracks: int = 4, length_s: float = 6.0, splits: Mapping[str, int] | None = None
 ) -> list[Made]:
-    """Make a few short songs with all four stems; the mixture is the sum of the files, sample by sample.
+    """Write a few short songs with all four stems; the mixture is the exact sum of the files.
 
     Args:
         out: gets one folder per song; finished ones are skipped.

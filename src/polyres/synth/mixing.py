@@ -1,4 +1,4 @@
-"""Mixing made stems: balance, loudness, and a limiter that turns all stems down together."""
+"""Mix stems: balance, loudness, and a limiter that applies one gain to all stems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Orders: what somebody wants to have made, turned into jobs."""
+"""Requests for songs, turned into jobs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Instruments = Literal["electronic", "sampled", "both"]
 
 
 class Order(Config):
-    """Songs that are wanted.
+    """A request for songs.
 
     Without any folder songs are composed; `midi` plays scores, `modules` tracker modules, `loops` lays loop tracks, and
     `singer` sings the vocals of composed songs and scores, or solo where there are neither. `compose` asks for composed
@@ -64,7 +64,7 @@ class Order(Config):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What is made: composed, midi, modules, vocals, loops."""
+        """Kinds of songs: composed, midi, modules, vocals, loops."""
         composed = self.compose or all(one is None for one in (self.midi, self.singer, self.loops, self.modules))
         solo = self.singer is not None and self.midi is None and not composed
         wanted = {
@@ -78,7 +78,7 @@ class Order(Config):
 
 
 def plan_order(order: Order, out: Path, report: Report = print) -> list[Job]:
-    """Turn an order into jobs; reads folders and scores, writes nothing.
+    """List the jobs of a request; reads folders and scores, writes nothing.
 
     Args:
         order: what is wanted.
@@ -135,7 +135,7 @@ def _banks(order: Order) -> tuple[str, ...]:
 
 
 def composed_config(order: Order) -> ComposedConfig:
-    """Return what the composed songs of an order are like."""
+    """Return the config of the composed songs of a request."""
     instruments = order.instruments
     if instruments is None:
         able = bool(order.banks) or (find_bank() is not None and shutil.which("fluidsynth") is not None)
@@ -151,7 +151,7 @@ def composed_config(order: Order) -> ComposedConfig:
 
 
 def write_summary(out: Path, order: Config, tracks: Sequence[Made]) -> None:
-    """Write `songs.json` into the folder of all tracks: what was ordered and what is there.
+    """Write `songs.json` into the folder of all tracks: the request and the songs.
 
     Args:
         out: the folder.
@@ -185,7 +185,7 @@ class ModuleJob:
 
     @property
     def made_from(self) -> str:
-        """Seed, take, the module's name and what its instruments were taken for."""
+        """Seed, take, the module's name and the stems of its instruments."""
         return f"module-{FORMAT}-{self.seed}-{self.number}-{self.path.name}-{dict(self.stems)}"
 
     def make(self) -> tuple[dict[str, np.ndarray], dict[str, object]]:

@@ -1,4 +1,4 @@
-"""Made songs: whole folders of tracks from scores, sung notes and loops, with a manifest each."""
+"""Render folders of tracks from scores, sung notes and loops, with a manifest each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Tell = Callable[[Made], None]
 
 
 class SongsConfig(Config):
-    """How many songs are played from scores, on what, and how far takes move away from their scores.
+    """Config of songs from scores: takes or hours, instruments and ranges of the changes.
 
     With `hours`, takes are added until there is so much audio; otherwise every piece gets `takes`. `instruments` "both"
     draws for every stem whether it is played by the synthesisers or by one of the `banks`. Vocals are sung with the
@@ -73,7 +73,7 @@ class SongsConfig(Config):
 
 
 def sampled_banks(given: Sequence[Path] = ()) -> tuple[str, ...]:
-    """Find what sampled instruments need. `given`: SF2 or SF3 banks; none looks in the usual places."""
+    """Find the banks of sampled instruments. `given`: SF2 or SF3 banks; none looks in the usual places."""
     found = find_bank()
     banks = list(given) or ([] if found is None else [found])
     if not banks:
@@ -156,12 +156,12 @@ def make_songs(
     tell: Tell | None = None,
     report: Report = print,
 ) -> list[Made]:
-    """Play several takes of many scores; finished tracks are skipped."""
+    """Render several takes of many scores; finished tracks are skipped."""
     return run_jobs(plan_songs(out, midi_paths, config, report), jobs, tell)
 
 
 def make_song(score: Score, number: int, config: SongsConfig) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-    """Play one take of one score, with vocals if there is a singer.
+    """Render one take of a score, with vocals if there is a singer.
 
     `number`: which take, 0 upwards; returns stem name to float32 `[2, T]`, and the manifest.
     """
@@ -234,7 +234,7 @@ def _draw_vocals(seed: int, number: int) -> tuple[int, float]:
 
 
 def vocals_for(length_s: float, seed: int) -> int:
-    """Return how many vocals tracks of a seed make up so many seconds."""
+    """Return the number of vocals tracks that fill a length in seconds."""
     number = 0
     while length_s > 0.0:
         length_s -= _draw_vocals(seed, number)[1]

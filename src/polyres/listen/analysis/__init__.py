@@ -1,1 +1,1 @@
-"""Ratings: screening, statistics and reports."""
+"""Screen listeners, test differences and write reports."""

@@ -1,4 +1,4 @@
-"""From ratings to results: screening, summaries, tests and models of a whole study."""
+"""Analyse a whole study: screening, summaries, tests and mixed models."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PairLine:
 
     @property
     def verdict(self) -> str:
-        """Word what is shown: "better", "worse" or "undecided".
+        """Return "better", "worse" or "undecided".
 
         It takes 6 listeners, an interval over listeners and items without zero, and a corrected Wilcoxon test.
         """

@@ -1,4 +1,4 @@
-"""Do numbers hear what ears hear: objective metrics against the ratings."""
+"""Correlate objective metrics with the ratings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mixed models of scores, and how well listeners agree."""
+"""Mixed models of scores, and agreement between listeners."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def mixed_model(scores: Scores, interactions: bool = False) -> MixedModel:
 
 
 def _indicators(groups: Mapping[str, NDArray[Any]], ratings: int, items: int) -> Sequence[tuple[str, Array]]:
-    """Make an indicator matrix for every random effect that the data can tell apart."""
+    """Return an indicator matrix for every random effect that the data can tell apart."""
     parts = []
     for name, labels in groups.items():
         levels = np.unique(labels)

@@ -1,4 +1,4 @@
-"""Answers of listeners: what one holds, and reading them from files and databases."""
+"""Ratings: one listener's answer to one sound, read from files and databases."""
 
 from __future__ import annotations
 

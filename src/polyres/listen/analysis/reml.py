@@ -20,7 +20,7 @@ _TwoValues = Callable[[Array], tuple[float, float]]
 
 
 class _Likelihood(Protocol):
-    """What the data come down to, as a function of the variances."""
+    """Restricted likelihood of the data as a function of the variances."""
 
     @property
     def free(self) -> int:
@@ -73,7 +73,7 @@ class RemlFit:
 
 @dataclass(frozen=True)
 class _Solution:
-    """What a ratio of variances leads to."""
+    """The estimates for one ratio of variances."""
 
     coefficients: Array
     unscaled: Array

@@ -1,4 +1,4 @@
-"""The report of a study: what was asked, who was left out, what was found, and what it rests on."""
+"""Write the report of a study: questions, excluded listeners, results, and the assumptions behind them."""
 
 from __future__ import annotations
 

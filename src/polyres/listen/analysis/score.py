@@ -1,4 +1,4 @@
-"""Objective metrics of the very sounds that listeners hear, excerpt by excerpt, to set beside their ratings."""
+"""Compute objective metrics of the sounds in a study, excerpt by excerpt, to compare with the ratings."""
 
 from __future__ import annotations
 

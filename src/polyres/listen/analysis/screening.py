@@ -1,4 +1,4 @@
-"""Which listeners could tell what they heard: the post-screening of BS.1534, and how steady each one was."""
+"""Screen listeners after the test by the rules of BS.1534, and measure how consistent each one was."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Trial = tuple[str, int]
 
 @dataclass(frozen=True)
 class Screening:
-    """What screening says of one listener in one attribute."""
+    """Screening result of one listener in one attribute."""
 
     listener: str  # who
     attribute: str  # in which respect

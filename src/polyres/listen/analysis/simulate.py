@@ -1,4 +1,4 @@
-"""How many listeners a study needs, before anybody has listened."""
+"""Estimate how many listeners a study needs, and simulate listeners with known effects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WANTED_POWER = 0.8
 
 
 class PowerOptions(Config):
-    """What is expected of a study in which every listener rates two systems on every item.
+    """Assumptions about a study in which every listener rates two systems on every item.
 
     Attributes:
         difference: true difference of two systems, in points of 100.
@@ -51,7 +51,7 @@ class PowerOptions(Config):
 
 @dataclass(frozen=True)
 class PowerLine:
-    """What so many listeners can show."""
+    """Power of a study with a given number of listeners."""
 
     listeners: int  # how many
     power: float  # chance that the test finds the difference
@@ -143,7 +143,7 @@ _POINTS_PER_LOGIT, _POINTS_TO_HEAR = 10.0, 20.0
 
 
 class SimulateOptions(Config):
-    """Who listens.
+    """Simulated listeners and their effects.
 
     All but `seed` and counts are points of a scale of 100, whatever the scale of the study.
 
@@ -193,7 +193,7 @@ def true_scores(study: ListenStudy, attribute: Attribute, effects: dict[str, flo
 
 
 def simulate(study: ListenStudy, options: SimulateOptions) -> list[Rating]:
-    """Let simulated listeners take a study from beginning to end, each in the order that the design gives them.
+    """Simulate the ratings of a whole study, each listener in the order that the design gives.
 
     Scores add up from true effect, listener, item, their interactions and noise, rounded and kept on the scale.
     Preferences follow a logistic law (10 points per logit), ABX answers are right with 1 − exp(−|difference| / 20) / 2.
@@ -273,7 +273,7 @@ class _Person:
         return float(truth + self._level + self._tastes[key] + self._of_item(trial.page, *key) + noise)
 
     def _of_item(self, page: str, attribute: str, condition: str) -> float:
-        """Return what an item adds for every listener alike."""
+        """Return the offset of an item, the same for every listener."""
         item = self._study.page(page).item
         words = [int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) for text in (item, attribute, condition)]
         shared = np.random.default_rng((self._options.seed, 200, words[0])).normal(0.0, self._options.item_sd)

@@ -159,7 +159,7 @@ class PairTests:
 
 
 def compare(scores: Scores, first: str, second: str, *, seed: int, resamples: int = 5000) -> PairTests:
-    """Compare two conditions; listeners are what is independent, so the tests run over their means."""
+    """Compare two conditions; the tests run over listeners' means because listeners are independent."""
     table = scores.of(first) - scores.of(second)
     means = listener_means(table)
     zeros = np.zeros_like(means)

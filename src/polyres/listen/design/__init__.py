@@ -1,1 +1,1 @@
-"""Studies: their files, and how they are made."""
+"""Build listening studies and read their files."""

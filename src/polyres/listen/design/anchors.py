@@ -1,4 +1,4 @@
-"""Sounds that every listener should rate low, and the same loudness for all sounds of a page."""
+"""Filter anchors and match the loudness of all sounds of a page."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def margin_samples(sample_rate_hz: int) -> int:
 
 
 def low_pass(wave: Wave, cutoff_hz: float, sample_rate_hz: int) -> Wave:
-    """Filter without shifting anything in time; silence is taken to be on both sides.
+    """Low-pass without delay; the signal is zero-padded on both sides.
 
     `wave`: `[C, T]`; returns float32 `[C, T]`, aligned with the input to the sample.
     """

@@ -1,4 +1,4 @@
-"""Make a study from folders of results: cut, align, filter, match in loudness, and hide what is what."""
+"""Build a study from folders of results: cut, align, filter, match loudness and hide the names."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class _Cut:
 
 
 def build_study(recipe: StudyRecipe, out: Path, report: Report | None = None) -> ListenStudy:
-    """Make a study.
+    """Build a study.
 
     Files in `audio/` have names that tell nothing; `build.json` says what each holds, its gain and its loudness.
     The same recipe and results give the same study.
@@ -121,7 +121,7 @@ def _study(recipe: StudyRecipe, conditions: Sequence[Condition], pages: Sequence
 
 
 def _conditions(recipe: StudyRecipe) -> list[Condition]:
-    """Give every condition an id that says nothing about what it is."""
+    """Give every condition an opaque id."""
     named: list[tuple[str, Role]] = [(label, "system") for label in recipe.systems]
     named += [(REFERENCE_LABEL, "reference")] if recipe.has_hidden_reference else []
     named += [_ANCHOR_LABELS[anchor] for anchor in recipe.used_anchors]
@@ -189,7 +189,7 @@ def _cuts_of(recipe: StudyRecipe, track: TrackFiles, say: Report) -> list[_Cut]:
 
 
 def _sounds(recipe: StudyRecipe, cut: _Cut, say: Report) -> dict[str, Wave]:
-    """Read and make all sounds of a page, label -> `[2, T]`, not yet matched in loudness."""
+    """Read or filter all sounds of a page, label -> `[2, T]`, not yet matched in loudness."""
     rate_hz = recipe.sample_rate_hz
     length = round(recipe.excerpts.length_s * rate_hz)
     # The anchors' filters hear what is around the excerpt.
@@ -293,7 +293,7 @@ def _write_page(
 
 
 def _opaque(recipe: StudyRecipe, page_id: str, label: str, wave: Wave) -> str:
-    """Name a file after its content and what it is; without both nobody can tell what a name stands for."""
+    """Name a file by a hash of its content and its condition, so that the name reveals nothing."""
     digest = hashlib.sha256(wave.tobytes())
     digest.update(json.dumps([recipe.fingerprint(), page_id, label]).encode())
     return digest.hexdigest()[:24]

@@ -1,4 +1,4 @@
-"""Who hears what in which order: balanced, seeded, and the same whenever it is asked for."""
+"""Plan trials per listener: balanced, seeded and reproducible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIE = "tie"
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """One trial of one listener; `polyres.listen.design.conditions.plan_for` makes them in order."""
+    """One trial of one listener; `polyres.listen.design.conditions.plan_for` lists them in order."""
 
     index: int  # position in the listener's test from 0; enough to name the trial to a page
     page: str  # id of the page
@@ -98,7 +98,7 @@ def _plan(study: ListenStudy, listener_index: int) -> list[TrialPlan]:
 
 
 def _subset(study: ListenStudy, listener: int) -> list[Page]:
-    """Take the next pages of one long round, so that each is taken equally often."""
+    """Return the next pages of a cyclic sequence, so that each is used equally often."""
     pages = list(study.pages)
     wanted = study.design.pages_per_listener
     if wanted is None or wanted >= len(pages):
@@ -114,7 +114,7 @@ def _order(pages: list[Page], seed: int, listener: int) -> list[Page]:
 
 
 def _trials(study: ListenStudy, page: Page, repeat: int, listener: int) -> list[TrialPlan]:
-    """Make the trials of a page: one for all sounds, one per pair, or one per sound."""
+    """Return the trials of a page: one for all sounds, one per pair, or one per sound."""
     ids = sorted(page.audio)
     number = [known.id for known in (*study.training, *study.pages)].index(page.id)
     if study.kind in PAIR_KINDS:
@@ -137,7 +137,7 @@ def _mixed(trials: list[TrialPlan], seed: int, listener: int, number: int) -> li
 
 
 def _coins(study: ListenStudy, trials: list[TrialPlan], listener: int, part: int) -> list[TrialPlan]:
-    """Say which of a pair is A and which is X, each half of the time, in an order that cannot be guessed."""
+    """Draw which of a pair is A and which is X, balanced and unpredictable."""
     if study.kind not in PAIR_KINDS:
         return trials
     generator = np.random.default_rng((study.design.seed, 5, listener, part))

@@ -1,4 +1,4 @@
-"""What a listening study is on disk: `STUDY_DIR/study.json` and its sounds under opaque names.
+"""Files of a listening study: `STUDY_DIR/study.json` and its sounds under opaque names.
 
 `polyres.listen.design.conditions.plan_for` gives the trials of a listener;
 `polyres.listen.analysis.ratings.Rating` is an answer.
@@ -51,7 +51,7 @@ class Attribute(Config):
 
 
 class Condition(Config):
-    """What is compared: a system, the hidden reference or an anchor."""
+    """A condition: a system, the hidden reference or an anchor."""
 
     id: str = Field(pattern=_IDENTIFIER)  # opaque; still never send it to a page, where positions are enough
     label: str  # name of the system; shown only in the analysis
@@ -98,7 +98,7 @@ class Design(Config):
 
 
 class Gates(Config):
-    """What a listener has to do before the next page."""
+    """Actions required before the next page."""
 
     must_play: bool = True  # hear every sound of the page once
     must_move: bool = True  # move every slider (answer every question)
@@ -129,7 +129,7 @@ class Question(Config):
 
 
 class StudyTerms(Config):
-    """What a study and the recipe it is made from both say: what is asked, and what listeners see."""
+    """Fields that a study and its recipe share: questions, texts and the design."""
 
     name: str = Field(pattern=_IDENTIFIER)  # identifier
     title: str  # what listeners see

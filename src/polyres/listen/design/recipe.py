@@ -1,4 +1,4 @@
-"""What `polyres listen new` is told: which results to compare, how to cut them, and how the test goes."""
+"""Recipe of `polyres listen new`: results to compare, excerpts, levels and test design."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ExcerptOptions(Config):
 
 
 class LevelOptions(Config):
-    """How loud everything is."""
+    """Loudness of the sounds."""
 
     match: bool = True  # whether all sounds of a page are made equally loud (BS.1770); else they keep their levels
     target_lufs: float = Field(-23.0, ge=-60.0, le=-5.0)  # loudness of every sound
@@ -40,7 +40,7 @@ class LevelOptions(Config):
 
 
 class StudyRecipe(StudyTerms):
-    """A study to be made from folders of results.
+    """Recipe of a study built from folders of results.
 
     Attributes:
         references: folder of songs with their true stems, relative to the recipe.

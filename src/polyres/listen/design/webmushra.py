@@ -1,4 +1,4 @@
-"""Studies written for webMUSHRA, taken over with their sounds."""
+"""Import webMUSHRA studies with their sounds."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _Choices = list[dict[str, Any]]
 
 
 class _Answers(Config):
-    """What is read of a question; more may stand beside."""
+    """Fields read from a question; others are ignored."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -66,7 +66,7 @@ class _Answers(Config):
 
 
 class _Page(Config):
-    """What is read of a page; more may stand beside."""
+    """Fields read from a page; others are ignored."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -95,7 +95,7 @@ class _Trial:
 def import_webmushra(
     config: Path, out: Path, root: Path | None = None, report: Report | None = None, pad_samples: int = 0
 ) -> ListenStudy:
-    """Make a study from a webMUSHRA configuration: pages, texts, questionnaire and sounds.
+    """Convert a webMUSHRA configuration to a study: pages, texts, questionnaire and sounds.
 
     Pages of type mushra, bs1116, paired_comparison (as ABX of each stimulus and the reference), preference_test (as
     AB), likert_single_stimulus (as ACR) and likert_multi_stimulus are taken over; pages of several types become parts.
@@ -155,14 +155,14 @@ def import_webmushra(
 
 
 def _terms(parts: Mapping[str, tuple[dict[str, Any], list[_Trial]]]) -> dict[str, Any]:
-    """Return what the study says of its only part, or its parts."""
+    """Return the terms of the only part, or the list of parts."""
     terms = [terms for terms, _ in parts.values()]
     first = {name: value for name, value in terms[0].items() if name != "name"}
     return first if len(terms) == 1 else {"kind": terms[0]["kind"], "parts": terms}
 
 
 def _parts(trials: Sequence[_Trial], say: Report) -> dict[str, tuple[dict[str, Any], list[_Trial]]]:
-    """Put pages with the same questions together, in the order in which they first come."""
+    """Group pages with the same questions, in order of first appearance."""
     groups: dict[str, list[_Trial]] = {}
     for trial in trials:
         groups.setdefault(f"{trial.kind} {_attributes(trial)}", []).append(trial)
@@ -189,7 +189,7 @@ def _parts(trials: Sequence[_Trial], say: Report) -> dict[str, tuple[dict[str, A
 
 
 def _attributes(trial: _Trial) -> list[dict[str, Any]]:
-    """Return what is asked; nothing where the usual question is right."""
+    """Return the attributes; empty where the default question fits."""
     if trial.kind == "bs1116":
         return [{"name": "quality", "labels": _IMPAIRMENT}]
     if trial.kind not in STEP_KINDS:
@@ -207,7 +207,7 @@ def _attributes(trial: _Trial) -> list[dict[str, Any]]:
 
 
 def _playback(trials: Sequence[_Trial]) -> dict[str, bool]:
-    """Take over how sounds are played where the pages that have listeners' ratings agree on it."""
+    """Return the playback settings where all rated pages agree on them."""
 
     def all_say(name: str, value: bool) -> bool:
         return all(trial.values.get(name) is value for trial in trials)
@@ -334,7 +334,7 @@ class _Builder:
 
 
 def _of_one_length(trial: _Trial, sounds: dict[str, Wave], pad_samples: int, say: Report) -> dict[str, Wave]:
-    """Pad what is a little shorter than the longest, where that is wanted."""
+    """Pad slightly shorter sounds to the longest, if allowed."""
     if len({wave.shape[0] for wave in sounds.values()}) > 1:
         raise InputError(f"the sounds of page {trial.name!r} differ in channels; give all of them the same")
     longest = max(wave.shape[1] for wave in sounds.values())

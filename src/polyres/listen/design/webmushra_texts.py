@@ -1,4 +1,4 @@
-"""The texts of a webMUSHRA configuration: read as its authors write them, and taken out of their HTML."""
+"""Parse the YAML of webMUSHRA configurations leniently and convert their HTML to text."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_config(path: Path, report: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _with_quotes(text: str) -> tuple[str, list[int]]:
-    """Put quotes around values on lines of their own that are texts, but no YAML; say on which lines.
+    """Quote single-line values that are not valid YAML; return the line numbers.
 
     As many lines come back as went in, so that the line of a further problem is right.
     """

@@ -1,4 +1,4 @@
-"""What the page of a listener calls; every change is answered only after it is committed."""
+"""HTTP API of the listener's page; a change is acknowledged only after it is committed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_NUMBER_CHARACTERS = 32
 
 
 def server_state(request: Request) -> ServerState:
-    """Return what the server knows."""
+    """Return the server's state."""
     state: ServerState = request.app.state.polyres
     return state
 
@@ -45,13 +45,13 @@ def slow_down(limiter: RateLimiter, key: str) -> None:
 
 
 def bearer(request: Request) -> str:
-    """Return the token of a request, which no other site can make a browser send."""
+    """Return the bearer token of a request; other sites cannot make a browser send it."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def token_subject(request: Request, state: State) -> str:
-    """Return the listener id of a request's token, slowing down those who guess."""
+    """Return the listener id of a request's token, rate-limiting guesses."""
     listener_id = state.signer.subject(LISTENER, bearer(request))
     if listener_id is None:
         slow_down(state.failures, address(request))
@@ -61,7 +61,7 @@ def token_subject(request: Request, state: State) -> str:
 
 
 def known_listener(listener_id: Annotated[str, Depends(token_subject)], state: State) -> Listener:
-    """Return the listener who calls, once the first visit is made."""
+    """Return the calling listener; a first visit is required."""
     listener = state.store.listener(listener_id)
     if listener is None:
         raise HTTPException(401, "this listener is not known; open the link again", {"www-authenticate": "Bearer"})
@@ -71,7 +71,7 @@ def known_listener(listener_id: Annotated[str, Depends(token_subject)], state: S
 
 
 def consenting_listener(listener: Annotated[Listener, Depends(known_listener)], state: State) -> Listener:
-    """Return the listener who calls, once consent is given where the study asks for it."""
+    """Return the calling listener; consent is required if the study asks for it."""
     if state.study.consent and not listener.consented_at:
         raise HTTPException(403, "the listener has not agreed to take part yet")
     return listener
@@ -91,7 +91,7 @@ def require_admin(request: Request, state: State) -> None:
 
 @router.get("/health")
 def health() -> dict[str, str]:
-    """Say that the server is up."""
+    """Report that the server is up."""
     return {"status": "ok"}
 
 
@@ -103,7 +103,7 @@ def study(state: State) -> dict[str, Any]:
 
 @router.post("/join", status_code=201)
 def join(given: JoinIn, request: Request, state: State) -> dict[str, str]:
-    """Make a new listener."""
+    """Register a new listener."""
     if not state.options.open_enrolment:
         raise HTTPException(403, "this study takes invited listeners only; open the link you were given")
     slow_down(state.joins, address(request))
@@ -115,7 +115,7 @@ def join(given: JoinIn, request: Request, state: State) -> dict[str, str]:
 
 @router.post("/visit")
 def visit(given: JoinIn, listener_id: Annotated[str, Depends(token_subject)], state: State) -> dict[str, Any]:
-    """Begin or resume: everything that the page needs, and all that is saved already."""
+    """Begin or resume: return all that the page needs, with saved answers."""
     listener = state.store.welcome(listener_id, given.external_id, given.language)
     if listener.withdrawn_at:
         raise HTTPException(410, "this listener has withdrawn; nothing more is kept")
@@ -162,7 +162,7 @@ def ratings(given: RatingsIn, listener: Consenting, state: State) -> dict[str, i
 
 @router.post("/events")
 def events(given: EventsIn, listener: Consenting, state: State) -> dict[str, int]:
-    """Keep what the listener did."""
+    """Save the listener's events."""
     state.store.save_events(listener.id, given.batch, [event.model_dump(exclude_none=True) for event in given.events])
     return {"saved": len(given.events)}
 
@@ -179,7 +179,7 @@ def answers(given: AnswersIn, listener: Consenting, state: State) -> dict[str, i
 
 @router.post("/finish")
 def finish(listener: Consenting, state: State) -> dict[str, Any]:
-    """End the test once everything owed is there."""
+    """Finish the test if nothing is missing."""
     if not listener.finished_at:
         missing = _missing(state, listener)
         if missing:
@@ -217,7 +217,7 @@ def _completion(state: ServerState, listener: Listener) -> dict[str, Any]:
 
 
 def _missing(state: ServerState, listener: Listener) -> str:
-    """Say in a few words what the listener still owes; nothing if all is there."""
+    """Describe what is still missing; empty if complete."""
     given = {
         (sent.trial, sent.rating.condition, sent.rating.attribute) for sent in state.store.saved_ratings(listener.id)
     }

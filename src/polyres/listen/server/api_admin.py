@@ -1,4 +1,4 @@
-"""What the administrator's page calls: progress, links, and all that was answered."""
+"""HTTP API of the administrator's page: progress, links and exports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/api/admin", dependencies=[Depends(require_admin)])
 
 @router.get("/progress")
 def progress(state: State) -> dict[str, Any]:
-    """Say how far everybody is."""
+    """Return the progress of every listener."""
     counts = state.store.rating_counts()
     rows = []
     for listener in state.store.all_listeners():
@@ -42,13 +42,13 @@ def progress(state: State) -> dict[str, Any]:
 
 @router.post("/links", status_code=201)
 def links(given: LinksIn, state: State) -> dict[str, list[str]]:
-    """Make links for invited listeners; each is good for one of them."""
+    """Create links for invited listeners, one each."""
     return {"links": [state.listener_link(state.new_token()) for _ in range(given.count)]}
 
 
 @router.delete("/listeners/{listener_id}")
 def withdraw(listener_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")], state: State) -> dict[str, bool]:
-    """Delete all that a listener gave, who asked for it."""
+    """Delete all data of a listener on request."""
     if state.store.listener(listener_id) is None:
         raise HTTPException(404, f"there is no listener {listener_id!r}")
     state.store.withdraw(listener_id)

@@ -1,4 +1,4 @@
-"""The sounds of a study as they are sent: checked against each other, and alike from outside."""
+"""Check the sounds of a study and serve files that do not reveal their condition."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK_SAMPLES = 1 << 18
 
 
 class StudyAudio:
-    """Finds the file of a sound; opening it checks every sound of the study.
+    """Find the file of a sound; checks every sound of the study on opening.
 
     All sounds of a page must have the study's rate, the same length and the same channels. Where they are not WAV files
     of one size, plain 24-bit copies are sent instead, since the size of a download would tell them apart.

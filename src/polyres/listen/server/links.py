@@ -1,4 +1,4 @@
-"""Limits that keep one visitor from using up the server: how often, how long and how much."""
+"""Rate limits, signed links and the server's secrets."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def wait_s(self, key: str) -> float:
-        """Take one call of a key.
+        """Count one call of a key and return the wait.
 
         Returns 0 if the call may go on; otherwise the seconds after which it may be tried again.
         """
@@ -79,7 +79,7 @@ _CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 
 class Signer:
-    """Makes and checks the tokens of links. `secret`: at least 32 random bytes that never leave the server."""
+    """Sign and verify the tokens of links. `secret`: at least 32 random bytes that never leave the server."""
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) < SECRET_BYTES:
@@ -119,7 +119,7 @@ class ServerSecrets:
 
 
 def read_or_make_secrets(study_dir: Path, admin_token: str | None = None) -> ServerSecrets:
-    """Read the secrets of a study, making them at the first time.
+    """Read the secrets of a study, creating them on first use.
 
     They are kept in files that only the owner can read, so that links stay good when the server starts again.
     """

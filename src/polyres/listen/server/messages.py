@@ -1,4 +1,4 @@
-"""What pages may send: every field typed, bounded and named."""
+"""Messages that pages may send: every field typed and bounded."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class HeadphonesIn(Sent):
 
 
 class ProgressIn(Sent):
-    """How far the listener is; what is left out stays as it was."""
+    """Progress of the listener; omitted fields stay unchanged."""
 
     position: TrialIndex | None = None
     headphones: HeadphonesIn | None = None
@@ -106,6 +106,6 @@ class EventsIn(Sent):
 
 
 class LinksIn(Sent):
-    """How many new listener links to make."""
+    """Number of listener links to create."""
 
     count: Annotated[int, Field(ge=1, le=1000)] = 1

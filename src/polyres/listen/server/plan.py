@@ -1,4 +1,4 @@
-"""Between the plan of a listener and what a page may know: positions go out, conditions stay here."""
+"""Translate between plan and page: pages see positions, never conditions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PLANS_KEPT = 512
 
 
 class Planner:
-    """Speaks to pages about one study."""
+    """Translate between the plans of one study and its pages."""
 
     def __init__(self, study: ListenStudy) -> None:
         self.study = study
@@ -36,7 +36,7 @@ class Planner:
         return self._plan(listener.number or 0)
 
     def describe_study(self) -> dict[str, Any]:
-        """Return what every visitor may know."""
+        """Return the public description of the study."""
         study = self.study
         return {
             "name": study.name,
@@ -54,7 +54,7 @@ class Planner:
         }
 
     def describe_trials(self, listener: Listener) -> list[dict[str, Any]]:
-        """Return what a page needs of each trial: how many sounds, and whether a reference."""
+        """Describe each trial for the page: number of sounds, and whether there is a reference."""
         return [
             {
                 "index": trial.index,
@@ -83,7 +83,7 @@ class Planner:
         return trials[index]
 
     def sound(self, listener: Listener, index: int, slot: str) -> tuple[str, str]:
-        """Return page and condition of what is heard at a position.
+        """Return page and condition of the sound at a position.
 
         `slot`: a position from "0", "x" (abx) or "reference".
         """
@@ -111,7 +111,7 @@ class Planner:
         }
 
     def receive(self, listener: Listener, given: RatingIn) -> SentRating:
-        """Check a rating that a page sent and say which condition it is of."""
+        """Check a rating sent by a page and add its condition."""
         trial = self.trial(listener, given.trial)
         kind = self._of(trial).kind
         answer = ""
@@ -172,7 +172,7 @@ def _attributes(single: ListenStudy) -> tuple[Attribute, ...]:
 
 
 def _part(single: ListenStudy) -> dict[str, Any]:
-    """What a page needs to ask the questions of one kind."""
+    """Describe the questions of one kind for the page."""
     return {
         "kind": single.kind,
         "ties": single.design.ties and single.kind == "ab",

@@ -1,4 +1,4 @@
-"""What every answer and every request must obey: headers, body size, and no requests from other sites."""
+"""Security middleware: headers, body limits, known hosts and same-site requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class SecurityHeaders:
-    """Adds the security headers to every answer, and keeps answers of the API out of caches."""
+    """Add security headers to every response; responses of the API are not cached."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -66,7 +66,7 @@ class SecurityHeaders:
 
 
 class KnownHosts:
-    """Refuses requests that address the server by a name that is not its own.
+    """Refuse requests whose Host is not a name of this server.
 
     A page of another site could else make its own name point here, and read everything as if it were of the same site
     (DNS rebinding). Addresses cannot be made to point elsewhere, so a server that listens on all of the machine's
@@ -105,7 +105,7 @@ class KnownHosts:
 
 
 class SameSiteOnly:
-    """Refuses changes that a page of another site makes a browser ask for.
+    """Refuse cross-site requests that change anything.
 
     Tokens travel in a header that no other site can set, so this is the second line of defence.
     """
@@ -188,7 +188,7 @@ def announced_bytes(headers: Headers) -> int | None:
 
 
 class RootPath:
-    """Makes the server work below a path, whether the proxy in front strips the path or not."""
+    """Serve below a path, whether the proxy in front strips it or not."""
 
     def __init__(self, app: ASGIApp, root_path: str = "") -> None:
         self._app = app

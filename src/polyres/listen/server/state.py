@@ -1,4 +1,4 @@
-"""What one running server knows: the study, its sounds, the database and the limits."""
+"""State of a running server: study, sounds, database and limits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ServerOptions(WebOptions):
 
 
 class ServerState:
-    """Everything that answers need."""
+    """State shared by all request handlers."""
 
     def __init__(self, study_dir: Path, options: ServerOptions) -> None:
         self.study: ListenStudy = load_study(study_dir)
@@ -71,11 +71,11 @@ class ServerState:
 
     @property
     def base_url(self) -> str:
-        """What links begin with, without a slash at the end."""
+        """Base URL of links, without a slash at the end."""
         return (self.options.public_url or self.options.url(self.bound_port)).rstrip("/")
 
     def new_token(self) -> str:
-        """Make the token of a new listener."""
+        """Create the token of a new listener."""
         return self.signer.token(LISTENER, secrets.token_urlsafe(12))
 
     def listener_link(self, token: str) -> str:

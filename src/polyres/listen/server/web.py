@@ -1,4 +1,4 @@
-"""What the servers of listening tests and of the studio have in common: address, pages, refusals and protection."""
+"""Common parts of the web servers: address, static pages, error answers and protection."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def web_app(
     lifespan: Lifespan,
     body_limit: Callable[[ASGIApp], ASGIApp] = BodyLimit,
 ) -> FastAPI:
-    """Make an application that serves a page and its parts, answers errors in one line and is protected.
+    """Create an application that serves a page and its files, with one-line errors and the security middleware.
 
     Args:
         title: of the application.
@@ -82,7 +82,7 @@ def add_file(app: FastAPI, address: str, path: Path) -> None:
 
 
 def bind(options: WebOptions) -> socket.socket:
-    """Take the address of a server, so that its port is known before it starts.
+    """Bind the address of a server, so that its port is known before it starts.
 
     Args:
         options: host and port.
@@ -148,13 +148,13 @@ def refused(status: int) -> Refusal:
 
 
 def _broken(_request: Request, _error: Exception) -> Response:
-    """Answer what nobody expected; it is made outside of all middleware, and goes to the log after this."""
+    """Answer an unexpected error; runs outside of all middleware, and the error is logged afterwards."""
     detail = "something went wrong in the server; see its log"
     return JSONResponse({"detail": detail}, 500, headers={**SECURITY_HEADERS, "cache-control": "no-store"})
 
 
 def _invalid(_request: Request, error: Exception) -> Response:
-    """Say what is wrong without repeating what was sent, which need not be text that can be."""
+    """Report what is invalid without repeating the input, which may not be valid text."""
     problems: list[Any] = list(error.errors()) if isinstance(error, RequestValidationError) else []
     texts = [f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in problems[:5]]
     detail = "; ".join(texts)[:1000].encode("ascii", "backslashreplace").decode()

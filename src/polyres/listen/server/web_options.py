@@ -1,4 +1,4 @@
-"""Where a server listens; light enough for a command that only reads options."""
+"""Options for the address of a server; imports no web library."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class WebOptions:
     public_url: str = ""
 
     def __post_init__(self) -> None:
-        """Check what would only fail later.
+        """Validate the options early.
 
         Raises:
             ConfigError: for a port, path, URL or origin that cannot be.

@@ -1,1 +1,1 @@
-"""Ratings: how they are kept, checked and exported."""
+"""Store, check and export ratings."""

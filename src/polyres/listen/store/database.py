@@ -1,4 +1,4 @@
-"""What listeners answer, kept in a database: written at once, the same however often it arrives."""
+"""Store listeners' answers in a database: committed at once, idempotent."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _DESIGN = "design"
 
 
 class ClosedError(InputError):
-    """Answers of a listener who has finished or withdrawn."""
+    """The listener has finished or withdrawn."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Someone who takes the test."""
+    """One listener."""
 
     id: str  # random, known to this listener alone
     number: int | None  # position in the design from 0; None once withdrawn
@@ -50,7 +50,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class SentRating:
-    """A rating with what the server alone needs to know."""
+    """A rating with fields for the server."""
 
     rating: Rating  # what is kept for the analysis
     trial: int  # its index in the listener's plan
@@ -90,7 +90,7 @@ class Store:
                 self._writing.release()
 
     def holds_design(self, fingerprint: str) -> bool:
-        """Tie the database to one design."""
+        """Bind the database to one design; return whether it fits."""
         with self._write() as connection:
             found = connection.scalar(sa.select(facts.c.value).where(facts.c.name == _DESIGN))
             if found == fingerprint:
@@ -184,7 +184,7 @@ class Store:
             return [_sent(row) for row in connection.execute(_ratings_of(listener_id)).mappings()]
 
     def ratings(self, training: bool = False) -> list[Rating]:
-        """Return what all listeners have answered.
+        """Return the ratings of all listeners.
 
         Args:
             training: with the ratings of training pages, which count for nothing.
@@ -227,7 +227,7 @@ class Store:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def save_events(self, listener_id: str, batch: str, events: list[dict[str, Any]]) -> None:
-        """Keep what a listener did (plays, switches, loops); a batch that is there already is not kept twice.
+        """Save a listener's events (plays, switches, loops); a batch is stored once.
 
         Beyond 50 000 events of one listener, further ones are left out.
         """
@@ -243,7 +243,7 @@ class Store:
             connection.execute(event_batches.insert().values(**row, received_at=now()))
 
     def events(self) -> list[dict[str, Any]]:
-        """Return what all listeners did, each with its `listener`."""
+        """Return the events of all listeners, each with its `listener`."""
         order = event_batches.select().order_by(event_batches.c.listener, event_batches.c.received_at)
         with self._engine.connect() as connection:
             rows = list(connection.execute(order))

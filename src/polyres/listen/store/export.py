@@ -103,7 +103,7 @@ IDENTITY_COLUMNS = {
 def export_rows(
     study: ListenStudy, ratings: Sequence[Rating], stored: Mapping[tuple[Any, ...], tuple[int, str]] | None = None
 ) -> list[dict[str, Any]]:
-    """Add to every rating what its condition and page are, and how long it took.
+    """Add condition, page and duration to every rating.
 
     Args:
         study: the study; pairs get both labels, "first vs second" by their ids.
@@ -281,7 +281,7 @@ def listener_rows(store: Store) -> list[dict[str, Any]]:
 
 
 def write_tables(tables: dict[str, list[dict[str, Any]]], folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Write tables into a folder, and what their columns mean.
+    """Write tables and a description of their columns into a folder.
 
     Args:
         tables: name -> rows.
@@ -300,7 +300,7 @@ def write_tables(tables: dict[str, list[dict[str, Any]]], folder: Path, formats:
 
 
 def _event_rows(study: ListenStudy, store: Store) -> list[dict[str, Any]]:
-    """Say of every event which sound it was about; the database knows only its place."""
+    """Add to every event the sound it belongs to; the database stores only its position."""
     planner = Planner(study)
     listeners = {listener.id: listener for listener in store.all_listeners()}
     rows = []

@@ -1,4 +1,4 @@
-"""The one door that every rating passes, from a page, a file or Python: is it of the study, and on its scale?"""
+"""Validate a rating from any source: it belongs to the study and lies on its scale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PAIR_MARK = "+"
 
 
 class RatingCheck:
-    """Checks ratings of one study."""
+    """Validate ratings of one study."""
 
     def __init__(self, study: ListenStudy) -> None:
         self._name = study.name

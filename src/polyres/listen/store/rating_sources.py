@@ -1,4 +1,4 @@
-"""The database of a study that was served, opened by others than its server."""
+"""Read the database of a study from outside its server."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def opened_store(study_dir: str | Path, database_url: str | None = None) -> Iter
 
 
 def read_ratings(study_dir: str | Path, database_url: str | None = None, training: bool = False) -> list[Rating]:
-    """Read what the listeners of a study have answered. Returns the ratings by listener, in the order of each plan."""
+    """Read the ratings of a study. Returns the ratings by listener, in the order of each plan."""
     with opened_store(study_dir, database_url) as store:
         return store.ratings(training)
 

@@ -1,4 +1,4 @@
-"""Tables of a study's database, and engines that keep what they have acknowledged."""
+"""Tables of a study's database, and durable database engines."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def default_database_url(study_dir: Path) -> str:
 
 
 def open_engine(url: str) -> Engine:
-    """Connect to a database and make its tables if they are missing.
+    """Connect to a database and create missing tables.
 
     SQLite is used with a write-ahead log that is flushed to the disk at every commit, so that readers never wait and a
     commit survives the loss of power.

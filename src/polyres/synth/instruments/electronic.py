@@ -1,4 +1,4 @@
-"""Electronic instruments: a score played by synthesisers and a drum machine drawn afresh for every song."""
+"""Render a score with randomly drawn synthesisers and a drum machine."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def draw_patch(program: int, rng: np.random.Generator) -> Patch:
 
 
 def _turns(pitch_hz: float, time_s: np.ndarray, vibrato_cents: float) -> np.ndarray:
-    """Return how many cycles a note has gone through, float64 `[T]`; a vibrato sets in late."""
+    """Return the phase of a note in cycles, float64 `[T]`, with a delayed vibrato."""
     if not vibrato_cents:
         return np.arange(1, len(time_s) + 1) * (pitch_hz / SAMPLE_RATE_HZ)
     bend = vibrato_cents * np.sin(2.0 * np.pi * 5.4 * time_s) * np.minimum(time_s / 0.4, 1.0)
@@ -199,7 +199,7 @@ def render_electronic(
     beat_s: float = 0.5,
     stems: Collection[str] = STEMS,
 ) -> dict[str, np.ndarray]:
-    """Play a score on synthesisers and a drum machine, all drawn afresh.
+    """Render a score with newly drawn synthesisers and drums.
 
     `ducking`: how likely the bass drum pumps bass and chords, 0 to 1; returns stem name to float32 `[2, T]` at 44.1 kHz
     with T = round(length_s * 44100), not normalised.

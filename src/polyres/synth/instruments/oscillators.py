@@ -1,4 +1,4 @@
-"""Synthesiser voices: band-limited wavetables whose brightness moves, and frequency modulation."""
+"""Oscillators: band-limited wavetables with a moving cutoff, and frequency modulation."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def wavetable(shape: Shape, pitch_hz: float, resonance: float, order: int = 2) -
 
 
 def table_path(cutoffs: np.ndarray, cutoff_hz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Say which tables a moving cutoff reads.
+    """Return the table indices and blend weights of a moving cutoff.
 
     `cutoff_hz`: float `[T]`; limited to the range of the tables; returns int32 `[T]`, where the darker table begins,
     and float32 `[T]`, the share of the brighter one, below 1.

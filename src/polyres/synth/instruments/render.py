@@ -1,4 +1,4 @@
-"""Rendering: scores played stem by stem through FluidSynth into folders of WAV files."""
+"""Render scores through FluidSynth stem by stem into folders of WAV files."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _effect_options(take: Take) -> list[str]:
 def render_take(
     score: Score, take: Take, bank: Path, max_length_s: float = MAX_LENGTH_S, stems: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Play stems of one take and balance them as the take says.
+    """Render and balance the stems of one take.
 
     `bank`: SF2 or SF3 bank; `stems`: those to play; None plays all; returns stem name to float32 `[2, T]`, not
     normalised; stems that do not sound are left out.
@@ -122,12 +122,12 @@ def _write_wave(path: Path, samples: np.ndarray) -> None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Say whether a track folder is complete."""
+    """Return whether a track folder is complete."""
     return (folder / _MANIFEST).is_file()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return what stands in the manifest of a track."""
+    """Read the manifest of a track."""
     path = folder / _MANIFEST
     try:
         manifest = json_file(path)

@@ -1,1 +1,1 @@
-"""Tracker modules: their sound, and what their instruments are."""
+"""Render tracker modules and sort their instruments into stems."""

@@ -40,7 +40,7 @@ _PATTERNS = {kind: re.compile(text, re.IGNORECASE) for kind, text in _NAMES.item
 
 @dataclass(frozen=True)
 class NoteFacts:
-    """What an instrument plays."""
+    """Statistics of an instrument's notes."""
 
     notes: int  # how many notes
     keys: int  # how many different keys
@@ -51,7 +51,7 @@ class NoteFacts:
 
 @dataclass(frozen=True)
 class SoundFacts:
-    """How an instrument sounds alone."""
+    """Statistics of an instrument's solo sound."""
 
     length_s: float  # length that was heard
     heard_share: float  # share of the song that this is
@@ -310,7 +310,7 @@ def classify(name: str, notes: NoteFacts, sound: SoundFacts) -> Verdict:
 
 
 def _score_name(scores: dict[str, float], name: str, case: _Case) -> tuple[str, ...]:
-    """Add what the name says to the scores; return the doubts it raises."""
+    """Add the evidence of the name to the scores; return the doubts."""
     named = [kind for kind in CLASSES[:-1] if _PATTERNS[kind].search(name)]
     single_thump = case.thump or (case.n.keys == 1 and case.s.pitched_share < 0.15)
     points = {"drums": 3.0, "bass": 0.0 if single_thump else 3.0, "other": 2.0, "vocals": 5.0}
@@ -330,7 +330,7 @@ def _score_name(scores: dict[str, float], name: str, case: _Case) -> tuple[str, 
 
 
 def _score_loop(scores: dict[str, float], name: str, case: _Case) -> tuple[str, ...]:
-    """Add what the onsets inside single notes say: loops and speech; return the doubts."""
+    """Add the evidence of onsets inside single notes (loops, speech); return the doubts."""
     n, s = case.n, case.s
     onsets_per_note = s.onsets / max(1.0, n.notes * s.heard_share)
     gap_s = s.length_s * s.active_share / max(1, n.notes)

@@ -1,4 +1,4 @@
-"""Tracker modules (MOD, S3M, XM, IT …) through the shared library libopenmpt: what they hold, and their sound."""
+"""Read and render tracker modules (MOD, S3M, XM, IT …) through the shared library libopenmpt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Songs from tracker modules: instruments are sorted into stems by how they sound, and rendered afresh when read."""
+"""Songs from tracker modules: instruments sorted into stems by their sound, rendered on reading."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _OLD_FORMATS, _OLD_CHANNELS, _OLD_WIDTH_PERCENT = ("mod", "stm", "okt", "m15"), 
 
 @dataclass(frozen=True)
 class Variation:
-    """How one reading of a module differs from what is written.
+    """Changes of one rendering of a module against the original.
 
     Attributes:
         tempo: Factor of the tempo.
@@ -87,7 +87,7 @@ AS_WRITTEN = Variation()
 
 @dataclass(frozen=True)
 class InstrumentVerdict:
-    """What one instrument was taken for."""
+    """Classification of one instrument."""
 
     number: int  # from 0
     name: str  # as its author called it
@@ -223,7 +223,7 @@ def _hand_labels() -> dict[str, dict[str, str]]:
 
 
 def judge(path: Path) -> ModuleStems:
-    """Hear every instrument of a module alone and give it to a stem."""
+    """Render every instrument of a module alone and assign it to a stem."""
     with Module(path) as module:
         length_s, artist, names = module.length_s, module.artist, module.instruments
         notes: dict[int, list[Note]] = {}
@@ -269,7 +269,7 @@ def _hear(path: Path, number: int, length_s: float) -> np.ndarray | None:
 
 
 class ModulesLayout(Layout):
-    """A folder of tracker modules at any depth; what their instruments are is judged once and kept beside them.
+    """A folder of tracker modules at any depth; the classification of their instruments is cached beside them.
 
     Artists come from `LICENCES.tsv` (columns `file` and `artist`) in the folder or the one above, else from the
     module, else from the name of its folder. Modules that are damaged or unclear are left out.
@@ -301,7 +301,7 @@ def list_modules(root: Path) -> list[Path]:
 
 
 def judge_folder(root: Path) -> list[ModuleStems]:
-    """Judge all modules under a folder, those that are new or changed since the last time anew."""
+    """Classify all modules under a folder; only new and changed ones are rendered."""
     known = load_measured(root, _INDEX_NAME, _FORMAT)
     entries: Entries = {}
     found = []
@@ -327,7 +327,7 @@ def _judged_or_none(path: Path) -> dict[str, Any] | None:
 
 
 def _artists(root: Path) -> dict[str, str]:
-    """Return who made each file, by its name, as a table of licences says."""
+    """Return the artist of each file by name, from a table of licences."""
     for folder in (root, root.parent):
         table = folder / LICENCES_FILE
         if table.is_file():

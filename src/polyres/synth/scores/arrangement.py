@@ -1,4 +1,4 @@
-"""Parts: how bass, chords, leads and singers fill a bar."""
+"""Write one bar of bass, chords, lead or vocals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VOCAL_RANGE = (55, 74)
 
 @dataclass(frozen=True)
 class Bar:
-    """Where a bar stands and what harmony it has; `degree` counts scale steps above the root."""
+    """Position and harmony of a bar; `degree` counts scale steps above the root."""
 
     start_s: float
     tempo_bpm: float

@@ -35,7 +35,7 @@ _LEAD_PROGRAMS = (11, 22, 26, 40, 56, 65, 66, 71, 73, 80, 81, 82, 84, 85, 87, 98
 
 @dataclass
 class _Plan:
-    """What is drawn once for a song."""
+    """Random choices made once per song."""
 
     style: Style
     name: str
@@ -102,7 +102,7 @@ def _draw_plan(rng: np.random.Generator, name: str) -> _Plan:
 
 
 def _draw_layers(rng: np.random.Generator, first: bool) -> set[str]:
-    """Draw who plays in a section; something always does, and drums and bass mostly."""
+    """Draw the active layers of a section; never none, mostly with drums and bass."""
     chances = {"drums": 0.9, "bass": 0.9, "comping": 0.85, "second": 0.4, "lead": 0.5, "vocals": 0.65}
     layers = {name for name, chance in chances.items() if rng.random() < (chance if not first else 0.85 * chance)}
     return layers or {"comping", "drums"}

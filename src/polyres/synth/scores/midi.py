@@ -1,4 +1,4 @@
-"""Scores: a MIDI file read into notes per stem, and notes written back to a MIDI file."""
+"""Read MIDI files into notes per stem, and write notes back to MIDI files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _mido() -> Any:
 
 
 def stem_of(channel: int, program: int, voices: str = "skip") -> str | None:
-    """Say which stem a note belongs to.
+    """Return the stem that a note belongs to.
 
     `channel`: MIDI channel, 0 to 15; 9 is the drum channel; `program`: General MIDI program, 0 to 127; `voices`: stem
     that takes choir and voice programs (52 to 54), or "skip" to leave them out; returns the stem's name, or None when

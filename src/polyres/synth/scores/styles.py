@@ -12,7 +12,7 @@ LOW_TOM, MIDDLE_TOM, HIGH_TOM, SHAKER, CONGA = 45, 47, 50, 70, 63
 
 @dataclass(frozen=True)
 class Style:
-    """What songs of one kind share.
+    """A musical style.
 
     `grids` maps drum notes to bars of 16 steps: `x` always, `o` often (70 %), `.` seldom (12 %), `-` never. Several
     bars for one drum are alternatives. `bass`, `comping` and `lead` name ways of playing that the composer knows; one

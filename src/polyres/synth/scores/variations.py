@@ -1,4 +1,4 @@
-"""Takes: seeded changes that make one score sound like several songs."""
+"""Draw seeded variations (takes) of a score."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DRUM_KITS = (0, 8, 16, 24, 25, 32, 40)  # standard, room, power, electronic, TR-
 
 
 class TakeConfig(Config):
-    """How far a take may move away from its score."""
+    """Ranges of the changes of a take."""
 
     tempo_range: tuple[float, float] = (0.85, 1.15)
     transpose_semitones: int = 3
@@ -50,7 +50,7 @@ class TakeConfig(Config):
 
 @dataclass(frozen=True)
 class Take:
-    """Everything drawn for one take; the same seed, piece and number draw the same take."""
+    """The random choices of one take, reproducible by seed, piece and number."""
 
     number: int
     seed: int
@@ -74,7 +74,7 @@ def take_generator(seed: int, piece: str, number: int, purpose: int = 0) -> np.r
 
 
 def draw_take(score: Score, presets: Sequence[Preset], seed: int, number: int, config: TakeConfig) -> Take:
-    """Draw the changes of one take. `number`: take number, 0 upwards."""
+    """Draw one take. `number`: take number, 0 upwards."""
     rng = take_generator(seed, score.name, number)
     notes = [note for part in score.stems.values() for note in part]
     channels = sorted({note.channel for note in notes})
@@ -123,7 +123,7 @@ def _swap(program: int, presets: Sequence[Preset], rng: np.random.Generator, pro
 
 
 def perform(score: Score, stem: str, take: Take, length_s: float) -> tuple[list[Note], list[Control]]:
-    """Play one stem of a score as the take says."""
+    """Apply a take to one stem of a score."""
     rng = take_generator(take.seed, score.name, take.number, purpose=1 + sorted(score.stems).index(stem))
     notes = []
     for note in score.stems[stem]:

@@ -1,1 +1,1 @@
-"""A singer: recorded notes or a built-in voice."""
+"""Sing vocals with recorded notes or a built-in voice."""

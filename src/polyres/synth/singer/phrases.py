@@ -1,4 +1,4 @@
-"""A singer made of recorded notes: strung to phrases, with doubles, harmonies, breath and a room."""
+"""Sing phrases with recorded notes, with doubles, harmonies, breath and reverb."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def draw_style(rng: np.random.Generator) -> SingerStyle:
 
 
 def stretched(length: int, wanted: int) -> np.ndarray:
-    """Say which sample of a syllable is heard when: consonants at their speed, the middle held.
+    """Map output samples to samples of a syllable: consonants at their speed, the middle stretched.
 
     `wanted`: samples to fill; a syllable grows to at most 2.5 times its length, a long one is left at any point;
     returns float64 positions, one per sample of the note; at most `wanted`.
@@ -157,7 +157,7 @@ def sing_notes(
 def sing_track(
     bank: VoiceBank, seed: int, length_s: float, key: Key | None = None
 ) -> tuple[np.ndarray, dict[str, object]]:
-    """Make one vocals track: draw a singer and a melody, sing it and place it in a room.
+    """Render one vocals track: draw a singer and a melody, sing it and add reverb.
 
     `key`: key to sing in; None draws one; returns float32 `[2, T]` peaking at -3 dBFS, and a JSON-able description.
     """

@@ -1,4 +1,4 @@
-"""Pitch-synchronous overlap-add: a sung sound at another pitch and length, with its formants kept."""
+"""Change pitch and length of sung sounds by pitch-synchronous overlap-add, keeping the formants."""
 
 from __future__ import annotations
 

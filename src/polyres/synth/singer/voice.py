@@ -189,7 +189,7 @@ def _sing_line(notes: Sequence[Note], voice: Voice, rng: np.random.Generator, le
 
 
 def _add(wave: np.ndarray, sound: np.ndarray, start: int) -> None:
-    """Add a sound where it belongs; what sticks out is cut."""
+    """Add a sound at its position; what exceeds the end is cut."""
     first, last = max(start, 0), min(start + len(sound), len(wave))
     if first < last:
         wave[first:last] += sound[first - start : last - start]
