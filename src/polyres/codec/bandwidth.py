@@ -1,4 +1,4 @@
-"""Bandwidth extension: what a codec of low rate cannot hold is made up and added; what it can is kept as it was."""
+"""Extend the bandwidth of decoded waves: generate the band above a cutoff and keep the band below it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_NEPER = 3.0
 
 
 class BandwidthConfig(Config):
-    """A generator of the band above a cutoff.
+    """Settings of the generator of the band above a cutoff.
 
     Args:
         sample_rate_hz: of what goes in (resampled from the low rate) and comes out.
@@ -36,7 +36,7 @@ class BandwidthConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> BandwidthConfig:
-        """Refuse a cutoff that leaves nothing to listen to or to make."""
+        """Refuse a cutoff that leaves no band below or above it."""
         if self.n_fft % 4:
             raise ValueError(f"n_fft {self.n_fft} must be a multiple of 4")
         if not 8 <= self.low_bins <= self.n_fft // 2 - 1:
@@ -68,7 +68,7 @@ def dilation(index: int) -> int:
 
 
 def low_band(wave: Tensor, config: BandwidthConfig) -> Tensor:
-    """Take the band below the cutoff, by a mask on windowed spectra.
+    """Return the band below the cutoff, by a mask on windowed spectra.
 
     Args:
         wave: `[..., T]`.
@@ -89,7 +89,7 @@ def copy_low_band(generated: Tensor, decoded: Tensor, config: BandwidthConfig) -
 
 
 def extend(network: BandwidthExtender, decoded: Tensor) -> Tensor:
-    """Extend what a codec decoded: below the cutoff it stays, what it has above is replaced.
+    """Replace the band of a decoded wave above the cutoff and keep the band below it.
 
     Args:
         network: trained on waves that end at its cutoff.
@@ -119,7 +119,7 @@ class _Block(nn.Module):
 
 
 class BandwidthExtender(nn.Module):
-    """Listens to the low band and adds a high one; louder input gives as much louder output.
+    """Generates the high band from the low one, in proportion to the input level.
 
     Magnitudes and phases of the high bins come from convolutions over time on the logarithms of the low ones, with
     the level of each frame taken out before and put back after. Source of the shape (residual generator on a

@@ -1,4 +1,4 @@
-"""From a codec's rate to that of a file, with the band above the codec's made up on the way where it can be."""
+"""Resample decoded streams to the rate of the file, with bandwidth extension where a generator is given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WINDOW_HOPS = 768
 
 
 class BandStream:
-    """Resamples a stream to a higher rate and makes the band above it, in bounded memory.
+    """Resamples a stream and extends its bandwidth in bounded memory.
 
     Windows begin at frames of the generator and have all the context that it looks at, so that the result does not
     depend on how the stream is cut.

@@ -1,4 +1,4 @@
-"""What every codec offers: waveforms to latents and back, and every step between by name."""
+"""The interface of every codec: encode, decode, and all intermediate steps by name."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class Codec(nn.Module, ABC):
         return latents
 
     def from_features(self, features: Latents, length_samples: int) -> Tensor:
-        """Make waves of the picture that `to_features` gives.
+        """Synthesise waves from the features that `to_features` returns.
 
         Args:
             features: as `to_features` gives them.
@@ -170,7 +170,7 @@ class Codec(nn.Module, ABC):
         return self.decode(features, length_samples)
 
     def speaker(self) -> Speaker:
-        """Return what makes waves of all windows of a file, in order; every window on its own by default.
+        """Return the synthesiser of all windows of a file, in order; by default each window on its own.
 
         Returns:
             What may remember how it spoke the window before.
@@ -295,7 +295,7 @@ MEL = "mel"
 
 
 class CodecPicture:
-    """The places in a codec where pictures can be changed or compared."""
+    """Access to the latent and the mel spectrogram of a codec."""
 
     def __init__(self, codec: Codec) -> None:
         """Find the codec's only latent and whether it decodes to mel spectra."""

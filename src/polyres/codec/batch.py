@@ -1,4 +1,4 @@
-"""Many files through a codec, one after the other; a bad one does not stop the others."""
+"""Run many files through a codec; a failed file does not stop the others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def codec_label(name: str) -> str:
 
 
 def chain_of(codec: LoadedCodec, enhancer: str | None, strength: float = 1.0) -> Chain:
-    """Put a codec and an enhancer together.
+    """Combine a codec and an enhancer.
 
     Args:
         codec: any.
@@ -55,7 +55,7 @@ def chain_of(codec: LoadedCodec, enhancer: str | None, strength: float = 1.0) ->
 def reconstruct_jobs(
     chain: Chain, jobs: Iterable[Job], output: OutputOptions, plots: bool, watch: Watch
 ) -> Iterator[Reconstruction]:
-    """Do all jobs, in order.
+    """Reconstruct all files in order.
 
     Args:
         chain: what the files go through.

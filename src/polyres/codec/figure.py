@@ -1,4 +1,4 @@
-"""Original and reconstructions side by side as one figure; needs matplotlib, the extra `figures`."""
+"""Plot original and reconstructions side by side; needs matplotlib, the extra `figures`."""
 
 from __future__ import annotations
 

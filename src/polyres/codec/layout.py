@@ -1,4 +1,4 @@
-"""What the tensors of a latent must be for a codec and a length; checked before anything is decoded."""
+"""Check the tensors of a latent against codec and length before decoding."""
 
 from __future__ import annotations
 

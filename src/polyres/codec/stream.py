@@ -1,4 +1,4 @@
-"""The one way from samples to latents and back, in blocks: resampled, levelled, windowed, in bounded memory."""
+"""Encode and decode streams in bounded memory: resampling, levelling, windowing."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def encode_blocks(
 def decode_blocks(
     latents: Iterable[Tensors], codec: Codec, found: Measured, progress: Progress | None = None
 ) -> Iterator[Tensor]:
-    """Run a function on windows at the codec's rate and level and join its tensors to the steps of the source."""
+    """Decode latents window by window to blocks `[C, n]` at the input's rate, cross-faded in features and wave."""
     codec = codec.told(found.side)
     waves = _Waves(codec, found)
     steps = step_count(codec, found.codec_samples)

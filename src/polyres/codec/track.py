@@ -1,4 +1,4 @@
-"""Reconstruction of one file into a folder: audio of every version, latent, scores and figure; all or nothing."""
+"""Reconstruct one file into a folder: audio of every version, latent, scores and figure; all or nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ORIGINAL, CODEC, ENHANCED = "original", "codec", "enhanced"
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What became of one input.
+    """Result of one input.
 
     Attributes:
         input: the file.
@@ -70,7 +70,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Chain:
-    """What a file goes through.
+    """A codec, with or without an enhancer.
 
     Attributes:
         codec: codes and decodes it.

@@ -1,4 +1,4 @@
-"""Long signals through something that takes one window at a time: cut with context, joined with cross-fades."""
+"""Process long signals in windows with context, joined by cross-fades."""
 
 from __future__ import annotations
 

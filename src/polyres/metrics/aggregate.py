@@ -1,4 +1,4 @@
-"""From scores of tracks to one number, its uncertainty, and whether two systems differ."""
+"""Aggregate the scores of tracks: averages, intervals, and tests between two systems."""
 
 from __future__ import annotations
 

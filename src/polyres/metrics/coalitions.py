@@ -1,4 +1,4 @@
-"""What a player is worth in a game: exact Shapley values and knock-outs from the values of all coalitions.
+"""Compute exact Shapley values and knock-outs from the values of all coalitions.
 
 A coalition of R players is the number whose bit r says whether player r is in it: 0 is the empty one, 2^R − 1 the full.
 """

@@ -1,4 +1,4 @@
-"""What enhancers may know beyond the tensor they change, and what kind of knowledge that is."""
+"""Inputs of enhancers besides the tensor, and features that classify signals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Decode = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class MelStatistics:
-    """Long-term averages of log-mel spectra: what a signal should sound like on the whole."""
+    """Long-term averages of log-mel spectra."""
 
     mean: Tensor  # of every mel band, `[M]` or `[B, M]`, nat
     std: Tensor  # of every mel band, same shape, nat

@@ -138,7 +138,7 @@ def time_enhancer(
 
 
 def register_enhancer(enhancer: Enhancer, summary: str) -> None:
-    """Put an enhancer into the catalogue.
+    """Register an enhancer.
 
     Args:
         enhancer: what it is.
@@ -186,7 +186,7 @@ def high_band_mean(log_mel: Tensor, context: EnhanceContext) -> Tensor:
 
 
 def _adaptive(latent: Tensor, strength: float, context: EnhanceContext) -> Tensor:
-    """Find for every item how much of `frequency` closes the gap above 4 kHz, by one probe."""
+    """Estimate by one probe how much of `frequency` closes each item's gap above 4 kHz."""
     decode, target = cast(Decode, context.decode), cast(MelStatistics, context.target)
     with torch.no_grad():
         now = high_band_mean(decode(latent).mean(dim=1), context)
@@ -250,7 +250,7 @@ def _refine_informed(log_mel: Tensor, strength: float, context: EnhanceContext) 
 
 
 def _optimise(latent: Tensor, strength: float, context: EnhanceContext) -> Tensor:
-    """Descend on the distance of the decoded mel spectrum from the original's; the best step counts."""
+    """Minimise the distance of the decoded mel spectrum from the original's; keep the best step."""
     decode, wanted = cast(Decode, context.decode), cast(Tensor, context.reference_mel).to(latent)
     with torch.enable_grad():
         moved = latent.detach().clone().requires_grad_()

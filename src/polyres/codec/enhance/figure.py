@@ -1,4 +1,4 @@
-"""What enhancers gain above 4 kHz and what they cost, as a figure; needs matplotlib, the extra `figures`."""
+"""Plot the gains of enhancers above 4 kHz against their cost; needs matplotlib, the extra `figures`."""
 
 from __future__ import annotations
 

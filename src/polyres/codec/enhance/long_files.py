@@ -1,4 +1,4 @@
-"""Enhancers on pieces longer than a window of the codec: window by window, memory no more than a window needs."""
+"""Run enhancers on long files window by window, in the memory of one window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Enhancers of mel spectra behind codecs that decode to waves: the same change as gains, phases kept."""
+"""Apply enhancers of mel spectra to decoded waves as gains; phases stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Residual networks that add what a coarse picture lacks: on latents, or on decoded mel spectra."""
+"""Residual networks on latents or on decoded mel spectra."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Block(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """Says what to add to a picture; before training nothing.
+    """Predicts what to add to latents or mel spectra; zero before training.
 
     Without norms over time, so that what it says of a frame does not depend on the length of the signal; a channel
     tells it where on the frequency axis it is.

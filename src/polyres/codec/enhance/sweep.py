@@ -1,4 +1,4 @@
-"""Enhancers on the latents of a codec: level-matched scores, time, and the front of what is worth its price."""
+"""Compare enhancers of a codec: level-matched scores, run time, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DEFAULT_STRENGTHS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0)
 
 @dataclass(frozen=True)
 class EnhanceOptions:
-    """What is tried.
+    """Which enhancers to compare, and how.
 
     Attributes:
         names: of `ENHANCERS`.

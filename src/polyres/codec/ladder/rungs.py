@@ -1,4 +1,4 @@
-"""The piece of a file that climbs the ladder."""
+"""The rungs of the ladder, and the excerpt that they are run on."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Take:
 
 @dataclass(frozen=True)
 class Workshop:
-    """What rungs are built from.
+    """The inputs of all rungs.
 
     Attributes:
         chain: the codec taken apart.
@@ -307,7 +307,7 @@ def _bandwidth(shop: Workshop, piece: Piece) -> Iterator[Take]:
 
 
 def _register_all() -> None:
-    """Enter the rungs from the bottom up."""
+    """Register the rungs from the bottom up."""
     made = "phase, which is made up"
     for rung in (
         Rung("R0", "level taken and given back", "everything", "nothing", "kept", (), True, _always, _levels),

@@ -1,4 +1,4 @@
-"""An autoencoder of mel spectrograms in the shape of AutoencoderKL, without anything that sees the whole signal."""
+"""Autoencoder of mel spectrograms with the interface of AutoencoderKL and a bounded receptive field."""
 
 from __future__ import annotations
 

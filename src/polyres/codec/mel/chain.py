@@ -1,4 +1,4 @@
-"""What codecs of mel spectra share: front end, autoencoder, vocoder or phase method, and what is between them."""
+"""Base class of codecs on mel spectra: front end, autoencoder, vocoder or phase method."""
 
 from __future__ import annotations
 

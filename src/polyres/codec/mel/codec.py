@@ -1,4 +1,4 @@
-"""`polyres_mel`: mel spectra through an autoencoder, spoken by a vocoder that ends in an inverse Fourier transform."""
+"""`polyres_mel`: mel autoencoder and a vocoder that ends in an inverse Fourier transform."""
 
 from __future__ import annotations
 

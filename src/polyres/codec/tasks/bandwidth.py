@@ -1,4 +1,4 @@
-"""Training bandwidth extension: the band above a cutoff is taken away and has to be made again."""
+"""Train bandwidth extension: regenerate the band above a cutoff."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class BandwidthTask(MixtureTask):
         return model
 
     def build_prepare(self) -> Prepare:
-        """Return what makes music brighter or duller than it is, so that the band below has to say how it goes on."""
+        """Return the augmentation: random spectral tilts above 1 kHz."""
         most = self.config.tilt_db_per_octave
         if most == 0:
             return unchanged

@@ -32,7 +32,7 @@ KINDS = {"learned_enhancer": "latent_enhancer", "refiner": "mel_refiner", "bandw
 
 
 def unchanged(batch: Tensor, generator: torch.Generator) -> Tensor:
-    """Hand a batch on as it is."""
+    """Return a batch unchanged."""
     return batch
 
 
@@ -157,7 +157,7 @@ class MelTask(MixtureTask):
         return model
 
     def build_prepare(self) -> Prepare:
-        """Return nothing but the batch: mixing at random is all the augmentation there is."""
+        """Return the identity: random mixing is the only augmentation."""
         return unchanged
 
     def losses(self, forward: Forward, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""What a recipe with a `task` trains: enhancers, refiners, bandwidth extension, autoencoders and codecs of our own."""
+"""Run the training task of a recipe: enhancers, refiners, bandwidth extension, autoencoders and codecs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _KINDS = {
 
 
 def run_task(task: object, recipe: Path, out: Path, overrides: Sequence[str] = (), resume: bool = False) -> TrainResult:
-    """Train what a task names, or go on; prints a summary before and after on standard error.
+    """Run or resume the training of a task; prints a summary before and after on standard error.
 
     Args:
         task: as the recipe says it.

@@ -1,4 +1,4 @@
-"""What a sparse spectrum expects of itself: which coefficients are kept, told by those around them."""
+"""Context model of a sparse spectrum: predicts which coefficients are kept from their neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How strong is what a sparse spectrum leaves out: levels of bands over time, coded into integers of 12 bits."""
+"""Code the noise floor of a sparse spectrum: levels of bands over time as integers of 12 bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`polyres_wave` as sound comes in: latents as soon as they can be known, samples as soon as latents are there."""
+"""Stream `polyres_wave`: latents and samples as early as the codec allows."""
 
 from __future__ import annotations
 

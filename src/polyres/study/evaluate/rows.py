@@ -1,4 +1,4 @@
-"""Rows of results: one number each, with all that says where it comes from, kept as JSON lines."""
+"""Rows of scores with their origin, kept as JSON lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation: every subject on every track, scored and written down track by track."""
+"""Evaluate every subject on every track, writing scores track by track."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def _rows(subject: Subject, track: str, scores: TrackScores) -> list[ScoreRow]:
 
 
 def _refuse(options: EvaluateOptions, subject: Subject, track: str, error: InputError) -> None:
-    """Tell of a track that cannot be scored, or end with it."""
+    """Report a track that cannot be scored, or raise its error."""
     line = f"{subject.name} ({subject.part}) on {shown(Path(track))!r}: {error}"
     if options.failed is None:
         raise InputError(line) from error

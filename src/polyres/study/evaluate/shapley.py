@@ -1,4 +1,4 @@
-"""Resolutions as players: every coalition of them as a subject, and their exact Shapley values as rows."""
+"""Compute Shapley values of resolutions from the scores of all their coalitions."""
 
 from __future__ import annotations
 

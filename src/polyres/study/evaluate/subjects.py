@@ -1,4 +1,4 @@
-"""What is evaluated: models, parts of models, and stems that someone else made."""
+"""Subjects of an evaluation: models, parts of models, and folders of stems."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class FolderSubject:
 
 @dataclass(frozen=True)
 class GuessSubject:
-    """An estimate that does not listen, to compare models with.
+    """A baseline that gives every stem the same part of the mixture.
 
     Args:
         name: a key of `GUESSES`.

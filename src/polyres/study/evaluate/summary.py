@@ -1,4 +1,4 @@
-"""Paired differences: how much better one model is than another on the same tracks, and how sure that is."""
+"""Summarise scores: averages over tracks, and paired differences between models with their tests."""
 
 from __future__ import annotations
 

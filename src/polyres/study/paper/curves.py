@@ -1,4 +1,4 @@
-"""What quality costs: scores against multiply-accumulates, parameters and wall time."""
+"""Plot scores against costs, and training curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be found wrong with a study before anything is trained."""
+"""Plan a study: resolve and check the recipes of its arms before training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of a study: trained, scored and reckoned up in a process of its own.
+"""Train and score one run of a study in a process of its own.
 
 `python -m polyres.study.run.job JOB.json` does one job and exits as `polyres train` would.
 """

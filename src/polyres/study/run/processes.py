@@ -1,4 +1,4 @@
-"""Where the jobs of a study are done: processes of this machine."""
+"""Backends for the jobs of a study: local processes or a Ray cluster."""
 
 from __future__ import annotations
 

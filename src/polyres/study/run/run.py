@@ -1,4 +1,4 @@
-"""A study carried out: its runs started, watched and gathered, whatever becomes of any one of them."""
+"""Run a study: start, watch and gather its runs; a failed run does not stop the others."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class _Carrying:
             self._going.append(_Going(run, handle, slot, time.monotonic(), places.log))
 
     def _close(self, going: _Going, total: int, stopping: bool) -> None:
-        """Take in a job that has ended."""
+        """Record a job that has ended."""
         status, run = going.handle.poll() or 0, going.run
         if stopping and status != 0:
             return
@@ -209,7 +209,7 @@ class _Carrying:
         return Run(arm, seed, config)
 
     def _cost(self, run: Run, outcome: Outcome, known: Cost | None) -> Cost:
-        """Reckon up what a run cost."""
+        """Compute the cost of a run."""
         macs = known.macs_per_s if known is not None and known.fingerprint == outcome.fingerprint else None
         if macs is None and self._count is not None:
             if run.arm not in self._macs:

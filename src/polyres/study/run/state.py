@@ -1,4 +1,4 @@
-"""What of a study is done: the files of its runs, and whether they are what the plan asks for."""
+"""Find out which runs of a study are done as planned."""
 
 from __future__ import annotations
 
@@ -133,14 +133,14 @@ def state_of(plan: Plan, run: Run, folder: Path) -> str:
 
 
 class Clock:
-    """Reckons the time that is left: a run takes as long as others of its arm did, else as the mean of all."""
+    """Estimates the remaining time from earlier runs of the same arm, else from all."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._seconds: dict[str, list[float]] = {}
 
     def note(self, arm: str, seconds: float) -> None:
-        """Take in how long a run took."""
+        """Record the duration of a run."""
         self._seconds.setdefault(arm, []).append(seconds)
 
     def expected_s(self, arm: str) -> float | None:

@@ -1,4 +1,4 @@
-"""What the rows of a study say: scores of arms over seeds, paired differences, styles, and costs beside quality."""
+"""Summarise a study: scores of arms over seeds, paired differences, styles, and costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole training run of a separator: recipe in, run folder out."""
+"""Train a separator from a recipe into a run folder."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _open(config: TrainConfig, out: Path, resume: bool) -> RunFolder:
 
 
 def _opening(config: TrainConfig, solver: Solver) -> str:
-    """Word what is about to happen."""
+    """Describe the run before it starts."""
     parameters = sum(parameter.numel() for parameter in solver.model.parameters())
     model = f"{parameters:,} parameters, n_fft {' '.join(map(str, config.model.n_fft))}, head {config.model.head}"
     length = f"{config.data.segment_samples / config.data.sample_rate_hz:.1f} s"
@@ -125,7 +125,7 @@ def _opening(config: TrainConfig, solver: Solver) -> str:
 
 
 def _closing(out: Path, result: TrainResult) -> str:
-    """Word how it went."""
+    """Describe the run after it has ended."""
     best = "no validation"
     if result.best is not None:
         shown = {name: value for name, value in result.best["valid"].items() if name != "score" and "@" not in name}
