@@ -116,7 +116,6 @@ class BlockTrack:
             raise InputError("the track has no blocks; there is nothing to score")
 
     def cut(self, size_samples: int, hop_samples: int) -> Iterator[Piece]:
-        """Yield float64 pieces `[S, C, n]` that start every hop; n is the size, or less where the track ends."""
         held: Tensor | None = None
         skip = 0  # samples between the end of the last piece and the start of the next, where hops are longer
         for block in self._pairs():

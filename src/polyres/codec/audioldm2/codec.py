@@ -75,7 +75,6 @@ class AudioLDM2Codec(MelChain):
         return cast(AudioLDM2Config, self.config)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Change settings; see `Codec.configure`."""
         before = self.settings
         wanted = AudioLDM2Config.from_dict(before.complete(settings))
         require_front_end(wanted.mel, before.mel, self.name)

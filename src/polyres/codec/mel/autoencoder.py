@@ -95,7 +95,6 @@ class _Residual(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, T, F]`, same shape."""
         return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
 
 

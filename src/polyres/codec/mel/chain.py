@@ -89,7 +89,6 @@ class MelChain(Codec):
         return {"z": self._to_latent(self.mel(wave))}
 
     def decode(self, latents: Latents, length_samples: int) -> Tensor:
-        """Turn latents into waves; see `Codec.decode`."""
         return self.from_features(self.to_features(latents), length_samples)
 
     def to_features(self, latents: Latents) -> Latents:
@@ -134,7 +133,6 @@ class MelChain(Codec):
         return {"z": self._enhanced(latents["z"], "latent")}
 
     def stages(self, wave: Tensor) -> dict[str, Tensor]:
-        """Encode and decode, and keep every intermediate; see `Codec.stages`."""
         check_codec_wave(wave, self)
         config = self.chain
         found = {"mel": self.mel(wave)}

@@ -85,7 +85,6 @@ class MelCodec(MelChain):
         return cast(MelCodecConfig, self.config)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Change settings; see `Codec.configure`."""
         wanted = MelCodecConfig.from_dict(self.config.complete(settings))
         require_front_end(wanted.mel, self.settings.mel, self.name)
         super().configure(settings)
@@ -111,7 +110,6 @@ class MelCodec(MelChain):
         return self._from_magnitude(magnitude, "fast_griffin_lim", length_samples, phase.transpose(1, 2))
 
     def decode(self, latents: Mapping[str, Tensor], length_samples: int) -> Tensor:
-        """Decode latents to waves; see `Codec.decode`."""
         z, config = latents.get("z"), self.settings
         bins = config.mel.mel_bins // (1 if config.autoencoder == "none" else FRAMES_PER_STEP)
         if z is None or z.ndim != 4 or z.shape[3] != bins:

@@ -94,7 +94,6 @@ class StagedCodec(Codec):
         return CodecPicture(self.inner)
 
     def extender(self) -> BandwidthExtender | None:
-        """Return what makes the band above the codec's own; see `Codec.extender`."""
         return self.band
 
     @property
@@ -104,7 +103,6 @@ class StagedCodec(Codec):
         return stage is not None and "target" in ENHANCERS.build(stage.name).needs
 
     def told(self, side: Mapping[str, Tensor]) -> StagedCodec:
-        """Return a codec with the averages in the side information set; see `Codec.told`."""
         if not self.sends_averages or (self.target is not None and AVERAGES[0] not in side):
             return self
         if AVERAGES[0] not in side:
@@ -126,7 +124,6 @@ class StagedCodec(Codec):
         return self.inner.code_state()
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Change stages, or settings of the coarse codec; see `Codec.configure`."""
         own, rest = split_settings(settings)
         if rest:
             self.inner = self.inner.reconfigured(rest)
@@ -134,11 +131,9 @@ class StagedCodec(Codec):
         self._take(with_stages(stages.with_values({"settings": {**stages.settings, **rest}}), own))
 
     def encode(self, wave: Tensor) -> Latents:
-        """Turn waves into latents of the coarse codec; see `Codec.encode`."""
         return self.inner.encode(wave)
 
     def decode(self, latents: Latents, length_samples: int) -> Tensor:
-        """Turn latents into waves, at the rate of the coarse codec; see `Codec.decode`."""
         if self.joins_features:
             return self.from_features(self.to_features(latents), length_samples)
         return self._finished(self.inner.decode(latents, length_samples))
@@ -169,7 +164,6 @@ class StagedCodec(Codec):
         return {**features, MEL: mel[:, None]}
 
     def speaker(self) -> Speaker:
-        """Make waves window by window as the coarse codec does, and filter them; see `Codec.speaker`."""
         speak = self.inner.speaker()
         return lambda features, span: self._finished(speak(features, span))
 
@@ -187,7 +181,6 @@ class StagedCodec(Codec):
         return wave
 
     def stages(self, wave: Tensor) -> dict[str, Tensor]:
-        """Encode and decode, and keep what every stage gives; see `Codec.stages`."""
         check_codec_wave(wave, self)
         latents = self.encode(wave)
         alone = len(latents) == 1

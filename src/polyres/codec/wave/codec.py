@@ -144,7 +144,6 @@ class WaveCodec(Codec):
         self.set_tables(plain_tables(len(config.splits)))
 
     def use_variant(self, variant: str) -> None:
-        """Turn into a variant; the name says so from then on; see `Codec.use_variant`."""
         super().use_variant(variant)
         if variant in SHARES:
             self.configure({"scalars_per_step": round(SHARES[variant] * self.config.scalars_per_step)})

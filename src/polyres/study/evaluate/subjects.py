@@ -34,8 +34,6 @@ class Origin:
     seed: int | None = None
 
 
-"""Folders between DIR and TRACK in the layout of MUSDB18."""
-
 MAX_LENGTH_DIFFERENCE_SAMPLES = 4096
 """What lossy codecs add or take at the ends of a file."""
 

@@ -164,7 +164,6 @@ class _Remote:
             return LOST_STATUS
 
     def stop(self, hard: bool) -> None:
-        """Ask it to save and end, or end it at once."""
         self._ray.cancel(self._reference, force=hard)
 
 
@@ -195,15 +194,12 @@ class RayBackend:
             raise ConfigError(f"no machine of the cluster has {threads} processors; set threads to fewer")
 
     def slots(self) -> int:
-        """Return how many jobs may be under way at a time."""
         return self._slots
 
     def threads(self) -> int:
-        """Return how many processors each may take."""
         return self._threads
 
     def start(self, job: Path, log: Path, slot: int, threads: int) -> Handle:
-        """Start the job of a file; what it says goes to the log."""
         remote = self._ray.remote(num_cpus=self._threads, num_gpus=self._gpus, max_retries=RETRIES)(do_here)
         reference = remote.remote(str(job.resolve()), str(log.resolve()), threads)
         return _Remote(self._ray, reference, log)
