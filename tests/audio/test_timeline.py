@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from polyres.audio.files import AudioReader, probe, read_audio
-from polyres.audio.headers import flac_length, mp3_length, sound_end
+from polyres.audio.headers import mp3_length, sound_end
 from tests.audio.sound_files import snr_db, sound, write_media
 
 RATE_HZ = 44_100
@@ -49,7 +49,6 @@ def test_a_length_that_a_pipe_left_open_is_no_promise(tmp_path: Path) -> None:
     wave = sound(30_000)
     flac, w64 = tmp_path / "a.flac", tmp_path / "a.w64"
     soundfile.write(flac, wave.T, RATE_HZ, subtype="PCM_16")
-    assert flac_length(flac.read_bytes()[:64]) == 30_000
     flac.write_bytes(piped_flac(flac.read_bytes()))
     w64.write_bytes(piped_w64(wave))
     for path in (flac, w64):

@@ -38,9 +38,6 @@ def decode(source: Path, target: Path, max_minutes: float, room: Room) -> list[s
         room: called before anything is written, with the bytes that the target takes; where the length is not known,
             with the most.
 
-    Returns:
-        The warnings of the reader.
-
     Raises:
         InputError: As `AudioReader`; or it is too long.
         OutputError: The target cannot be written.
@@ -70,9 +67,6 @@ def decode_apart(source: Path, target: Path, max_minutes: float, room: Room, max
         max_minutes: the longest that is decoded.
         room: as for `decode`; what it raises ends the process.
         max_s: how long it may take, in seconds.
-
-    Returns:
-        The warnings of the reader.
 
     Raises:
         InputError: As `decode`; or it took too long, or the decoder broke down.

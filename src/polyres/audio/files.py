@@ -56,9 +56,6 @@ def probe(path: AnyPath, stream_index: int | None = None) -> AudioInfo:
         path: The file.
         stream_index: Which of its audio streams, from 0; None is the one that it marks as the default.
 
-    Returns:
-        Its facts.
-
     Raises:
         InputError: Missing, a folder, empty, not readable, not audio, or without a single sample.
     """

@@ -31,14 +31,6 @@ def sniff(head: bytes) -> str:
     return next((kind for start, kind in starts if head.startswith(start)), "")
 
 
-def flac_length(head: bytes) -> int:
-    """Return the samples per channel that a FLAC file states, 0 where it states none.
-
-    Source: RFC 9639, section 8.2 (STREAMINFO).
-    """
-    return int.from_bytes(head[21:26], "big") & 0xFFFFFFFFF if len(head) >= 26 else 0
-
-
 def vorbis_channels(head: bytes) -> int:
     """Return the channel count that the first page of an Ogg Vorbis file states."""
     return head[27 + head[26] + 11]

@@ -248,9 +248,6 @@ def load_measured(root: Path, name: str, version: int) -> Entries:
         root: folder of the data set.
         name: file name in the root, such as `.polyres_index.json`.
         version: of the content.
-
-    Returns:
-        Entries by key.
     """
     for place in _places(root, name):
         try:

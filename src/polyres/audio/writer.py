@@ -89,11 +89,6 @@ class WriteSpec:
         """One line if the file holds another rate or fewer channels than the blocks; else None."""
         return fit_note(self.format, self.sample_rate_hz, self.channels)
 
-    @property
-    def can_clip(self) -> bool:
-        """Whether samples beyond ±1 are cut off in this format."""
-        return self.format in ("wav", "flac") and self.bit_depth != "float"
-
 
 class AudioWriter:
     """Write blocks to an audio file under a temporary name; `close` gives it its own name.

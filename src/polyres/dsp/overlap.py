@@ -23,14 +23,6 @@ def stride_samples(segment_samples: int, overlap: float) -> int:
     return max(1, int((1.0 - overlap) * segment_samples))
 
 
-def segment_starts(length_samples: int, segment_samples: int, overlap: float) -> range:
-    """Starts of the segments that cover a signal; the last segments may reach beyond its end.
-
-    `overlap`: share of a segment that the next one covers again, 0 <= overlap < 1.
-    """
-    return range(0, length_samples, stride_samples(segment_samples, overlap))
-
-
 def triangle_weight(segment_samples: int) -> Tensor:
     """Cross-fade weight of a segment: rises by equal steps to 1 in the middle, then falls, never zero.
 

@@ -266,9 +266,6 @@ def griffin_lim() -> PhaseMethod:
 def fast_griffin_lim() -> PhaseMethod:
     """Build the accelerated Griffin-Lim algorithm.
 
-    Returns:
-        The method.
-
     Source: Perraudin, Balazs & Søndergaard, "A fast Griffin-Lim algorithm", WASPAA 2013.
     """
     return PhaseMethod(_accelerate)
@@ -287,9 +284,6 @@ def admm() -> PhaseMethod:
 @PHASE_METHODS.register("pghi", "phase gradient heap integration: no iterations, as good as 32 of fast Griffin-Lim")
 def pghi() -> PhaseMethod:
     """Build phase gradient heap integration alone.
-
-    Returns:
-        The method.
 
     Source: Průša, Balazs & Søndergaard, "A noniterative method for reconstruction of phase from STFT magnitude",
         IEEE/ACM TASLP 2017.

@@ -59,9 +59,6 @@ class Engine(Protocol):
             song: the file.
             folder: a new one, for the results.
             progress: called with the finished share, 0 to 1; may raise to end the work.
-
-        Returns:
-            What came out.
         """
 
 

@@ -72,9 +72,6 @@ def export_page(folder: Path, out: Path, options: ExportOptions | None = None, s
         options: what goes into it.
         say: called with one line per result.
 
-    Returns:
-        The number of songs.
-
     Raises:
         InputError: if nothing is there, or a file cannot be used.
         OutputError: if the page cannot be written, or would be too large for browsers.

@@ -72,9 +72,6 @@ class MadeConfig(Config):
         Args:
             root: such as `make: {kind: miniature, seed: 1}`.
 
-        Returns:
-            The config.
-
         Raises:
             ConfigError: if it is no mapping, or one with unknown or unusable values.
         """

@@ -233,7 +233,8 @@ class EffectChain:
         return {key: value for key, value in asdict(self).items() if value != getattr(plain, key)}
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw from a log-uniform distribution."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -241,16 +242,16 @@ def draw_chain(stem: str, rng: np.random.Generator, beat_s: float = 0.5) -> Effe
     """Draw effects for a stem."""
     eq, press, bend, delay, room, wide = (rng.random() < chance for chance in _CHANCES.get(stem, _CHANCES["other"]))
     bands = (
-        Band("low_shelf", _log_uniform(rng, 60.0, 300.0), float(rng.uniform(-5.0, 4.0))),
-        Band("peak", _log_uniform(rng, 200.0, 5000.0), float(rng.uniform(-6.0, 5.0)), _log_uniform(rng, 0.4, 3.0)),
-        Band("high_shelf", _log_uniform(rng, 3000.0, 11_000.0), float(rng.uniform(-7.0, 6.0))),
+        Band("low_shelf", log_uniform(rng, 60.0, 300.0), float(rng.uniform(-5.0, 4.0))),
+        Band("peak", log_uniform(rng, 200.0, 5000.0), float(rng.uniform(-6.0, 5.0)), log_uniform(rng, 0.4, 3.0)),
+        Band("high_shelf", log_uniform(rng, 3000.0, 11_000.0), float(rng.uniform(-7.0, 6.0))),
     )
     threshold_db, ratio = float(rng.uniform(-16.0, -2.0)), float(rng.uniform(1.5, 6.0))
-    attack_s, release_db_per_s = _log_uniform(rng, 0.001, 0.04), _log_uniform(rng, 20.0, 200.0)
-    drive, bias = _log_uniform(rng, 0.3, 4.0), float(rng.uniform(0.0, 0.3))
+    attack_s, release_db_per_s = log_uniform(rng, 0.001, 0.04), log_uniform(rng, 20.0, 200.0)
+    drive, bias = log_uniform(rng, 0.3, 4.0), float(rng.uniform(0.0, 0.3))
     echo_s, echo_feedback = float(rng.choice([0.5, 0.75, 1.0]) * beat_s), float(rng.uniform(0.2, 0.55))
-    echo_level, room_s = _log_uniform(rng, 0.05, 0.35), _log_uniform(rng, 0.2, 2.5)
-    room_level, width = _log_uniform(rng, 0.005, 0.12 if stem != "vocals" else 0.25), float(rng.uniform(0.3, 1.5))
+    echo_level, room_s = log_uniform(rng, 0.05, 0.35), log_uniform(rng, 0.2, 2.5)
+    room_level, width = log_uniform(rng, 0.005, 0.12 if stem != "vocals" else 0.25), float(rng.uniform(0.3, 1.5))
     return EffectChain(
         bands=bands if eq else (),
         threshold_db=threshold_db if press else None,

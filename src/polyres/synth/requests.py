@@ -85,9 +85,6 @@ def plan_order(order: Order, out: Path, report: Report = print) -> list[Job]:
         out: folder of all tracks.
         report: receives a line per score that is left out.
 
-    Returns:
-        The jobs.
-
     Raises:
         InputError: if a folder, bank or program that the order needs is missing or unusable.
         ConfigError: if styles are asked for where nothing is composed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,24 @@ from typing import Any
 import pytest
 
 from polyres.core.errors import ConfigError
+from polyres.core.tables import Table
 from polyres.listen.analysis.analyse import Analysis, analyse
-from polyres.listen.analysis.pages import markdown_page
-from polyres.listen.analysis.report import T_TEST_CAVEAT, report_sections, short_sections, write_report
+from polyres.listen.analysis.report import (
+    T_TEST_CAVEAT,
+    Section,
+    html_page,
+    interval,
+    markdown_page,
+    probability,
+    report_sections,
+    short_sections,
+    write_report,
+)
 from polyres.listen.design.files import ListenStudy
 from tests.listen.studies import a_study, some_ratings
 
 PNG = b"\x89PNG\r\n\x1a\n"
+TABLE = Table("Scores", ("name", "mean"), [("a|b", "1.0"), ("<c>", "2.0")], notes=("Means.",))
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +109,32 @@ def test_figures_need_matplotlib(analysis: Analysis, tmp_path: Path, monkeypatch
     with pytest.raises(ConfigError, match=r"figures need matplotlib; .*add --no-figures"):
         write_report(analysis, tmp_path)
     assert len(write_report(analysis, tmp_path, figures=False)) == 3
+
+
+def test_html_escapes_what_others_have_written() -> None:
+    page = html_page("<t>", [Section("<s>", ("<p>",), (TABLE,), {"x.png": '"<f>'}, True)], {"x.png": b"png"})
+    for raw in ("<t>", "<s>", "<p>", "<c>", "<f>"):
+        assert raw not in page.replace("<p>Means", "").replace('<p class="warning">', "")
+    assert 'src="data:image/png;base64,cG5n"' in page
+    assert 'class="warning"' in page
+
+
+def test_markdown_pages_link_their_figures() -> None:
+    page = markdown_page(
+        "Title", [Section("", ("Careful.",), warning=True), Section("One", (), (TABLE,), {"x.png": "X"})]
+    )
+    assert page.startswith("# Title\n\n> **Careful.**\n\n## One\n\n**Scores**")
+    assert page.endswith("![X](x.png)\n")
+
+
+def test_intervals_and_probabilities() -> None:
+    assert interval(1.0, 2.0, signed=True) == "+1.0 to +2.0"
+    assert interval(math.nan, 2.0) == "–"
+    assert [probability(p) for p in (1e-9, 0.00123, 0.0412, 0.5, 1.0, math.nan)] == [
+        "<0.0001",
+        "0.0012",
+        "0.041",
+        "0.50",
+        "1.00",
+        "–",
+    ]

@@ -101,9 +101,6 @@ def write_scores(rows: Sequence[dict[str, Any]], path: Path) -> Path:
         rows: of `score_excerpts`.
         path: file to write.
 
-    Returns:
-        The file.
-
     Raises:
         OutputError: when it cannot be written.
     """

@@ -220,9 +220,6 @@ def write_simulated(ratings: list[Rating], folder: Path) -> Path:
         ratings: of `simulate`.
         folder: STUDY_DIR.
 
-    Returns:
-        The file.
-
     Raises:
         OutputError: when it cannot be written.
     """

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from sqlalchemy.exc import DBAPIError
 from starlette.responses import JSONResponse
 
-from polyres.listen.server import api, api_admin
+from polyres.listen.server import api
 from polyres.listen.server.state import ServerOptions, ServerState
 from polyres.listen.server.web import add_file, bind, refused, serve, web_app
 from polyres.listen.store.database import ClosedError
@@ -37,7 +37,7 @@ def create_app(
     app = web_app("Listening test", STATIC_DIR, options, lifespan)
     app.state.polyres = state
     app.include_router(api.router)
-    app.include_router(api_admin.router)
+    app.include_router(api.admin_router)
     add_file(app, "/admin", STATIC_DIR / "admin.html")
     app.add_exception_handler(ClosedError, refused(409))
     app.add_exception_handler(DBAPIError, _database_failed)

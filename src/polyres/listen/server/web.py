@@ -87,9 +87,6 @@ def bind(options: WebOptions) -> socket.socket:
     Args:
         options: host and port.
 
-    Returns:
-        A listening socket.
-
     Raises:
         ConfigError: if the port is taken or the address is not this machine's.
     """

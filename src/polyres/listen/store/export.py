@@ -163,9 +163,6 @@ def write_table(name: str, rows: Sequence[Row], path: Path) -> Path:
         rows: with its columns.
         path: ends in .csv, .json, .jsonl or .parquet.
 
-    Returns:
-        The file.
-
     Raises:
         ConfigError: for another ending, or Parquet without pyarrow.
         OutputError: when it cannot be written.
@@ -287,9 +284,6 @@ def write_tables(tables: dict[str, list[dict[str, Any]]], folder: Path, formats:
         tables: name -> rows.
         folder: made if missing.
         formats: of `polyres.listen.store.export.FORMATS`.
-
-    Returns:
-        The files.
 
     Raises:
         ConfigError: for an unknown format, or Parquet without pyarrow.

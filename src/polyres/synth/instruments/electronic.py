@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polyres.synth.effects import echo, reverberate, tilt_eq
+from polyres.synth.effects import echo, log_uniform, reverberate, tilt_eq
 from polyres.synth.instruments.drum_machine import play_drums
 from polyres.synth.instruments.oscillators import (
     SAMPLE_RATE_HZ,
@@ -68,10 +68,6 @@ def family_of(program: int) -> str:
     return next((family for programs, family in _FAMILIES if program in programs), "pluck")
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
 def draw_patch(program: int, rng: np.random.Generator) -> Patch:
     """Draw an instrument for a General MIDI program. `program`: 0 to 127; its family sets the ranges."""
     family = family_of(program)
@@ -85,7 +81,7 @@ def draw_patch(program: int, rng: np.random.Generator) -> Patch:
     }[family]
     lasting = family in ("organ", "pad", "lead") or (family == "bass" and rng.random() < 0.7)
     wide = {"pad": (3, 6), "lead": (1, 5), "pluck": (1, 3), "keys": (1, 2), "organ": (1, 1), "bass": (1, 2)}[family]
-    dark_hz = _log_uniform(rng, 90.0, 900.0) if family == "bass" else _log_uniform(rng, 350.0, 9000.0)
+    dark_hz = log_uniform(rng, 90.0, 900.0) if family == "bass" else log_uniform(rng, 350.0, 9000.0)
     fm_odds = {"keys": 0.7, "bass": 0.2, "lead": 0.2, "pluck": 0.25}.get(family, 0.0)
     return Patch(
         shape=Shape(str(rng.choice(shapes)), float(rng.random())),
@@ -96,20 +92,20 @@ def draw_patch(program: int, rng: np.random.Generator) -> Patch:
         fm_index=float(rng.uniform(0.5, 5.0)) if rng.random() < fm_odds else 0.0,
         resonance=float(rng.uniform(0.0, 0.6) ** 1.5),
         order=int(rng.choice([2, 4])),
-        bright_hz=min(dark_hz * _log_uniform(rng, 1.0, 12.0), 18_000.0),
+        bright_hz=min(dark_hz * log_uniform(rng, 1.0, 12.0), 18_000.0),
         dark_hz=dark_hz,
-        sweep_s=_log_uniform(rng, 0.03, 0.8),
+        sweep_s=log_uniform(rng, 0.03, 0.8),
         wobble_hz=float(rng.uniform(1.0, 8.0)) if family == "bass" and rng.random() < 0.12 else 0.0,
-        attack_s=_log_uniform(rng, 0.02, 0.5) if family == "pad" else _log_uniform(rng, 0.001, 0.02),
-        decay_s=_log_uniform(rng, 0.08, 0.7),
+        attack_s=log_uniform(rng, 0.02, 0.5) if family == "pad" else log_uniform(rng, 0.001, 0.02),
+        decay_s=log_uniform(rng, 0.08, 0.7),
         sustain=float(rng.uniform(0.5, 1.0)) if lasting else float(rng.uniform(0.0, 0.15)),
-        release_s=_log_uniform(rng, 0.02, 0.4) if family in ("pad", "keys") else _log_uniform(rng, 0.008, 0.08),
+        release_s=log_uniform(rng, 0.02, 0.4) if family in ("pad", "keys") else log_uniform(rng, 0.008, 0.08),
         drive=float(rng.uniform(0.0, 4.0)) if rng.random() < 0.4 else 0.0,
         vibrato_cents=float(rng.uniform(0.0, 25.0)) if family == "lead" else 0.0,
         spread=0.0 if family == "bass" else float(rng.uniform(0.0, 1.0)),
         pan=0.0 if family == "bass" else float(rng.uniform(-0.5, 0.5)),
         tilt_db=0.0 if family == "bass" else float(rng.uniform(-1.0, 5.0)),
-        low_cut_hz=0.0 if family == "bass" else _log_uniform(rng, 60.0, 500.0),
+        low_cut_hz=0.0 if family == "bass" else log_uniform(rng, 60.0, 500.0),
     )
 
 
