@@ -39,18 +39,7 @@ class Measured:
 
 
 def measure(source: BlockSource, codec: Codec) -> Measured:
-    """First pass: length and level of the whole source.
-
-    Args:
-        source: where samples come from.
-        codec: what is to code them.
-
-    Returns:
-        Lengths and levels.
-
-    Raises:
-        InputError: when there are no samples.
-    """
+    """Measure length and level of a whole source in a first pass."""
     meter = InputLevelMeter()
     length = codec_length = 0
     for block, wave in resampled(source, codec.sample_rate_hz, DEFAULT_BLOCK_SAMPLES):

@@ -21,21 +21,7 @@ MOST_FILES = 16
 def staged(
     inner: Codec, settings: Mapping[str, Any], suffix: str = "", inner_settings: Mapping[str, Any] | None = None
 ) -> StagedCodec:
-    """Give a codec more stages.
-
-    Args:
-        inner: any; of one that has stages they are changed.
-        settings: of STAGE_SETTINGS.
-        suffix: what its name gets in addition.
-        inner_settings: what the codec was configured with, so that latents can say it.
-
-    Returns:
-        The codec of stages, with the weights of the other.
-
-    Raises:
-        ConfigError: for a stage that is not possible.
-        WeightsError: if weights cannot be read.
-    """
+    """Return a codec with the given stages on the same weights; stages that it has already are changed."""
     if isinstance(inner, StagedCodec):
         return StagedCodec(inner.inner, with_stages(inner.config.stages, settings), inner.name + suffix)
     first = Stages(codec=inner.name, settings=dict(inner_settings or {})).located(Path.cwd())

@@ -39,19 +39,10 @@ class Contrast:
 
 
 def contrast(study: PaperStudy, terms: Sequence[Term], metric: str, seed: int = 0) -> Contrast | None:
-    """Add up mean scores of the tracks that all terms have.
+    """Add up mean scores of the tracks that all terms have; None without such a track. Positive is better.
 
     The interval is that of tracks drawn anew (bootstrap); where arms have several seeds it is widened by Welch's
     interval of the seeds' means, both half widths added as squares. With one seed it knows nothing of other seeds.
-
-    Args:
-        study: whose scores.
-        terms: what to add.
-        metric: name; where lower is better the sign is turned.
-        seed: of the resampling.
-
-    Returns:
-        The sum; None where a term has no scores, or no track has all of them.
 
     Source: Efron 1979 (bootstrap); Welch 1947 and Satterthwaite 1946 (degrees of freedom).
     """

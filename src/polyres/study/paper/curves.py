@@ -38,12 +38,7 @@ class Point:
 
 
 def points(study: PaperStudy, name: str) -> list[Point]:
-    """Return the arms whose cost and score are known.
-
-    Args:
-        study: whose arms.
-        name: of the cost.
-    """
+    """Return the arms whose cost and score are known."""
     found = []
     for index, arm in enumerate(study.arms):
         cost, scores = arm.cost(name), _scores(study, arm)
@@ -136,13 +131,7 @@ def score_of(row: Mapping[str, Any]) -> float | None:
 
 
 def curve(arm: Arm, value: Callable[[Mapping[str, Any]], float | None], place: str) -> Curve | None:
-    """Gather a value over the epochs of an arm's runs; None where there is none.
-
-    Args:
-        arm: whose runs.
-        value: of a row.
-        place: `step` or `elapsed_s`.
-    """
+    """Gather a value over the epochs of an arm's runs; None where there is none."""
     runs = []
     for run in arm.runs:
         points = [(row.get(place), value(row)) for row in run.epochs]
