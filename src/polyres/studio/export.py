@@ -36,24 +36,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Contents of an exported page.
+    """Contents of an exported page."""
 
-    Args:
-        title: its heading.
-        reference: folder with `TRACK/STEM.wav` and `TRACK/mixture.wav`; None for none.
-        start_s: where the excerpts begin, in seconds.
-        length_s: how long they are.
-        format: "flac" or "mp3".
-
-    Raises:
-        ConfigError: for a format that not every browser plays, or a length of nothing.
-    """
-
-    title: str = "Stems"
-    reference: Path | None = None
-    start_s: float = 0.0
-    length_s: float = 30.0
-    format: str = "flac"
+    title: str = "Stems"  # its heading
+    reference: Path | None = None  # folder with `TRACK/STEM.wav` and `TRACK/mixture.wav`; None for none
+    start_s: float = 0.0  # where the excerpts begin, in seconds
+    length_s: float = 30.0  # how long they are
+    format: str = "flac"  # "flac" or "mp3"
 
     def __post_init__(self) -> None:
         """Validate the options."""

@@ -13,35 +13,20 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class StudioOptions(WebOptions):
-    """Options of the studio's server.
-
-    Args:
-        max_upload_bytes: largest file.
-        max_total_bytes: most that uploads and results may take on disk together.
-        max_minutes: longest song.
-        max_waiting: most jobs that wait at once; half of them, and at least one, of one visitor.
-        max_uploads: most songs that one visitor sends at once.
-        upload_pause_s: longest time in which nothing of a song arrives.
-        max_decode_s: longest that decoding an upload may take.
-        max_decoders: most uploads that are decoded at once, each in a process of its own; `max_waiting` more may wait.
-        keep_hours: after this time without use a song and its results are removed.
-        folder: where songs and results lie, also over a restart; None is a temporary folder.
-
-    Raises:
-        ConfigError: if a limit lets nothing in, or port or path cannot be.
-    """
+    """Options of the studio's server."""
 
     port: int = 8766
-    max_upload_bytes: int = 512 * _MIB
-    max_total_bytes: int = 8192 * _MIB
-    max_minutes: float = 20.0
-    max_waiting: int = 20
-    max_uploads: int = 4
-    upload_pause_s: float = 30.0
-    max_decode_s: float = 60.0
+    max_upload_bytes: int = 512 * _MIB  # largest file
+    max_total_bytes: int = 8192 * _MIB  # most that uploads and results may take on disk together
+    max_minutes: float = 20.0  # longest song
+    max_waiting: int = 20  # most jobs that wait at once; half of them, and at least one, of one visitor
+    max_uploads: int = 4  # most songs that one visitor sends at once
+    upload_pause_s: float = 30.0  # longest time in which nothing of a song arrives
+    max_decode_s: float = 60.0  # longest that decoding an upload may take
+    # most uploads that are decoded at once, each in a process of its own; `max_waiting` more may wait
     max_decoders: int = 4
-    keep_hours: float = 6.0
-    folder: Path | None = None
+    keep_hours: float = 6.0  # after this time without use a song and its results are removed
+    folder: Path | None = None  # where songs and results lie, also over a restart; None is a temporary folder
 
     def __post_init__(self) -> None:
         """Validate the options."""

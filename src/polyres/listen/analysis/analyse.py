@@ -83,31 +83,18 @@ class PairBlock:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All results of a study.
+    """All results of a study."""
 
-    Attributes:
-        study: what was asked.
-        listeners: how many answered.
-        simulated: how many of them are simulated.
-        complete: how many answered everything that their plan asked for at least once.
-        ratings: answers that count.
-        screening: one line per listener and attribute.
-        blocks: results, those without exclusion first; empty for abx and ab.
-        pairs: results of abx and ab.
-        correlations: attribute -> objective metrics against ratings.
-        seed: of all draws.
-    """
-
-    study: ListenStudy
-    listeners: int
-    simulated: int
-    complete: int
-    ratings: int
-    screening: list[Screening]
-    blocks: list[Block]
-    pairs: list[PairBlock]
-    correlations: dict[str, list[Correlation]]
-    seed: int
+    study: ListenStudy  # what was asked
+    listeners: int  # how many answered
+    simulated: int  # how many of them are simulated
+    complete: int  # how many answered everything that their plan asked for at least once
+    ratings: int  # answers that count
+    screening: list[Screening]  # one line per listener and attribute
+    blocks: list[Block]  # results, those without exclusion first; empty for abx and ab
+    pairs: list[PairBlock]  # results of abx and ab
+    correlations: dict[str, list[Correlation]]  # attribute -> objective metrics against ratings
+    seed: int  # of all draws
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values as JSON holds them; NaN becomes None, conditions get their labels."""

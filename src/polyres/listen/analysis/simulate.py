@@ -25,23 +25,15 @@ _WANTED_POWER = 0.8
 
 
 class PowerOptions(Config):
-    """Assumptions about a study in which every listener rates two systems on every item.
+    """Assumptions about a study in which every listener rates two systems on every item."""
 
-    Attributes:
-        difference: true difference of two systems, in points of 100.
-        items: excerpts that a listener rates.
-        listener_sd: how much listeners differ in what they make of one system, standard deviation in points.
-        noise_sd: of a single rating, in points.
-        alpha: two-sided level before correction.
-        comparisons: pairs of systems that are tested; alpha is divided by it (Holm's first step).
-    """
-
-    difference: float = Field(5.0, gt=0)
-    items: int = Field(8, ge=1)
+    difference: float = Field(5.0, gt=0)  # true difference of two systems, in points of 100
+    items: int = Field(8, ge=1)  # excerpts that a listener rates
+    # how much listeners differ in what they make of one system, standard deviation in points
     listener_sd: float = Field(5.0, ge=0)
-    noise_sd: float = Field(10.0, gt=0)
-    alpha: float = Field(0.05, gt=0, lt=1)
-    comparisons: int = Field(1, ge=1)
+    noise_sd: float = Field(10.0, gt=0)  # of a single rating, in points
+    alpha: float = Field(0.05, gt=0, lt=1)  # two-sided level before correction
+    comparisons: int = Field(1, ge=1)  # pairs of systems that are tested; alpha is divided by it (Holm's first step)
 
     @property
     def sd_of_differences(self) -> float:
@@ -146,28 +138,18 @@ class SimulateOptions(Config):
     """Simulated listeners and their effects.
 
     All but `seed` and counts are points of a scale of 100, whatever the scale of the study.
-
-    Attributes:
-        listeners: how many careful ones.
-        careless: how many more who answer at random.
-        seed: of everything.
-        effects: label of a condition (or "attribute:label") -> true score; others get typical ones, systems from 75
-            downwards by 7.
-        listener_sd: how much higher or lower a listener rates everything.
-        item_sd: the same of an item.
-        listener_condition_sd: how much listeners differ about a condition.
-        item_condition_sd: how much a condition differs between items.
-        noise_sd: of a single rating; the hidden reference has a quarter of it and none of the others.
     """
 
-    listeners: int = Field(12, ge=1)
-    careless: int = Field(0, ge=0)
-    seed: int = Field(0, ge=0)
+    listeners: int = Field(12, ge=1)  # how many careful ones
+    careless: int = Field(0, ge=0)  # how many more who answer at random
+    seed: int = Field(0, ge=0)  # of everything
+    # label of a condition (or "attribute:label") -> true score; others get typical ones, systems from 75 downwards by 7
     effects: dict[str, float] = {}
-    listener_sd: float = Field(5.0, ge=0)
-    item_sd: float = Field(6.0, ge=0)
-    listener_condition_sd: float = Field(3.0, ge=0)
-    item_condition_sd: float = Field(3.0, ge=0)
+    listener_sd: float = Field(5.0, ge=0)  # how much higher or lower a listener rates everything
+    item_sd: float = Field(6.0, ge=0)  # the same of an item
+    listener_condition_sd: float = Field(3.0, ge=0)  # how much listeners differ about a condition
+    item_condition_sd: float = Field(3.0, ge=0)  # how much a condition differs between items
+    # of a single rating; the hidden reference has a quarter of it and none of the others
     noise_sd: float = Field(7.0, ge=0)
 
 

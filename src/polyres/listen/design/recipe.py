@@ -40,27 +40,18 @@ class LevelOptions(Config):
 
 
 class StudyRecipe(StudyTerms):
-    """Recipe of a study built from folders of results.
+    """Recipe of a study built from folders of results."""
 
-    Attributes:
-        references: folder of songs with their true stems, relative to the recipe.
-        systems: label -> folder that holds TRACK/STEM.EXT, as `polyres separate` writes them (OUT/MODEL).
-        stems: which stems are judged.
-        anchors: low (3.5 kHz), mid (7 kHz) and interference (the mixture); none means none.
-        hidden_reference: whether the reference is among the conditions; None: for mushra and bs1116.
-        training_pages: so many excerpts are for training and do not count.
-        excerpts: which parts of the songs.
-        levels: how loud.
-    """
-
-    references: str
+    references: str  # folder of songs with their true stems, relative to the recipe
+    # label -> folder that holds TRACK/STEM.EXT, as `polyres separate` writes them (OUT/MODEL)
     systems: dict[str, str] = Field(min_length=1)
-    stems: tuple[str, ...] = Field(("vocals",), min_length=1)
+    stems: tuple[str, ...] = Field(("vocals",), min_length=1)  # which stems are judged
+    # low (3.5 kHz), mid (7 kHz) and interference (the mixture); none means none
     anchors: tuple[Anchor, ...] | None = None
-    hidden_reference: bool | None = None
-    training_pages: int = Field(0, ge=0)
-    excerpts: ExcerptOptions = ExcerptOptions()
-    levels: LevelOptions = LevelOptions()
+    hidden_reference: bool | None = None  # whether the reference is among the conditions; None: for mushra and bs1116
+    training_pages: int = Field(0, ge=0)  # so many excerpts are for training and do not count
+    excerpts: ExcerptOptions = ExcerptOptions()  # which parts of the songs
+    levels: LevelOptions = LevelOptions()  # how loud
 
     @model_validator(mode="after")
     def _is_a_test(self) -> Self:

@@ -52,23 +52,14 @@ def plain_origin(url: str) -> str | None:
 
 @dataclass(frozen=True)
 class WebOptions:
-    """Where a server listens, and whom it believes.
+    """Where a server listens, and whom it believes."""
 
-    Attributes:
-        host: address to listen on; "0.0.0.0" for all.
-        port: TCP port; 0 takes any that is free.
-        root_path: path under which a proxy shows the server, such as "/listen"; it may or may not strip it.
-        proxy_addresses: whose `X-Forwarded-For` is believed, comma-separated; "*" for everybody.
-        allowed_origins: further origins that may send changes.
-        public_url: address under which browsers find the server, such as "https://lab.example/listen"; host and port
-            by default.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8765
-    root_path: str = ""
-    proxy_addresses: str = "127.0.0.1"
-    allowed_origins: tuple[str, ...] = ()
+    host: str = "127.0.0.1"  # address to listen on; "0.0.0.0" for all
+    port: int = 8765  # TCP port; 0 takes any that is free
+    root_path: str = ""  # path under which a proxy shows the server, such as "/listen"; it may or may not strip it
+    proxy_addresses: str = "127.0.0.1"  # whose `X-Forwarded-For` is believed, comma-separated; "*" for everybody
+    allowed_origins: tuple[str, ...] = ()  # further origins that may send changes
+    # address under which browsers find the server, such as "https://lab.example/listen"; host and port by default
     public_url: str = ""
 
     def __post_init__(self) -> None:

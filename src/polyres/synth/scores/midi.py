@@ -64,23 +64,18 @@ def _mido() -> Any:
     return mido
 
 
-def stem_of(channel: int, program: int, voices: str = "skip") -> str | None:
-    """Return the stem that a note belongs to.
-
-    `channel`: MIDI channel, 0 to 15; 9 is the drum channel; `program`: General MIDI program, 0 to 127; `voices`: stem
-    that takes choir and voice programs (52 to 54), or "skip" to leave them out; returns the stem's name, or None when
-    the note is left out.
-    """
+def stem_of(channel: int, program: int) -> str | None:
+    """Return the stem of a General MIDI program, 0 to 127, on a channel, 0 to 15; None for choirs and voices."""
     if channel == DRUM_CHANNEL or program in PERCUSSION_PROGRAMS:
         return "drums"
     if program in BASS_PROGRAMS:
         return "bass"
     if program in VOICE_PROGRAMS:
-        return None if voices == "skip" else voices
+        return None
     return "other"
 
 
-def read_score(path: str | Path, voices: str = "skip") -> Score:
+def read_score(path: str | Path) -> Score:
     """Read a MIDI file into notes per stem."""
     path, library = Path(path), _mido()
     try:
@@ -91,7 +86,7 @@ def read_score(path: str | Path, voices: str = "skip") -> Score:
     notes, controls = _pair_notes(timed)
     stems: dict[str, list[Note]] = {}
     for note in notes:
-        stem = stem_of(note.channel, note.program, voices)
+        stem = stem_of(note.channel, note.program)
         if stem is not None:
             stems.setdefault(stem, []).append(note)
     if not stems:
