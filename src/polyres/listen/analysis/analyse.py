@@ -14,11 +14,10 @@ from polyres.core.errors import InputError
 from polyres.listen.analysis.metrics_against_ratings import Correlation, correlate
 from polyres.listen.analysis.mixed import Agreement, Contrast, MixedModel, agreement, mixed_model
 from polyres.listen.analysis.pairs import PairAnswers, Strength, pair_answers, preference_strengths
-from polyres.listen.analysis.ratings import SIMULATED_PREFIX, Rating
+from polyres.listen.analysis.ratings import SIMULATED_PREFIX, Rating, RatingCheck
 from polyres.listen.analysis.screening import Screening, excluded, screen
 from polyres.listen.analysis.statistics import ConditionSummary, PairTests, Scores, compare, scores_of, summarise
 from polyres.listen.design.files import PAIR_KINDS, ListenStudy
-from polyres.listen.store.rating_check import RatingCheck
 from polyres.metrics.aggregate import MIN_TRACKS, holm
 
 LEVEL = 0.05

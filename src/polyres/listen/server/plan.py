@@ -6,13 +6,12 @@ from functools import lru_cache
 from typing import Any
 
 from polyres.core.errors import InputError
-from polyres.listen.analysis.ratings import Rating
+from polyres.listen.analysis.ratings import Rating, RatingCheck
 from polyres.listen.design.conditions import TIE, TrialPlan, plan_for
 from polyres.listen.design.files import PAIR_KINDS, REFERENCE_KINDS, Attribute, ListenStudy
 from polyres.listen.server.audio import OPEN_REFERENCE
 from polyres.listen.server.messages import RatingIn
 from polyres.listen.store.database import Listener, SentRating
-from polyres.listen.store.rating_check import RatingCheck
 
 X_SLOT = "x"
 CHOICES = ("a", "b")

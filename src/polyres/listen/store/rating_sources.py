@@ -9,11 +9,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from polyres.core.errors import ConfigError, InputError
-from polyres.listen.analysis.ratings import Rating, merged, ratings_from
+from polyres.listen.analysis.ratings import Rating, RatingCheck, merged, ratings_from
 from polyres.listen.analysis.simulate import SIMULATED_NAME
 from polyres.listen.design.files import ListenStudy
 from polyres.listen.store.database import Store
-from polyres.listen.store.rating_check import RatingCheck
 from polyres.listen.store.tables import default_database_url
 
 
