@@ -167,6 +167,7 @@ def disk_full(*_: object) -> None:
     raise OperationalError("INSERT", {}, Exception("disk full"))
 
 
+@pytest.mark.slow
 def test_ratings_that_were_never_saved_survive_a_reload(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +343,7 @@ def test_training_level_and_withdrawal(browser: Browser, tmp_path: Path) -> None
         assert server.state.store.ratings(training=True) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", slow("dark")])
 def test_every_screen_passes_axe(browser: Browser, tmp_path: Path, scheme: Any) -> None:
     changes = {
@@ -449,6 +451,7 @@ def test_the_administrator_sees_progress_and_makes_links(browser: Browser, tmp_p
         assert download.value.path().read_text(encoding="utf-8").count("\n") == 2
 
 
+@pytest.mark.slow
 def test_recruited_listeners_who_share_a_browser_stay_apart(browser: Browser, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study", seconds=0.05, pages=1, changes={"gates": {"must_play": False}})
     with listening(folder) as server, visitor(browser) as page:

@@ -39,6 +39,7 @@ def test_markdown(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "| branches.0.encoder.1 (n_fft 512) |" in text
 
 
+@pytest.mark.slow
 def test_json_of_several(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["complexity", model, model, "--seconds", "0.5", "--repeats", "2", "--device", "cpu", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -57,6 +58,7 @@ def test_wrong_names_stop_before_the_first_model(model: str, capsys: pytest.Capt
     assert "there is no file or folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_all_architectures_into_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

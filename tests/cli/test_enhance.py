@@ -45,6 +45,7 @@ def test_tuning_writes_sounds_rows_and_figure(tmp_path: Path, capsys: pytest.Cap
     assert soundfile.info(tmp_path / "o" / "01_a" / "codec.wav").frames == 10240
 
 
+@pytest.mark.slow
 def test_whole_files_go_by_windows_and_are_not_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = song(tmp_path / "a.wav", 12.0), tmp_path / "o"
     words = ["enhance", str(path), "--codec", "audioldm2_tiny", "--device", "cpu", "--enhancer", "gain_match"]

@@ -58,6 +58,7 @@ def test_page_table_and_rows_and_finished_files_are_kept(tmp_path: Path, capsys:
     assert all(path.stat().st_mtime_ns != sounds[path] for path in sounds)
 
 
+@pytest.mark.slow
 def test_a_rung_without_weights_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,7 @@ def test_tracks_that_are_elsewhere(study: Path, tmp_path: Path, capsys: pytest.C
     assert "none of the tracks of made is there; name their folder with --data" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_studies_and_the_arm_that_is_drawn(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = write_made(tmp_path / "other", Made([MadeArm("base"), MadeArm("new", THREE, gain=-1)], name="other"))
     common = ["paper", str(study), str(other), "--out", str(tmp_path / "paper"), "--no-audio"]

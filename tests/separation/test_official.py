@@ -49,6 +49,7 @@ def with_arguments(package: OfficialPackage, **changes: Any) -> OfficialPackage:
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["th", "safetensors"])
 def test_files_of_both_layouts_separate_as_the_official_model_does(layout: str, tmp_path: Path) -> None:
     official = halved(demucs_model({**SMALL, "dconv_mode": 3, "bottom_channels": 64}, seed=2))

@@ -51,6 +51,7 @@ def test_one_model_equals_apply_model(length: int) -> None:
     assert relative_error(separated(loaded, wave), wanted) <= 1e-5
 
 
+@pytest.mark.slow
 def test_the_offset_is_all_that_differs_from_the_official_stems() -> None:
     loaded = LoadedSeparator(convert(package_of(demucs_model(SMALL))), "x", "cpu", "fp32")
     wave = song(22_050)
@@ -60,6 +61,7 @@ def test_the_offset_is_all_that_differs_from_the_official_stems() -> None:
         torch.testing.assert_close(ours[name], theirs[name] - offset, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", LENGTHS[::2])
 def test_a_bag_equals_apply_model(length: int) -> None:
     officials = [demucs_model(SMALL, seed) for seed in range(2)]

@@ -164,6 +164,7 @@ def test_songs_by_the_dozen_a_folder_and_a_cancel_by_keyboard(browser: Browser, 
         expect(page.get_by_role("alert")).to_have_text("No songs in there.")
 
 
+@pytest.mark.slow
 def test_an_original_that_was_compared_is_not_added_to_the_stems(browser: Browser, tmp_path: Path) -> None:
     with served(QuickEngine()) as url, visitor(browser) as page:
         page.goto(url)
@@ -241,6 +242,7 @@ def test_the_studio_speaks_chinese_all_through(browser: Browser, tmp_path: Path)
         page.get_by_text("Drop songs here").wait_for()
 
 
+@pytest.mark.slow
 def test_an_exported_page_plays_without_a_server(browser: Browser, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     assert export_page(separated(tmp_path / "separated"), out, ExportOptions("My <stems>", length_s=2)) == 1

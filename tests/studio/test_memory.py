@@ -279,6 +279,7 @@ def test_songs_that_nobody_used_are_removed_at_the_next_start(tmp_path: Path) ->
     assert [path for path in folder.iterdir() if path.is_dir()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no hard kill on this system")
 def test_a_killed_studio_loses_nothing_that_was_finished(tmp_path: Path) -> None:
     folder, source = tmp_path / "studio", song(tmp_path / "a.wav", 0.1)

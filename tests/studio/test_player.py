@@ -81,6 +81,7 @@ def test_a_switch_goes_on_at_the_same_sample_of_the_other_result(page: Page) -> 
     assert np.abs(np.roll(rendered, 1) - expected).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_switch_between_equal_results_cannot_be_heard(page: Page) -> None:
     waves = np.repeat(sounds(1), 2, axis=0)
     switches: Any = [(0.1, "choose", ["1"]), (0.103, "choose", ["0"]), (0.2, "choose", ["1"])]

@@ -27,6 +27,9 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+pytestmark = pytest.mark.slow  # two processes are started, or a large model is measured
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes leave that go through all scenarios of the program together."""

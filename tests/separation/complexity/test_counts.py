@@ -142,6 +142,7 @@ def test_parts_of_modules_that_are_called_through_other_methods() -> None:
     assert spent_in("", macs) == 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 2, 3, 6])
 @pytest.mark.parametrize("bag", [False, True])
 def test_parts_sum_to_the_whole(depth: int, bag: bool) -> None:
@@ -177,6 +178,7 @@ def test_deeper_parts() -> None:
     assert any(name.startswith("transformer.layers.1.attention") for name in names)
 
 
+@pytest.mark.slow
 def test_costs_grow_with_the_length_as_attention_does() -> None:
     """Twice the tokens: four times the products of softmax attention, twice those of linear attention."""
 
@@ -200,6 +202,7 @@ def test_counts_from_shapes_are_those_of_a_pass(kind: str) -> None:
     assert counted.macs > 1e5
 
 
+@pytest.mark.slow
 def test_counting_takes_no_pass() -> None:
     seen: list[type] = []
     for changes in ({}, {"body.kind": "band_split", "body.blocks": 1}, {"body.kind": "tfc_tdf", "body.blocks": 1}):

@@ -27,6 +27,8 @@ from polyres.separation.complexity.measure import (
 from polyres.separation.weights import save_separator
 from tests.separation.fusion_report.runs import RATE_HZ, small
 
+pytestmark = pytest.mark.slow  # two processes are started, or a large model is measured
+
 
 @pytest.fixture(scope="module")
 def request_of_small(tmp_path_factory: pytest.TempPathFactory) -> Request:

@@ -173,6 +173,7 @@ def test_every_table_is_whole(report: FusionReport) -> None:
         assert {len(row) for row in table.rows} == {len(table.header)}
 
 
+@pytest.mark.slow
 def test_json_has_numbers_or_nothing(report: FusionReport, subject: FusionSubject, tmp_path: Path) -> None:
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["sources"] == ["drums", "vocals"]
     folder = write_tracks(tmp_path, (4000,), silent="drums")

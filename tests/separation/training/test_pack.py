@@ -246,6 +246,7 @@ def test_other_folders_are_no_bundles(tmp_path):
         open_bundle(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_packs_and_trains(recipe, tmp_path, capsys):
     out = tmp_path / "bundle"
     assert main(["pack", str(recipe), "--out", str(out), "--json"]) == 0
@@ -279,6 +280,7 @@ def test_what_is_made_is_packed_as_what_it_is_made_from(tmp_path, monkeypatch):
             pack(wrong, tmp_path / "other", report=quiet)
 
 
+@pytest.mark.slow
 def test_weights_travel_with_the_bundle_whatever_named_them(recipe, tmp_path):
     run_training(recipe, tmp_path / "first", ["epochs=1"])
     teacher = Separator(TrainConfig.from_yaml(recipe).model, seed=9)

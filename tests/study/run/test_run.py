@@ -88,6 +88,7 @@ def test_what_is_done_is_not_done_again(finished: Path) -> None:
     assert [state_of(plan_of(finished), run, finished / "out") for run in plan_of(finished).runs] == ["done"] * 4
 
 
+@pytest.mark.slow
 def test_further_seeds_arms_and_metrics(finished: Path, tmp_path: Path) -> None:
     root = copied(finished, tmp_path)
     backend = Inline()
@@ -134,6 +135,7 @@ def test_other_settings_want_another_folder(finished: Path) -> None:
         open_folder(plan_of(finished, Request(overrides=("study.name=other",))), finished / "out")
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_stops_no_other(tmp_path: Path) -> None:
     text = STUDY.replace("arms:\n", "arms:\n  lost: {data: {roots: [{path: nowhere}]}}\n").replace("[1, 2]", "[1]")
     write_study(tmp_path, text)

@@ -47,6 +47,7 @@ def test_a_run_leaves_everything_and_its_weights_score_as_said(recipe, tmp_path,
     assert "@512" not in printed.err
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_weights_twice(recipe, tmp_path):
     for name in ("a", "b"):
         run_training(recipe, tmp_path / name)
@@ -54,6 +55,7 @@ def test_one_seed_gives_the_same_weights_twice(recipe, tmp_path):
     assert all(tensor.equal(b[name]) for name, tensor in a.items())
 
 
+@pytest.mark.slow
 def test_training_beats_equal_shares(recipe, tmp_path):
     result = run_training(recipe, tmp_path / "run", ["epochs=12", "optimiser.lr=8e-3", "valid.every=12"])
     assert result.best["score"] > 2  # a quarter of the mixture scores about 1.2
