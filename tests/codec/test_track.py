@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 
 from polyres.batch.jobs import Job, OutputOptions
 from polyres.codec.batch import chain_of, codec_label
-from polyres.codec.figure import check_matplotlib
 from polyres.codec.load import LoadedCodec, Take
 from polyres.codec.track import Chain, check_free, invalid_metrics, pieces, reconstruct_track, score_takes
 from polyres.core.errors import ConfigError, OutputError
@@ -70,12 +68,6 @@ def test_what_a_format_cannot_hold_is_resampled_and_told(tmp_path: Path) -> None
     done = reconstruct_track(Chain(LoadedCodec(ToyCodec(), "cpu")), job, OutputOptions("mp3", "24"))
     assert f"{job.input}: 7000 Hz resampled to 8000 Hz, which mp3 can hold; wav keeps all" in done.warnings
     assert soundfile.info(done.files["codec"]).samplerate == 8000
-
-
-def test_figures_without_matplotlib_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ConfigError, match=r"figures need matplotlib; pip install 'polyres\[figures\]'"):
-        check_matplotlib()
 
 
 def test_a_file_that_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Resample streams with exact length and without delay."""
+"""Resample streams with exact length and without delay, and cut them into blocks."""
 
 from __future__ import annotations
 

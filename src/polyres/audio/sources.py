@@ -1,4 +1,4 @@
-"""Read samples from a tensor or a file through one interface."""
+"""Read samples from a tensor or a file through one interface, and keep results in float files."""
 
 from __future__ import annotations
 

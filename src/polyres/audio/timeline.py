@@ -1,4 +1,4 @@
-"""Facts of an audio stream before decoding: its format, its length, and its offset from a picture."""
+"""Facts of an audio stream before decoding, and the places of its decoded frames on a timeline."""
 
 from __future__ import annotations
 

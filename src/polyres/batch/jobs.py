@@ -1,4 +1,4 @@
-"""Which files to separate, and which folder each of them gets."""
+"""Plan the jobs of a command: its files, the folder of each, and what every job may be told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`separation.json` beside the stems: what they were made from and how, so that finished work is not done twice."""
+"""Manifests and work folders: what results were made from, so that finished work is not done twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files that are meant hold sound: the files themselves, and what folders hold."""
+"""Find the files with sound among files and folders."""
 
 from __future__ import annotations
 

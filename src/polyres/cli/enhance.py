@@ -104,8 +104,8 @@ def enhance(
 
     Example: polyres enhance song.wav --codec audioldm2 --tune --out enhanced
     """
-    from polyres.codec.enhance.figure import check_matplotlib
     from polyres.codec.enhance.sweep import DEFAULT_STRENGTHS
+    from polyres.report.figures import check_matplotlib
 
     if not audio:
         raise ConfigError("nothing to enhance; name files or folders with audio")

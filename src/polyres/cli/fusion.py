@@ -55,15 +55,16 @@ def fusion(
     """
     from polyres.cli.shared.tables import print_tables
     from polyres.nn.device import resolve_device
+    from polyres.report.figures import check_matplotlib
     from polyres.separation.fusion_report import text as fusion_text
-    from polyres.separation.fusion_report.figures import check_matplotlib, draw_report
+    from polyres.separation.fusion_report.figures import draw_report
     from polyres.separation.fusion_report.report import build_report, choose_weights
     from polyres.separation.fusion_report.tracks import DataOptions, analyse_data
     from polyres.separation.fusion_report.weights_over_time import load_fusion_subject
 
     target = resolve_device(device)
     if out is not None and figures:
-        check_matplotlib()
+        check_matplotlib(otherwise="add --no-figures")
     subject = load_fusion_subject(run)
     chosen = choose_weights(subject, weights)
     listened, problems = None, list[str]()

@@ -94,10 +94,10 @@ def ladder(
 
     Example: polyres ladder songs/ --codec audioldm2 --out ladder
     """
-    from polyres.codec.enhance.figure import check_matplotlib
     from polyres.codec.ladder.climb import LadderRow, missing_rungs
     from polyres.codec.ladder.rungs import RUNGS
     from polyres.core.whole_files import write_whole
+    from polyres.report.figures import check_matplotlib
 
     if not audio:
         raise ConfigError("no audio to climb the ladder; name files or folders with audio")

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from polyres.codec.load import Take
 from polyres.codec.track import Scores
-from polyres.core.errors import ConfigError
 from polyres.dsp.mel import MelConfig, mel_of_magnitude
 from polyres.metrics.reconstruction.metrics import RECONSTRUCTION_METRICS
 
@@ -27,18 +26,6 @@ RANGE_DB = 80.0
 COLOURS = ("#0072B2", "#D55E00", "#009E73")
 SHOWN_SCORES = ("snr", "log_mel_l1", "lsd", "mr_stft", "lag")
 BANDS = {"low": "below 500 Hz", "mid": "500 Hz to 4 kHz", "high": "above 4 kHz"}
-
-
-def check_matplotlib() -> None:
-    """Refuse to draw without matplotlib.
-
-    Raises:
-        ConfigError: saying how to install it.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("figures need matplotlib; pip install 'polyres[figures]', or leave --plots out") from error
 
 
 def draw_comparison(

@@ -113,9 +113,9 @@ def reconstruct_track(
     if not output.overwrite and (kept := _kept(job, settings)) is not None:
         return kept
     if plots:
-        from polyres.codec.figure import check_matplotlib
+        from polyres.report.figures import check_matplotlib
 
-        check_matplotlib()
+        check_matplotlib(otherwise="leave --plots out")
     try:
         with work_folder(job.folder) as work:
             done = _make(chain, source, work, output, (plots, progress))

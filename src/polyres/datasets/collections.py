@@ -1,4 +1,4 @@
-"""MUSDB18: its folders of WAV files (HQ), its stem files (`.stem.mp4`), and its splits."""
+"""Public data sets: MUSDB18 (folders and `.stem.mp4`), Slakh2100 and MoisesDB, with their splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bank of linear-phase band filters that adds up to a plain delay."""
+"""Filter banks of linear phase, and many short filters applied block by block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Levels of stems that belong together: one gain for all, and sums that equal the mixture."""
+"""Levels and loudness: shared gains of stems, mean and peak of whole files, integrated loudness."""
 
 from __future__ import annotations
 

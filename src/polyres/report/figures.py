@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from polyres.core.errors import ConfigError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -14,6 +16,23 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#3
 MARKERS = "osD^vP*X<"
 """One fewer than colours, so that the eleventh arm has the first colour and another marker."""
 LINES = ("-", "--", "-.", ":")
+
+
+def check_matplotlib(extra: str = "figures", otherwise: str = "") -> None:
+    """Refuse to draw without matplotlib.
+
+    Args:
+        extra: of polyres, which brings it.
+        otherwise: what to do without it, such as "add --no-figures".
+
+    Raises:
+        ConfigError: saying how to install it.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        remedy = f"install it with pip install 'polyres[{extra}]'" + (f", or {otherwise}" if otherwise else "")
+        raise ConfigError(f"figures need matplotlib; {remedy}") from error
 
 
 def canvas(columns: int, rows: int = 1, width: float = 3.4, height: float = 2.8) -> tuple[Figure, list[Axes]]:

@@ -18,6 +18,7 @@ from pydantic import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polyres.audio.track_files import SOURCES
 from polyres.core.catalogue import unknown_name_message
 from polyres.core.config import Config
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
@@ -38,7 +39,7 @@ from polyres.nn.fusion.base import (
 from polyres.nn.layers import rescale_convolutions, start_at_zero
 from polyres.nn.transformer import CrossTransformer, TransformerConfig
 
-MUSIC_SOURCES = ("drums", "bass", "other", "vocals")
+MUSIC_SOURCES = SOURCES
 
 
 class SeparatorConfig(Config):

@@ -1,4 +1,4 @@
-"""What a user may choose about a separation and about the files it writes."""
+"""Options of a separation, and the stems that follow from them."""
 
 from __future__ import annotations
 

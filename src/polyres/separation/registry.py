@@ -1,4 +1,4 @@
-"""Folder names for tracks and models."""
+"""Load separators by name or path, and tell which are known."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyres.audio.track_files import SOURCES as MUSIC_SOURCES
+from polyres.audio.track_files import SOURCES
 from polyres.core.errors import OfflineError, OutputError, WeightsError
 from polyres.core.whole_files import replaced_atomically
 from polyres.weights.files import one_line
@@ -57,11 +57,11 @@ class OfficialModel:
 OFFICIAL: dict[str, OfficialModel] = {
     model.name: model
     for model in (
-        OfficialModel("htdemucs", ("955717e8-8726e21a",), MUSIC_SOURCES, 41_984_456, "adefossez/HTDemucs"),
+        OfficialModel("htdemucs", ("955717e8-8726e21a",), SOURCES, 41_984_456, "adefossez/HTDemucs"),
         OfficialModel(
             "htdemucs_ft",
             ("f7e0c4bc-ba3fe64a", "d12395a8-e57c48e6", "92cfc3b6-ef3bcb9c", "04573f0d-f3cf25b2"),
-            MUSIC_SOURCES,
+            SOURCES,
             4 * 41_984_456,
             "adefossez/HTDemucs-ft",
             tuple(tuple(float(row == column) for column in range(4)) for row in range(4)),
@@ -69,7 +69,7 @@ OFFICIAL: dict[str, OfficialModel] = {
         OfficialModel(
             "htdemucs_6s",
             ("5c90dfd2-34c22ccb",),
-            (*MUSIC_SOURCES, "guitar", "piano"),
+            (*SOURCES, "guitar", "piano"),
             27_414_996,
             "adefossez/HTDemucs-6s",
         ),

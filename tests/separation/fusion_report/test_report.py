@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 
 from polyres.core.errors import AnalysisError, OutputError
 from polyres.separation.fusion_report.figures import (
-    check_matplotlib,
     correlation_figure,
     draw_report,
     heat_figure,
@@ -228,12 +226,6 @@ def test_heat_maps_show_weights_and_effects(report: FusionReport) -> None:
 def test_correlations_need_tracks(subject: FusionSubject) -> None:
     with pytest.raises(AnalysisError, match=r"correlations need tracks; add --data"):
         correlation_figure(build_report(subject, "best"))
-
-
-def test_figures_need_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(AnalysisError, match=r"pip install 'polyres\[figures\]', or add --no-figures"):
-        check_matplotlib()
 
 
 def test_figures_that_cannot_be_written(report: FusionReport, tmp_path: Path) -> None:

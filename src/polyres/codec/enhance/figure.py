@@ -6,20 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from polyres.codec.enhance.sweep import CODEC_ALONE, HIGH_ERROR, SPECTRAL_ERROR, EnhanceRow, pareto_front
-from polyres.core.errors import ConfigError, OutputError
+from polyres.core.errors import OutputError
 from polyres.core.whole_files import replaced_atomically
-
-
-def check_matplotlib() -> None:
-    """Refuse to draw without matplotlib.
-
-    Raises:
-        ConfigError: without it.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("figures need matplotlib; install it with pip install 'polyres[figures]'") from error
+from polyres.report.figures import check_matplotlib
 
 
 def draw_front(rows: Sequence[EnhanceRow], path: Path) -> Path:

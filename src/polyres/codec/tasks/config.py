@@ -1,4 +1,4 @@
-"""Recipes for `polyres_mel`: its autoencoder of mel spectra first, then its vocoder."""
+"""Recipes of the training tasks of codecs, and the export of a fine-tuned autoencoder."""
 
 from __future__ import annotations
 

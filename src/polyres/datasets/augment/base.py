@@ -1,4 +1,4 @@
-"""What all augmentations share: the catalogue, and how stems and amounts are drawn."""
+"""The catalogue of augmentations, how stems and amounts are drawn, and changes of level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Augmentations that filter: random equalisation and dullness."""
+"""Augmentations that filter: equalisation, dullness and rooms."""
 
 from __future__ import annotations
 

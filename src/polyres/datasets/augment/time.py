@@ -1,4 +1,4 @@
-"""Augmentations that move what is there: shifts, crops, and exchange between items."""
+"""Augmentations in time: shifts, crops, exchange between items, tempo and pitch."""
 
 from __future__ import annotations
 

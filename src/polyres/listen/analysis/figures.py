@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polyres.core.errors import ConfigError
 from polyres.listen.analysis.analyse import Analysis, Block, PairBlock
 from polyres.listen.analysis.ratings import SIMULATED_PREFIX
 from polyres.listen.analysis.screening import LIMIT_SCORE
 from polyres.listen.design.files import ListenStudy
+from polyres.report.figures import check_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,12 +29,7 @@ Images = dict[str, tuple[bytes, str]]
 
 def figures_of(analysis: Analysis) -> Images:
     """Draw all figures of a report. Returns file name -> PNG and caption. The same analysis gives the same bytes."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "figures need matplotlib; install it with pip install 'polyres[listen]', or add --no-figures"
-        ) from error
+    check_matplotlib("listen", "add --no-figures")
     images: Images = {}
     if analysis.study.kind == "mushra" and analysis.screening:
         images["screening.png"] = (_png(_screening_figure(analysis)), "Ratings of the hidden reference by listener.")

@@ -3,7 +3,7 @@
 Every output fusion takes the branches' waves `[B, R, S, C, T]` and returns `[B, S, C, T]`; every bottleneck fusion
 takes features on one grid `[B, R, D, F, N]` and returns `[B, D, F, N]`. `active` holds one 0/1 per resolution: weighted
 fusions share the weight of absent branches among the rest, all others see zeros in their place.
-`fusion_nets.py` holds the heavier output fusions, `bottleneck_fusion.py` those of the bottleneck; all register here.
+`networks.py` holds the heavier output fusions, `bottleneck.py` those of the bottleneck; all register here.
 """
 
 from __future__ import annotations

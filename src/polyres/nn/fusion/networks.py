@@ -1,4 +1,4 @@
-"""Output fusions that are small networks or work per band or moment; see `fusion.py` for the contract."""
+"""Output fusions that are small networks or work per band or moment; see `base.py` for the contract."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from polyres.core.errors import AnalysisError, OutputError
 from polyres.core.tables import number
 from polyres.core.whole_files import replaced_atomically
+from polyres.report.figures import check_matplotlib, resolution_colours
 from polyres.separation.fusion_report.report import Evolution, FusionReport, Stage
 from polyres.separation.fusion_report.text import source_rows
 
@@ -28,20 +29,6 @@ MIN_TITLE_WIDTH = 5.2
 SOURCE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def check_matplotlib() -> None:
-    """Refuse to draw without matplotlib.
-
-    Raises:
-        AnalysisError: saying how to install it.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise AnalysisError(
-            "figures need matplotlib; install it with pip install 'polyres[figures]', or add --no-figures"
-        ) from error
-
-
 def draw_report(report: FusionReport, folder: Path) -> list[Path]:
     """Draw all figures that the report has numbers for, as PNG and PDF.
 
@@ -53,10 +40,10 @@ def draw_report(report: FusionReport, folder: Path) -> list[Path]:
         The files.
 
     Raises:
-        AnalysisError: without matplotlib.
+        ConfigError: without matplotlib.
         OutputError: when a file cannot be written.
     """
-    check_matplotlib()
+    check_matplotlib(otherwise="add --no-figures")
     figures: list[tuple[str, Figure]] = []
     for stage in report.stages:
         if stage.name in report.evolution and len(report.evolution[stage.name].epochs) > 1:
@@ -106,13 +93,6 @@ def _figure(columns: int, rows: int = 1, width: float = 3.4, height: float = 3.0
     return figure, list(axes.flat)
 
 
-def _resolution_colours(count: int) -> list[Any]:
-    """Return ordered colours, dark for short windows."""
-    from matplotlib import colormaps
-
-    return [colormaps["viridis"](0.9 * index / max(count - 1, 1)) for index in range(count)]
-
-
 def _nature(stage: Stage) -> str:
     return f"{stage.kind}, implicit: share of kernel energy" if stage.weight_kind == "implicit" else stage.kind
 
@@ -128,7 +108,7 @@ def lines_figure(report: FusionReport, stage: Stage, evolution: Evolution) -> Fi
     rows = source_rows(report, evolution.summaries[-1].weights)
     columns = min(len(rows), 4)
     figure, panels = _figure(columns, -(-len(rows) // columns), width=3.2 if len(rows) > 1 else 5.0)
-    colours = _resolution_colours(len(report.n_fft))
+    colours = resolution_colours(len(report.n_fft))
     values = [[[100 * w for w in row] for row in one.weights] for one in evolution.summaries]
     low = min(min(map(min, table)) for table in values)
     high = max(max(map(max, table)) for table in values)

@@ -1,4 +1,4 @@
-"""Models to start from or to learn from: a weight file, a run folder (its best weights), or a built-in name."""
+"""Models to start from, and models to learn from (distillation)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of a separator on whole tracks: cut into segments, separate, join, compare."""
+"""Score a separator on whole tracks; choose the estimates for deep supervision."""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from polyres.core.errors import AnalysisError, OutputError, PolyresError
 from polyres.core.whole_files import write_whole
+from polyres.report.figures import check_matplotlib
 from polyres.report.tables import latex_table
-from polyres.separation.fusion_report.figures import check_matplotlib, lines_figure, save
+from polyres.separation.fusion_report.figures import lines_figure, save
 from polyres.study.claims.base import Judged, judge
 from polyres.study.claims.facts import FACT_CLAIMS
 from polyres.study.claims.scores import RESOLUTION_CLAIMS
@@ -93,12 +94,13 @@ def write_paper(folders: Sequence[Path], out: Path, options: PaperOptions, say: 
         What was written and what could not be made.
 
     Raises:
-        AnalysisError: when a study cannot be used, or figures are wanted without matplotlib.
+        AnalysisError: when a study cannot be used.
+        ConfigError: when figures are wanted without matplotlib.
         InputError: when a folder holds no study.
         OutputError: when a file cannot be written.
     """
     if options.figures:
-        check_matplotlib()
+        check_matplotlib(otherwise="add --no-figures")
     studies = read_studies(folders)
     lead = _lead(studies, options.arm)
     for place in (out / "tables", out / "figures"):

@@ -1,4 +1,4 @@
-"""Change pitch and length of sung sounds by pitch-synchronous overlap-add, keeping the formants."""
+"""Recordings of sung notes, and their change of pitch and length with the formants kept."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from polyres.studio.saved_state import MEMORY_FILE
 from polyres.studio.songs import failure_message
 from tests.full_disk import at_most
 from tests.studio.studios import QuickEngine, song, tiny_weights
-from tests.studio.test_desk import VISITOR, over, put
+from tests.studio.test_jobs import VISITOR, over, put
 
 
 def opened(folder: Path, engine: QuickEngine | None = None, **options: float) -> JobQueue:
@@ -284,7 +284,7 @@ def test_songs_that_nobody_used_are_removed_at_the_next_start(tmp_path: Path) ->
 def test_a_killed_studio_loses_nothing_that_was_finished(tmp_path: Path) -> None:
     folder, source = tmp_path / "studio", song(tmp_path / "a.wav", 0.1)
     code = (
-        "import sys, time; from pathlib import Path; from tests.studio.test_memory import *\n"
+        "import sys, time; from pathlib import Path; from tests.studio.test_saved_state import *\n"
         "queue = opened(Path(sys.argv[1])); id = put(queue, Path(sys.argv[2]))\n"
         "over(queue.ask(id, 'separate:sides')); queue.engine.go_on.clear(); queue.ask(id, 'separate:halves')\n"
         "time.sleep(0.2); print('ready', flush=True); time.sleep(60)"
