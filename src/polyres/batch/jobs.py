@@ -27,11 +27,8 @@ from polyres.datasets.layouts import LAYOUTS, find_tracks
 class Job:
     """One file to separate.
 
-    Args:
-        input: its path.
-        folder: where its stems go.
-        error: what is already known to be wrong with it.
-        stream: which of its audio streams, from 1; None is the one that it marks as the default.
+    `error`: what is already known to be wrong with it. `stream`: which of its audio streams, from 1; None is the one
+    that it marks as the default.
     """
 
     input: Path
@@ -43,15 +40,8 @@ class Job:
 def model_folder(out_dir: Path, label: str, weights_id: str, overwrite: bool = False, note: Note | None = None) -> str:
     """Name the folder of a model's results so that those of other weights with the same name stay apart.
 
-    Args:
-        out_dir: folder of all results.
-        label: name of the model.
-        weights_id: changes with any weight.
-        overwrite: results of other weights may be replaced.
-        note: called with a line if the label is taken.
-
-    Returns:
-        The label; with the first digits of `weights_id` behind it where its folder holds results of other weights.
+    `overwrite`: results of other weights may be replaced; `note`: called with a line if the label is taken. Returns the
+    label; with the first digits of `weights_id` behind it where its folder holds results of other weights.
     """
     own = f"{label}-{weights_id[:8]}"
     if (out_dir / folder_name(own)).is_dir():
@@ -81,14 +71,9 @@ def plan_jobs(inputs: Sequence[Path], out_dir: Path, model_name: str, note: Note
     name (song.wav, song.mp3) keeps its ending in the folder name. A folder on disk that belongs to another input
     counts as taken.
 
-    Args:
-        inputs: files and folders.
-        out_dir: folder of all results.
-        model_name: name of the model, the first level below.
-        note: called with a line about each folder of which something was left out.
-
-    Returns:
-        One job per file, in the order of the inputs; those that cannot be used carry an error.
+    `model_name`: name of the model, the first level below; `note`: called with a line about each folder of which
+    something was left out. Returns one job per file, in the order of the inputs; those that cannot be used carry an
+    error.
     """
     root = out_dir / folder_name(model_name)
     jobs: list[Job] = []
@@ -111,16 +96,9 @@ def plan_jobs(inputs: Sequence[Path], out_dir: Path, model_name: str, note: Note
 def plan_tracks(roots: Sequence[Path], out_dir: Path, layout: str) -> list[Job]:
     """Take the mixtures of data sets; stems go to `OUT/TRACK`, or `OUT/test/TRACK` where the data set has such parts.
 
-    Args:
-        roots: folders of data sets, or of one part of one, such as MUSDB/test.
-        out_dir: folder of all results.
-        layout: name in `polyres.datasets.layouts.LAYOUTS`.
-
-    Returns:
-        One job per track; those without a mixture carry an error, as do folders without tracks.
-
-    Raises:
-        UnknownNameError: if there is no such layout.
+    `roots`: folders of data sets, or of one part of one, such as MUSDB/test; `layout`: name in
+    `polyres.datasets.layouts.LAYOUTS`. Returns one job per track; those without a mixture carry an error, as do folders
+    without tracks. Raises UnknownNameError if there is no such layout.
     """
     LAYOUTS.get(layout)
     jobs = []
@@ -210,11 +188,7 @@ class Watch(Protocol):
 def one_file(path: Path) -> Iterator[None]:
     """Turn what the system says about one file into an error of that file, so that the others go on.
 
-    Args:
-        path: of the file.
-
-    Raises:
-        InputError: when the file went away, cannot be read, or needs more memory than there is.
+    Raises InputError when the file went away, cannot be read, or needs more memory than there is.
     """
     try:
         yield
@@ -233,14 +207,9 @@ BIT_DEPTHS = ("16", "24", "float")
 class OutputOptions:
     """How to write the stems of a track.
 
-    Args:
-        format: one of wav, flac, mp3, m4a, ogg, opus.
-        bit_depth: 16, 24 or "float"; float for wav alone, and without meaning for lossy formats.
-        overwrite: write again what is already there.
-
-    Raises:
-        UnknownNameError: for a format or bit depth that is not known.
-        ConfigError: for a bit depth that the format cannot hold.
+    `format`: one of wav, flac, mp3, m4a, ogg, opus. `bit_depth`: 16, 24 or "float"; float for wav alone, and without
+    meaning for lossy formats. `overwrite`: write again what is already there. Raises UnknownNameError for a format or
+    bit depth that is not known; ConfigError for a bit depth that the format cannot hold.
     """
 
     format: str = "wav"

@@ -20,13 +20,7 @@ MANIFEST_FORMAT = 1
 
 @dataclass(frozen=True)
 class InputId:
-    """What tells one input file from another.
-
-    Args:
-        path: absolute path.
-        size_bytes: its size.
-        mtime_ns: time of its last change.
-    """
+    """What tells one input file from another."""
 
     path: str
     size_bytes: int
@@ -52,10 +46,8 @@ class InputId:
 class StemRecord:
     """How one file was made.
 
-    Args:
-        stem: name of the stem.
-        settings: everything that has an influence on its samples.
-        gain: factor shared by all stems that were written with it.
+    `settings`: everything that has an influence on its samples; `gain`: factor shared by all stems that were written
+    with it.
     """
 
     stem: str
@@ -67,9 +59,7 @@ class StemRecord:
 class Manifest:
     """All files of one track folder.
 
-    Args:
-        input: the input file the folder belongs to.
-        files: file name to its record.
+    `input`: the input file the folder belongs to.
     """
 
     input: InputId
@@ -79,11 +69,8 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest | None:
     """Read the manifest of a track folder.
 
-    Args:
-        folder: folder with the stems of a track; need not exist.
-
-    Returns:
-        The manifest; None when there is none or it cannot be understood.
+    `folder`: folder with the stems of a track; need not exist. Returns the manifest; None when there is none or it
+    cannot be understood.
     """
     try:
         data = json_file(folder / MANIFEST_NAME)
@@ -99,12 +86,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 def manifest_text(manifest: Manifest, facts: Mapping[str, Any]) -> str:
     """Write a manifest as JSON.
 
-    Args:
-        manifest: what to write.
-        facts: further facts for readers, such as rate and warnings; they are not read back.
-
-    Returns:
-        Text of the file.
+    `facts`: further facts for readers, such as rate and warnings; they are not read back.
     """
     files = {name: {"stem": r.stem, "settings": dict(r.settings), "gain": r.gain} for name, r in manifest.files.items()}
     data = {"format": MANIFEST_FORMAT, "input": vars(manifest.input), **facts, "files": files}
@@ -124,8 +106,7 @@ def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 def work_folder(folder: Path) -> Iterator[Path]:
     """Give a hidden folder beside another; afterwards it is gone, and so are parents made for it that stay empty.
 
-    Args:
-        folder: where the results will be; may be missing, as may its parents.
+    `folder`: where the results will be; may be missing, as may its parents.
     """
     made = [one for one in (folder.parent, *folder.parent.parents) if not one.exists()]
     work: Path | None = None
@@ -145,12 +126,8 @@ def work_folder(folder: Path) -> Iterator[Path]:
 def publish_folder(work: Path, folder: Path) -> None:
     """Put a finished folder in its place; what was there before goes only then.
 
-    Args:
-        work: of `work_folder`, with everything in it.
-        folder: its place.
-
-    Raises:
-        OSError: when it cannot be moved; what was there before is then there still.
+    `work`: of `work_folder`, with everything in it. Raises OSError when it cannot be moved; what was there before is
+    then there still.
     """
     if not folder.exists():
         work.rename(folder)

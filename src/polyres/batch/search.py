@@ -61,13 +61,9 @@ def find_audio(inputs: Sequence[Path], out_dir: Path | None = None, note: Note |
     Folders are searched at any depth; linked folders are followed, once. Hidden entries, finished results, files
     without sound and `out_dir` are left out. A file that is named outright may be anything.
 
-    Args:
-        inputs: files and folders.
-        out_dir: folder of results, which is left out where it lies in one of them.
-        note: called with a line about each folder of which something was left out.
-
-    Yields:
-        Each file with the folders above it that are kept, or an input with what is wrong with it.
+    `out_dir`: folder of results, which is left out where it lies in one of them; `note`: called with a line about each
+    folder of which something was left out. Yields each file with the folders above it that are kept, or an input with
+    what is wrong with it.
     """
     seen: set[str] = set()
     for given in inputs:
@@ -180,11 +176,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 def counts(path: Path) -> bool:
     """Tell whether a file found in a folder is meant: by its ending, else by what it holds.
 
-    Args:
-        path: of the file.
-
-    Returns:
-        Whether it holds sound, or is broken and should.
+    Returns whether it holds sound, or is broken and should.
     """
     ending = path.suffix.lower().removeprefix(".")
     if ending in AUDIO_ENDINGS:

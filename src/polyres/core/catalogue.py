@@ -16,12 +16,8 @@ Factory = TypeVar("Factory", bound=Callable[..., Any])
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Find the known name that a mistyped one most likely meant.
 
-    Args:
-        name: what was written; upper and lower case do not matter.
-        known: the names that would have been right.
-
-    Returns:
-        The closest name, or None when nothing is close.
+    `name`: what was written; upper and lower case do not matter. `known`: the names that would have been right. Returns
+    the closest name, or None when nothing is close.
     """
     by_lower = {right.lower(): right for right in known}
     close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
@@ -31,13 +27,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     """Word the error for an unknown name.
 
-    Args:
-        kind: what the name stands for, such as "fusion".
-        name: what was written.
-        known: the names that would have been right.
-
-    Returns:
-        One line with the name, the nearest right one if any, and all that are known.
+    `kind`: what the name stands for, such as "fusion"; `known`: the names that would have been right. Returns one line
+    with the name, the nearest right one if any, and all that are known.
     """
     names = list(known)
     close = nearest(name, names)
@@ -55,8 +46,7 @@ class Catalogue(Generic[T]):
     def __init__(self, kind: str) -> None:
         """Start an empty catalogue.
 
-        Args:
-            kind: what the entries are, in the singular, for error messages ("fusion", "dataset").
+        `kind`: what the entries are, in the singular, for error messages ("fusion", "dataset").
         """
         self.kind = kind
         self._factories: dict[str, Callable[..., T]] = {}
@@ -65,12 +55,8 @@ class Catalogue(Generic[T]):
     def register(self, name: str, summary: str = "") -> Callable[[Factory], Factory]:
         """Return a decorator that puts a class or function into the catalogue and hands it back unchanged.
 
-        Args:
-            name: the name users write; not empty, and free so far.
-            summary: one line for help texts and tables.
-
-        Raises:
-            ConfigError: if the name is empty or already taken.
+        `name`: the name users write; not empty, and free so far. `summary`: one line for help texts and tables. Raises
+        ConfigError if the name is empty or already taken.
         """
         if not name:
             raise ConfigError(f"a {self.kind} needs a name that is not empty")
@@ -87,8 +73,7 @@ class Catalogue(Generic[T]):
     def get(self, name: str) -> Callable[..., T]:
         """Return what was registered under a name.
 
-        Raises:
-            UnknownNameError: if there is no such entry; the message suggests the nearest name.
+        Raises UnknownNameError if there is no such entry; the message suggests the nearest name.
         """
         if name not in self:
             raise UnknownNameError(unknown_name_message(self.kind, name, self._factories))
@@ -97,8 +82,7 @@ class Catalogue(Generic[T]):
     def build(self, name: str, *args: Any) -> T:
         """Call the factory registered under a name with these arguments.
 
-        Raises:
-            UnknownNameError: if there is no such entry; the message suggests the nearest name.
+        Raises UnknownNameError if there is no such entry; the message suggests the nearest name.
         """
         return self.get(name)(*args)
 
@@ -110,8 +94,7 @@ class Catalogue(Generic[T]):
     def summary(self, name: str) -> str:
         """Return the one-line description of an entry.
 
-        Raises:
-            UnknownNameError: if there is no such entry; the message suggests the nearest name.
+        Raises UnknownNameError if there is no such entry; the message suggests the nearest name.
         """
         self.get(name)
         return self._summaries[name]

@@ -74,14 +74,8 @@ class Config(BaseModel, metaclass=_ConfigMeta):
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build a config from plain values; whatever is left out keeps its default.
 
-        Args:
-            values: nested mappings as read from YAML or JSON.
-
-        Returns:
-            The checked config.
-
-        Raises:
-            ConfigError: for an unknown, missing or unusable value; names the dotted key and what is allowed.
+        `values`: nested mappings as read from YAML or JSON. Raises ConfigError for an unknown, missing or unusable
+        value; names the dotted key and what is allowed.
         """
         try:
             return cls.model_validate(dict(values))
@@ -92,16 +86,9 @@ class Config(BaseModel, metaclass=_ConfigMeta):
     def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
         """Build a config from a YAML file, its chain of `base:` files and overrides.
 
-        Args:
-            path: the file; its `base:` is relative to its own folder.
-            overrides: `a.b=value` each, the value written as YAML; the last one wins.
-
-        Returns:
-            The checked config.
-
-        Raises:
-            ConfigError: if a file cannot be read, bases form a cycle,
-                an override cannot be parsed or a value is wrong.
+        `path`: the file; its `base:` is relative to its own folder. `overrides`: `a.b=value` each, the value written as
+        YAML; the last one wins. Raises ConfigError if a file cannot be read, bases form a cycle, an override cannot be
+        parsed or a value is wrong.
         """
         values = read_yaml(Path(path))
         for override in overrides:
@@ -115,11 +102,8 @@ class Config(BaseModel, metaclass=_ConfigMeta):
     def with_values(self, changes: Mapping[str, Any]) -> Self:
         """Return a checked copy in which some values differ.
 
-        Args:
-            changes: dotted keys ("optimiser.lr") with their new values.
-
-        Raises:
-            ConfigError: for an unknown key or an unusable value.
+        `changes`: dotted keys ("optimiser.lr") with their new values. Raises ConfigError for an unknown key or an
+        unusable value.
         """
         values = self.to_dict()
         for key, value in changes.items():
@@ -129,11 +113,8 @@ class Config(BaseModel, metaclass=_ConfigMeta):
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Lay given values over this config's own.
 
-        Args:
-            given: nested mappings that say only what differs.
-
-        Returns:
-            Plain values for a config of the same class; one that has presets may start from the preset instead.
+        `given`: nested mappings that say only what differs. Returns plain values for a config of the same class; one
+        that has presets may start from the preset instead.
         """
         return merge(self.to_dict(), given)
 
@@ -158,15 +139,8 @@ def _schema(kind: Any) -> TypeAdapter[Any]:
 def read_as(kind: type[T], values: Any) -> T:
     """Build a dataclass from plain values as JSON holds them, every field checked by its type.
 
-    Args:
-        kind: the dataclass; those inside it are built too.
-        values: a mapping.
-
-    Returns:
-        The dataclass.
-
-    Raises:
-        ValueError: in one line, for the first value that does not fit.
+    `kind`: the dataclass; those inside it are built too. Raises ValueError in one line, for the first value that does
+    not fit.
     """
     try:
         schema: Any = kind
@@ -186,9 +160,8 @@ def _canonical(value: Any) -> str:
 def diff(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
     """Compare two configs value by value.
 
-    Returns:
-        Dotted key -> (value in `a`, value in `b`) where they differ; a key that one lacks counts as None there.
-        Lists are compared whole. Empty exactly where the fingerprints agree.
+    Returns dotted key -> (value in `a`, value in `b`) where they differ; a key that one lacks counts as None there.
+    Lists are compared whole. Empty exactly where the fingerprints agree.
     """
     found: dict[str, tuple[Any, Any]] = {}
     _collect_differences("", a.to_dict(), b.to_dict(), found)

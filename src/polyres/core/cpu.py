@@ -22,10 +22,8 @@ _ROUNDING = 0.25
 class CpuSettings:
     """What `tune_cpu` has settled.
 
-    Attributes:
-        threads: Threads that torch computes with.
-        waiting: `passive` if threads that wait leave the processor to others, `given` if the user's environment says
-            how they wait, `too late` if torch was loaded before and goes on as it began.
+    `waiting`: `passive` if threads that wait leave the processor to others, `given` if the user's environment says how
+    they wait, `too late` if torch was loaded before and goes on as it began.
     """
 
     threads: int
@@ -37,11 +35,7 @@ def usable_processors(root: Path = Path("/")) -> int:
 
     The affinity mask and the CPU quotas of its control groups (versions 1 and 2) count, not the machine alone.
 
-    Args:
-        root: where `proc` and `sys` are.
-
-    Returns:
-        1 or more. A quota of 1.75 counts as 2, one of 1.5 as 1.
+    `root`: where `proc` and `sys` are. Returns 1 or more. A quota of 1.75 counts as 2, one of 1.5 as 1.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for quota in _quotas(root) if quota > 0]
@@ -103,16 +97,8 @@ def tune_cpu(threads: int | None = None, environment: MutableMapping[str, str] |
     processor from those that they wait for. Call this before torch is imported: how threads wait is fixed then. What
     the environment sets already (`OMP_WAIT_POLICY`, `OMP_NUM_THREADS` and their like) stays.
 
-    Args:
-        threads: threads to compute with; by default those of the environment, else the processors that the affinity
-            mask and the CPU quota leave.
-        environment: of the process; given in tests.
-
-    Returns:
-        What is settled now.
-
-    Raises:
-        ValueError: if `threads` is below 1.
+    `threads`: threads to compute with; by default those of the environment, else the processors that the affinity mask
+    and the CPU quota leave. `environment`: of the process; given in tests. Raises ValueError if `threads` is below 1.
 
     Source: OpenMP 5.2, section 21.2 (`OMP_WAIT_POLICY`).
     """

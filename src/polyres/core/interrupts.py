@@ -27,8 +27,7 @@ def called_from_c(function: Callable[Given, Result]) -> Callable[Given, Result]:
 def interruptible(*numbers: signal.Signals) -> Iterator[None]:
     """Let signals end the work by KeyboardInterrupt, so that everything is cleaned up; afterwards all is as before.
 
-    Args:
-        numbers: such as `signal.SIGTERM`; one that the process was told to ignore stays ignored.
+    `numbers`: such as `signal.SIGTERM`; one that the process was told to ignore stays ignored.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:

@@ -20,17 +20,9 @@ MOST_DIGITS = 300
 def json_value(text: str | bytes, special: bool = False, most_bytes: int = MOST_BYTES) -> Any:
     """Read one JSON value.
 
-    Args:
-        text: the JSON; bytes are UTF-8, with or without a byte order mark.
-        special: whether NaN and Infinity, which are not JSON but which Python writes, may stand in it.
-        most_bytes: longest text that is read.
-
-    Returns:
-        Plain values.
-
-    Raises:
-        ValueError: when the text is no JSON, too long or too deep, names a key twice, or holds half a character
-            (a lone surrogate), which no file can be written with.
+    `text`: the JSON; bytes are UTF-8, with or without a byte order mark. `special`: whether NaN and Infinity, which are
+    not JSON but which Python writes, may stand in it. Raises ValueError when the text is no JSON, too long or too deep,
+    names a key twice, or holds half a character (a lone surrogate), which no file can be written with.
     """
     if len(text) > most_bytes:
         raise ValueError(f"longer than {most_bytes} bytes")
@@ -52,17 +44,8 @@ def json_value(text: str | bytes, special: bool = False, most_bytes: int = MOST_
 def json_file(path: Path, special: bool = False, most_bytes: int = MOST_BYTES) -> Any:
     """Read a file of one JSON value; see `json_value`.
 
-    Args:
-        path: the file.
-        special: whether NaN and Infinity may stand in it.
-        most_bytes: longest file that is read.
-
-    Returns:
-        Plain values.
-
-    Raises:
-        OSError: when it cannot be read.
-        ValueError: when it is no JSON or breaks a limit.
+    `special`: whether NaN and Infinity may stand in it. Raises OSError when it cannot be read; ValueError when it is no
+    JSON or breaks a limit.
     """
     return json_value(bounded_bytes(path, most_bytes), special, most_bytes)
 
@@ -70,16 +53,7 @@ def json_file(path: Path, special: bool = False, most_bytes: int = MOST_BYTES) -
 def bounded_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
     """Read a file that must not be longer than a limit; pipes and devices, which have no end, are not opened.
 
-    Args:
-        path: the file.
-        most_bytes: longest one that is read.
-
-    Returns:
-        What it holds.
-
-    Raises:
-        OSError: when it cannot be read.
-        ValueError: when it is longer, or no file.
+    Raises OSError when it cannot be read; ValueError when it is longer, or no file.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ValueError("a pipe or a device, not a file")
@@ -91,15 +65,7 @@ def bounded_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
 
 
 def check_depth(value: Any, most: int = MOST_DEPTH) -> None:
-    """Refuse values that are nested too deep to be walked through safely.
-
-    Args:
-        value: plain values without circles.
-        most: deepest nesting.
-
-    Raises:
-        ValueError: when it is nested deeper.
-    """
+    """Refuse values that are nested too deep to be walked through safely."""
     layer, depth = [value], 0
     while layer := [one for one in layer if isinstance(one, (dict, list))]:
         depth += 1

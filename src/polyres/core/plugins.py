@@ -64,22 +64,14 @@ _LOADER = _Loader()
 
 
 def load_plugins() -> None:
-    """Import all plugins that are named or installed and have not been imported yet.
-
-    Raises:
-        ConfigError: if one cannot be; names it and says why.
-    """
+    """Import all plugins that are named or installed and have not been imported yet."""
     _LOADER.load(os.environ.get(PLUGINS_VARIABLE, ""))
 
 
 def use_plugin(path: str | Path) -> None:
     """Import a plugin file, in this process and in all that it starts from now on.
 
-    Args:
-        path: a Python file that registers something.
-
-    Raises:
-        ConfigError: if it cannot be imported; says why.
+    `path`: a Python file that registers something. Raises ConfigError if it cannot be imported; says why.
     """
     named = os.environ.get(PLUGINS_VARIABLE, "")
     text = str(Path(path).resolve())

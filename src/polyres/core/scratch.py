@@ -27,12 +27,7 @@ def scratch_path(folder: Path, suffix: str = "") -> Path:
 
     What processes that are gone left in the folder is removed, the first time that this process asks for it.
 
-    Args:
-        folder: where it will be; may be missing.
-        suffix: an ending, such as `.part`.
-
-    Returns:
-        A hidden path of this process that nobody else has.
+    `suffix`: an ending, such as `.part`.
     """
     remove_left_behind(folder)
     machine, pid = _machine(), os.getpid()
@@ -42,14 +37,8 @@ def scratch_path(folder: Path, suffix: str = "") -> Path:
 def make_scratch_folder(folder: Path | None = None) -> Path:
     """Make a folder for what is unfinished.
 
-    Args:
-        folder: that holds it; the system's temporary folder if None.
-
-    Returns:
-        The new folder; whoever asks for it removes it. After a hard kill another process does.
-
-    Raises:
-        OSError: if it cannot be made.
+    `folder`: that holds it; the system's temporary folder if None. Returns the new folder; whoever asks for it removes
+    it. After a hard kill another process does. Raises OSError if it cannot be made.
     """
     path = scratch_path(Path(tempfile.gettempdir()) if folder is None else folder)
     path.mkdir(mode=0o700)
@@ -71,8 +60,7 @@ def remove_left_behind(folder: Path) -> None:
 
     A folder is looked through once in the life of a process. What cannot be judged or removed stays.
 
-    Args:
-        folder: its direct children count; may be missing.
+    `folder`: its direct children count; may be missing.
     """
     _remove_left_behind(os.path.abspath(folder), os.getpid())
 
@@ -97,8 +85,7 @@ def _remove_left_behind(folder: str, pid: int) -> None:
 def is_left_behind(path: Path) -> bool:
     """Say whether an unfinished file or folder belongs to no living process.
 
-    Args:
-        path: named by `scratch_path`, or by an older version of it.
+    `path`: named by `scratch_path`, or by an older version of it.
     """
     match = _NAME.fullmatch(path.name)
     if match is None and not re.fullmatch(r"\.polyres-([0-9a-f]{16}\.part|[a-z0-9_]{8})", path.name):

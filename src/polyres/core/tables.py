@@ -16,12 +16,8 @@ Rows = list[tuple[str, ...]]
 class Table:
     """A table of text.
 
-    Attributes:
-        title: one line above it; none if empty.
-        header: names of the columns; the first `text_columns` are aligned left, all others right.
-        rows: one text per column each.
-        text_columns: how many columns hold words.
-        notes: lines below it.
+    `title`: one line above it; none if empty. `header`: names of the columns; the first `text_columns` are aligned
+    left, all others right.
     """
 
     title: str
@@ -57,13 +53,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
-    """Write a number with so many digits after the point; a dash where it is missing or NaN.
-
-    Args:
-        value: the number.
-        digits: after the point.
-        signed: show the plus sign too.
-    """
+    """Write a number with so many digits after the point; a dash where it is missing or NaN."""
     if value is None or math.isnan(value):
         return MISSING
     rounded = round(value, digits) + 0.0  # no minus sign before zero

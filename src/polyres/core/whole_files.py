@@ -17,8 +17,7 @@ def replaced_atomically(target: Path) -> Iterator[Path]:
 
     The file gets the permissions of any new file, also where the library that writes it is stricter.
 
-    Args:
-        target: the file to write or replace; its folder is made if missing.
+    `target`: the file to write or replace; its folder is made if missing.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = scratch_path(target.parent, ".part")
@@ -36,15 +35,8 @@ def replaced_atomically(target: Path) -> Iterator[Path]:
 def write_whole(path: str | Path, content: str | bytes) -> Path:
     """Write a file whole or not at all; what was there before stays until the new one is complete.
 
-    Args:
-        path: the file; its folder is made if missing.
-        content: text, written as UTF-8, or bytes.
-
-    Returns:
-        The file.
-
-    Raises:
-        OutputError: when it cannot be written.
+    `path`: the file; its folder is made if missing. `content`: text, written as UTF-8, or bytes. Raises OutputError
+    when it cannot be written.
     """
     target = Path(path)
     # Names that are no UTF-8 are written as JSON would escape them.

@@ -38,14 +38,7 @@ class _UniqueKeyLoader(_SafeLoader):  # type: ignore[misc, valid-type]
 def yaml_value(text: str) -> Any:
     """Read one YAML document within limits of length, depth and, aliases written out, number of values.
 
-    Args:
-        text: the document.
-
-    Returns:
-        Plain values.
-
-    Raises:
-        ValueError: in one line, when it is no YAML, breaks a limit, names a key twice, or a value holds itself.
+    Raises ValueError in one line, when it is no YAML, breaks a limit, names a key twice, or a value holds itself.
     """
     if len(text) > MOST_BYTES:
         raise ValueError(f"longer than {MOST_BYTES} bytes")
@@ -114,14 +107,9 @@ def _check_size(root: yaml.Node) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping and merge it over its chain of `base:` files.
 
-    Args:
-        path: the file; a relative `base:` is looked up from the folder of the file that names it.
-
-    Returns:
-        Nested plain values without the `base` key.
-
-    Raises:
-        ConfigError: if a file is missing, unreadable or not a mapping, or the bases form a cycle.
+    `path`: the file; a relative `base:` is looked up from the folder of the file that names it. Returns nested plain
+    values without the `base` key. Raises ConfigError if a file is missing, unreadable or not a mapping, or the bases
+    form a cycle.
     """
     return _read_chain(path, [])
 
@@ -184,14 +172,8 @@ def merge(base: Mapping[str, Any], delta: Mapping[str, Any]) -> dict[str, Any]:
 def parse_override(text: str) -> tuple[list[str], Any]:
     """Split an override such as `optimiser.lr=3e-4`.
 
-    Args:
-        text: dotted key, an equals sign, and a value written as YAML; no value means null.
-
-    Returns:
-        The parts of the key, and the value.
-
-    Raises:
-        ConfigError: if there is no equals sign, a part of the key is empty, or the value is not YAML.
+    `text`: dotted key, an equals sign, and a value written as YAML; no value means null. Returns the parts of the key,
+    and the value. Raises ConfigError if there is no equals sign, a part of the key is empty, or the value is not YAML.
     """
     dotted, equals, value = text.partition("=")
     keys = [part.strip() for part in dotted.split(".")]
@@ -206,13 +188,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
 def assign(values: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
     """Return a copy of nested mappings with one value set; mappings on the way are made where there are none.
 
-    Args:
-        values: nested mappings.
-        keys: the way to the value, outermost first, at least one.
-        value: the new value; a mapping replaces what is there.
-
-    Raises:
-        ConfigError: if the way leads through something that is not a mapping.
+    `keys`: the way to the value, outermost first, at least one. `value`: the new value; a mapping replaces what is
+    there. Raises ConfigError if the way leads through something that is not a mapping.
     """
     changed = dict(values)
     first, rest = keys[0], keys[1:]

@@ -29,13 +29,9 @@ Report = Callable[[str], None]
 class StemFile:
     """One stem with its RMS level in dBFS for every full or begun second.
 
-    Attributes:
-        parts: The files whose sum it is.
-        sample_rate_hz: Sample rate of the first.
-        length_samples: Length of the sum at that rate.
-        levels_db: RMS level of each second in dBFS.
-        loudness_lufs: Integrated loudness; -120 for silence.
-        part_lengths_s: Length of each part in seconds; that of the stem where nothing is given.
+    `parts`: The files whose sum it is. `length_samples`: Length of the sum at that rate. `levels_db`: RMS level of each
+    second in dBFS. `loudness_lufs`: Integrated loudness; -120 for silence. `part_lengths_s`: Length of each part in
+    seconds; that of the stem where nothing is given.
     """
 
     parts: Parts
@@ -85,15 +81,8 @@ class StemFile:
 def measure(parts: Sequence[Part]) -> StemFile:
     """Read a stem once, second by second, and note its levels.
 
-    Args:
-        parts: the files whose sum it is.
-
-    Returns:
-        The stem.
-
-    Raises:
-        InputError: if a file is missing, cannot be read, is shorter than it says, is empty or holds NaN or infinite
-            samples.
+    `parts`: the files whose sum it is. Raises InputError if a file is missing, cannot be read, is shorter than it says,
+    is empty or holds NaN or infinite samples.
     """
     levels_db = []
     length_samples = 0
@@ -127,17 +116,6 @@ def index_stems(root: Path, stems: Iterable[Parts], report: Report | None = None
 
     The index is kept as `.polyres_index.json` in the root, or in the user's cache folder when the root is read-only.
     What was measured before an error is kept too.
-
-    Args:
-        root: folder that holds all files.
-        stems: the parts of each stem.
-        report: receives one line per stem that is measured.
-
-    Returns:
-        Parts to measurement, in the given order.
-
-    Raises:
-        InputError: if a file is missing or cannot be read.
     """
     known = load_measured(root, INDEX_NAME, FORMAT)
     entries: dict[str, dict[str, Any]] = {}
@@ -206,13 +184,8 @@ ACTIVE_LEVEL_DB = -50.0
 def most_active_excerpt(stems: Tensor, length_samples: int, sample_rate_hz: int) -> Tensor:
     """Cut the excerpt in which most stems play for most of the time; the most central one of equals.
 
-    Args:
-        stems: whole track `[S, C, T]`.
-        length_samples: of the excerpt; a shorter track is returned whole.
-        sample_rate_hz: of the audio.
-
-    Returns:
-        A view `[S, C, min(T, length_samples)]`.
+    `stems`: whole track `[S, C, T]`. `length_samples`: of the excerpt; a shorter track is returned whole. Returns A
+    view `[S, C, min(T, length_samples)]`.
     """
     second = sample_rate_hz
     length = stems.shape[-1]

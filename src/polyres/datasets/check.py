@@ -38,14 +38,7 @@ class TrackCheck:
     """What was found in one track.
 
     Attributes:
-        name: Name of the song.
-        folder: Its folder or file.
-        length_s: Length of the longest stem.
         sample_rates_hz: All sample rates that occur.
-        channels: All channel counts that occur.
-        stems: Sources that it has.
-        missing: Sources that it lacks.
-        silent: Sources that never sound.
         clipped_samples: Samples at full scale, over all channels of stems and mixture.
         residual_db: Power of mixture minus sum of stems, relative to the mixture; None where it cannot be told.
         loudness_lufs: Integrated loudness of the mixture, or of the sum of the stems where there is none.
@@ -202,12 +195,7 @@ class _Comparison:
 def check_track(track: TrackFiles, sources: Sequence[str] = SOURCES) -> TrackCheck:
     """Read all files of a track once, side by side, second by second.
 
-    Args:
-        track: as `polyres.datasets.layouts.find_tracks` lists it.
-        sources: stems that are wanted.
-
-    Returns:
-        What was found; unreadable files become problems.
+    `track`: as `polyres.datasets.layouts.find_tracks` lists it.
     """
     problems = list(track.problems)
     voices = [_Voice(source, track.stems[source], problems) for source in sources if source in track.stems]
@@ -305,19 +293,8 @@ def check_data(
 ) -> DataCheck:
     """Check a data set, one track after another, in constant memory.
 
-    Args:
-        root: folder of the data set.
-        layout: how it lies on disk; found out where None.
-        split: all, train, valid or test.
-        sources: stems that are wanted.
-        progress: receives the tracks done and their number.
-
-    Returns:
-        What was found.
-
-    Raises:
-        ConfigError: if there is no such layout, or it does not have the split.
-        InputError: if there is no track at all.
+    `layout`: how it lies on disk; found out where None. `progress`: receives the tracks done and their number. Raises
+    ConfigError if there is no such layout, or it does not have the split; InputError if there is no track at all.
     """
     if layout is None:
         layout = guess_layout(root, sources) or "stems"

@@ -68,18 +68,8 @@ class StemStreamReader:
 
     The encoder's delay is cut off where the file has an edit list, and nothing at the end.
 
-    Args:
-        path: The file.
-        stream: Which of its audio streams, from 0.
-
-    Attributes:
-        sample_rate_hz: Sample rate in Hz.
-        channels: Number of channels C.
-        length_samples: Length that the file states, in samples; 0 if it states none.
-        warnings: One line if the last whole pass ended before the stated length.
-
-    Raises:
-        InputError: Missing, not readable, no such stream, or nothing in it decodes.
+    `stream`: Which of its audio streams, from 0. `length_samples`: Length that the file states, in samples; 0 if it
+    states none.
     """
 
     def __init__(self, path: Path, stream: int) -> None:
@@ -103,14 +93,8 @@ class StemStreamReader:
     def blocks(self, block_samples: int) -> Generator[Wave, None, None]:
         """Pass over the stream once.
 
-        Args:
-            block_samples: Samples per block, 1 or more.
-
-        Yields:
-            `[C, n]` float32, multiples of 1/32768; n is `block_samples` in all blocks but the last.
-
-        Raises:
-            InputError: A part of the stream cannot be decoded.
+        `block_samples`: Samples per block, 1 or more. Yields `[C, n]` float32, multiples of 1/32768; n is
+        `block_samples` in all blocks but the last.
         """
         self.warnings.clear()
         got = 0
@@ -129,15 +113,8 @@ class StemStreamReader:
         Samples equal those of a whole pass, but for bands that the encoder replaced by a description of noise: an
         AAC decoder draws those anew from wherever it began.
 
-        Args:
-            start_samples: First sample, from 0.
-            length_samples: Samples wanted.
-
-        Returns:
-            `[C, n]` float32, n below `length_samples` where the stream ends earlier.
-
-        Raises:
-            InputError: A part of the stream cannot be decoded.
+        `start_samples`: First sample, from 0. Returns `[C, n]` float32, n below `length_samples` where the stream ends
+        earlier.
         """
         parts = [np.zeros((self.channels, 0), np.float32)]
         missing = length_samples
@@ -367,12 +344,7 @@ def _moises_files(folder: Path) -> tuple[str, list[tuple[str, Path]]]:
 def source_of(instrument: str, sources: Sequence[str]) -> str:
     """Return the source that an instrument belongs to.
 
-    Args:
-        instrument: name of a class or stem, in any case; spaces count as underscores.
-        sources: stems that are wanted.
-
-    Returns:
-        `drums`, `bass` or `vocals` for these; the instrument's own name where that is wanted; else `other`.
+    Returns `drums`, `bass` or `vocals` for these; the instrument's own name where that is wanted; else `other`.
     """
     name = instrument.strip().lower().replace(" ", "_")
     return name if name in ("drums", "bass", "vocals") or name in sources else REST

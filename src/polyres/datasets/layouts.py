@@ -91,19 +91,9 @@ def find_tracks(
 ) -> list[TrackFiles]:
     """List the tracks of a data set.
 
-    Args:
-        root: folder of the data set.
-        layout: name in `LAYOUTS`.
-        split: all, train, valid or test; a layout without splits knows only all.
-        sources: stems that are wanted.
-
-    Returns:
-        Tracks in a fixed order, at least one.
-
-    Raises:
-        UnknownNameError: if there is no such layout.
-        ConfigError: if the layout does not have the split.
-        InputError: if the root is no folder, or has no track of this layout and split.
+    `layout`: name in `LAYOUTS`. `split`: all, train, valid or test; a layout without splits knows only all. Returns
+    tracks in a fixed order, at least one. Raises UnknownNameError if there is no such layout; ConfigError if the layout
+    does not have the split; InputError if the root is no folder, or has no track of this layout and split.
     """
     try:
         found = check_split(layout, split).find(require_folder(root), sources, split)
@@ -118,9 +108,7 @@ def find_tracks(
 def check_split(layout: str, split: str) -> Layout:
     """Return a layout if it has a split.
 
-    Raises:
-        UnknownNameError: if there is no such layout.
-        ConfigError: if the layout does not have the split.
+    Raises UnknownNameError if there is no such layout; ConfigError if the layout does not have the split.
     """
     chosen = LAYOUTS.build(layout)
     if split not in chosen.splits:
@@ -135,15 +123,8 @@ def check_split(layout: str, split: str) -> Layout:
 def guess_layout(root: str | Path, sources: Sequence[str] = SOURCES) -> str | None:
     """Find the layout that fits a folder.
 
-    Args:
-        root: folder of a data set.
-        sources: stems that are wanted.
-
-    Returns:
-        The name of the layout that finds the most tracks, the more special one of equals; None if none finds any.
-
-    Raises:
-        InputError: if the root is no folder.
+    Returns the name of the layout that finds the most tracks, the more special one of equals; None if none finds any.
+    Raises InputError if the root is no folder.
     """
     root = require_folder(root)
     counts = {name: _count(name, root, sources) for name in reversed(LAYOUTS.names())}

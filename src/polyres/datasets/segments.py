@@ -110,12 +110,7 @@ class SegmentSampler:
     """Draws items; the same config, epoch and index give the same bits."""
 
     def __init__(self, config: StemsConfig) -> None:
-        """Find and measure the tracks of all roots.
-
-        Raises:
-            InputError: if a root has no readable track.
-            ConfigError: if some source is in no track that may be drawn, or the roots are empty.
-        """
+        """Find and measure the tracks of all roots."""
         if not config.roots:
             raise ConfigError("roots = [] is not allowed; name at least one folder of tracks")
         self.config = config

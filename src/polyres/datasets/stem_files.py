@@ -37,17 +37,8 @@ class StemReader:
     Parts of other rates are brought to the rate of the first; a part with fewer channels repeats its last one; those
     that end early count as silent behind their end.
 
-    Args:
-        parts: One file or more.
-
-    Attributes:
-        sample_rates_hz: Sample rate of each part.
-        sample_rate_hz: Sample rate of the sum, that of the first part.
-        channels: Channels of the sum.
-        lengths_samples: Samples of each part at its own rate; known once `blocks` has ended.
-
-    Raises:
-        InputError: A file is missing or cannot be read.
+    `sample_rate_hz`: Sample rate of the sum, that of the first part. `lengths_samples`: Samples of each part at its own
+    rate; known once `blocks` has ended. Raises InputError: A file is missing or cannot be read.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -66,14 +57,9 @@ class StemReader:
     def blocks(self, block_samples: int) -> Generator[Wave, None, None]:
         """Pass over all parts once.
 
-        Args:
-            block_samples: Samples per block at the rate of the sum, 1 or more.
-
-        Yields:
-            `[C, n]` float32; n is `block_samples` in all blocks but the last.
-
-        Raises:
-            InputError: A file cannot be decoded, or holds NaN or infinite samples.
+        `block_samples`: Samples per block at the rate of the sum, 1 or more. Yields `[C, n]` float32; n is
+        `block_samples` in all blocks but the last. Raises InputError: A file cannot be decoded, or holds NaN or
+        infinite samples.
         """
         self.lengths_samples = [0] * len(self._readers)
         streams = [self._part(index, block_samples) for index in range(len(self._readers))]
@@ -134,8 +120,7 @@ def spread_channels(wave: Wave, channels: int) -> Wave:
 def refuse_warnings(warnings: Sequence[str]) -> None:
     """Refuse a file that did not end well.
 
-    Raises:
-        InputError: if there is a warning.
+    Raises InputError if there is a warning.
     """
     if warnings:
         raise InputError(f"{warnings[0]}; copy the file again or take it away")
@@ -144,14 +129,7 @@ def refuse_warnings(warnings: Sequence[str]) -> None:
 def read_whole(part: Part) -> tuple[Wave, int]:
     """Read one file into memory.
 
-    Args:
-        part: The file.
-
-    Returns:
-        `[C, T]` float32 and the sample rate in Hz.
-
-    Raises:
-        InputError: The file is missing, cannot be read, is shorter than it says, or holds NaN or infinite samples.
+    Returns `[C, T]` float32 and the sample rate in Hz.
     """
     reader, rate_hz, _ = _open(part)
     wave = np.concatenate(list(reader.blocks(_WHOLE_BLOCK_SAMPLES)), axis=1)

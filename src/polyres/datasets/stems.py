@@ -41,9 +41,7 @@ class StemsDataset(Dataset[Tensor]):
     def __init__(self, config: StemsConfig) -> None:
         """Find and measure the tracks.
 
-        Raises:
-            InputError: if a root has no readable track.
-            ConfigError: if some source is in no track.
+        Raises InputError if a root has no readable track; ConfigError if some source is in no track.
         """
         self.config = config
         self.sampler = SegmentSampler(config)
@@ -93,9 +91,7 @@ class TracksDataset(Dataset[Tensor]):
     def __init__(self, config: TracksConfig) -> None:
         """Find the tracks.
 
-        Raises:
-            InputError: if a root is not a folder or has no track.
-            ConfigError: if there are no roots.
+        Raises InputError if a root is not a folder or has no track; ConfigError if there are no roots.
         """
         if not config.roots:
             raise ConfigError("roots = [] is not allowed; name at least one folder of tracks")

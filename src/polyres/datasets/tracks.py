@@ -47,12 +47,8 @@ Report = Callable[[str], None]
 class Track:
     """One song: its folder and its stems by source; sources it lacks are absent.
 
-    Attributes:
-        folder: Its folder, or its file where one file holds all stems.
-        stems: Source to measured stem.
-        name: Name of the song.
-        warnings: At most one line, naming the stems that are shorter than the longest.
-        artist: Who made it, where that is known.
+    `folder`: Its folder, or its file where one file holds all stems; `warnings`: At most one line, naming the stems
+    that are shorter than the longest; `artist`: Who made it, where that is known.
     """
 
     folder: Path
@@ -77,10 +73,7 @@ def index_tracks(
     """List the tracks of a data set with the levels of their stems.
 
     Args:
-        root: folder of the data set.
-        sources: stems to look for.
         layout: how the data set lies on disk, a name in `polyres.datasets.layouts.LAYOUTS`.
-        split: all, train, valid or test.
         report: receives one line per stem that is measured.
 
     Returns:
@@ -107,13 +100,8 @@ def _measured(track: TrackFiles, files: Mapping[Parts, StemFile]) -> Track:
 def padding_warning(track: TrackFiles, lengths_s: Mapping[str, float], sample_rate_hz: int) -> str | None:
     """Word the warning about stems that are shorter than the longest.
 
-    Args:
-        track: the track.
-        lengths_s: length of each of its stems in seconds.
-        sample_rate_hz: lengths that differ by at most a sample and a half of this rate count as equal.
-
-    Returns:
-        One line, or None where all are equal.
+    `lengths_s`: length of each of its stems in seconds; `sample_rate_hz`: lengths that differ by at most a sample and a
+    half of this rate count as equal. Returns one line, or None where all are equal.
     """
     longest_s = max(lengths_s.values())
     short = [source for source, length_s in lengths_s.items() if longest_s - length_s > 1.5 / sample_rate_hz]
@@ -140,7 +128,6 @@ def read_part(
         path: audio file; WAV, FLAC, AIFF and Ogg are read from the start asked for, others are decoded up to it.
         start_s: where to begin, in seconds of the file.
         length_samples: samples wanted, counted at `sample_rate_hz`; zeros where the file ends earlier.
-        sample_rate_hz: rate of the result.
         speed: above 1 plays faster and higher, below 1 slower and lower.
         channels: channels of the result; one channel is repeated, extra ones are left out.
 
@@ -166,10 +153,8 @@ def read_stem(
     """Read a part of a stem, the sum of its files, at another rate or speed.
 
     Args:
-        stem: the measured stem.
         start_s: where to begin, in seconds.
         length_samples: samples wanted, counted at `sample_rate_hz`; zeros where the stem ends earlier.
-        sample_rate_hz: rate of the result.
         speed: above 1 plays faster and higher, below 1 slower and lower.
         channels: channels of the result; one channel is repeated, extra ones are left out.
         variation: how a tracker module differs from what is written; recordings stay as they are.
@@ -251,8 +236,6 @@ def load_track(
     Args:
         folder: holds `<source>.<ext>` files of any rate; missing stems become silence.
         sources: order of the stems in the result.
-        sample_rate_hz: rate of the result.
-        channels: channels of the result.
         report: receives one line where stems are padded.
 
     Returns:
@@ -276,8 +259,6 @@ def load_layout_track(
     Args:
         track: as `polyres.datasets.layouts.find_tracks` lists it; missing stems become silence.
         sources: order of the stems in the result.
-        sample_rate_hz: rate of the result.
-        channels: channels of the result.
         report: receives one line where stems are padded.
 
     Returns:
@@ -308,16 +289,8 @@ def load_layout_track(
 def load_mixture(track: TrackFiles, sample_rate_hz: int = 44_100, channels: int = 2) -> Tensor | None:
     """Read the mixture that a track brings along.
 
-    Args:
-        track: as `polyres.datasets.layouts.find_tracks` lists it.
-        sample_rate_hz: rate of the result.
-        channels: channels of the result.
-
-    Returns:
-        float32 `[C, T]`, or None where the track has no file of its mixture.
-
-    Raises:
-        InputError: if the file cannot be read.
+    `track`: as `polyres.datasets.layouts.find_tracks` lists it. Returns float32 `[C, T]`, or None where the track has
+    no file of its mixture.
     """
     if track.mixture is None:
         return None

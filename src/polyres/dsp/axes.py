@@ -15,12 +15,8 @@ _FEW_CHANNELS = 64
 def check_axes(shape: Sequence[int], name: str = "wave") -> None:
     """Refuse waveforms whose last two axes are swapped, such as soundfile reads them.
 
-    Args:
-        shape: `[..., C, T]`; up to 64 channels may have any number of samples.
-        name: what the waveform is called where it comes from.
-
-    Raises:
-        InputError: if there are more channels than samples, and more than 64.
+    `shape`: `[..., C, T]`; up to 64 channels may have any number of samples. `name`: what the waveform is called where
+    it comes from. Raises InputError if there are more channels than samples, and more than 64.
     """
     if len(shape) >= 2 and shape[-2] > max(shape[-1], _FEW_CHANNELS):
         mended = f"{name}.T" if len(shape) == 2 else f"{name}.swapaxes(-1, -2)"
@@ -33,11 +29,7 @@ def check_axes(shape: Sequence[int], name: str = "wave") -> None:
 def scale_warning(peak: float) -> str | None:
     """Warn that float samples look like integers.
 
-    Args:
-        peak: largest magnitude.
-
-    Returns:
-        What to say, behind the name of the waveform; None where the peak is nothing special.
+    Returns what to say, behind the name of the waveform; None where the peak is nothing special.
     """
     if peak <= LOUD_PEAK:
         return None

@@ -15,16 +15,9 @@ from polyres.core.errors import ConfigError, InputError
 def identity_bank(edges_hz: Sequence[float], taps: int, sample_rate_hz: int) -> Tensor:
     """Impulse responses of the bands below, between and above the edges; their sum is a unit impulse.
 
-    Args:
-        edges_hz: rising cut-off frequencies, between 0 and half the sample rate; K - 1 of them.
-        taps: length of the filters in samples, odd; the impulse of the sum sits in the middle.
-        sample_rate_hz: of the audio.
-
-    Returns:
-        `[K, taps]`, lowest band first.
-
-    Raises:
-        ConfigError: on edges that do not rise inside the range, or an even number of taps.
+    `edges_hz`: rising cut-off frequencies, between 0 and half the sample rate; K - 1 of them. `taps`: length of the
+    filters in samples, odd; the impulse of the sum sits in the middle. Returns `[K, taps]`, lowest band first. Raises
+    ConfigError on edges that do not rise inside the range, or an even number of taps.
 
     Source: windowed-sinc design with a Hann window (Oppenheim & Schafer, section 7.5).
     """
@@ -55,15 +48,9 @@ def filter_and_sum(x: Tensor, kernel: Tensor) -> Tensor:
     Blocks of about the filter's length are multiplied by the filter's banded matrix: twice the arithmetic, done by
     matrix products, which on a CPU is many times faster than a grouped convolution, above all backward.
 
-    Args:
-        x: `[B, G, R, T]`, T >= 1.
-        kernel: `[G, R, K]`, K odd; zeros are taken to lie around x.
-
-    Returns:
-        `[B, G, T]`: y[t] = sum over r and k of kernel[r, k] x[r, t + k - K // 2].
-
-    Raises:
-        InputError: if K is even or the shapes do not fit.
+    `x`: `[B, G, R, T]`, T >= 1. `kernel`: `[G, R, K]`, K odd; zeros are taken to lie around x. Returns `[B, G, T]`:
+    y[t] = sum over r and k of kernel[r, k] x[r, t + k - K // 2]. Raises InputError if K is even or the shapes do not
+    fit.
     """
     taps = kernel.shape[-1]
     if taps % 2 == 0 or kernel.dim() != 3 or x.dim() != 4 or x.shape[1:3] != kernel.shape[:2]:

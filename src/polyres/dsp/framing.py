@@ -94,10 +94,7 @@ class FrameTransform:
     def __init__(self, framing: Framing, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         """Prepare the window and the energy that each sample gets from all windows.
 
-        Args:
-            framing: where the frames lie.
-            dtype: of the waves, float32 or float64.
-            device: where they are.
+        `framing`: where the frames lie; `dtype`: of the waves, float32 or float64.
         """
         self.framing = framing
         size, start = framing.window_samples, framing.window_start
@@ -112,11 +109,7 @@ class FrameTransform:
     def analyse(self, wave: Tensor) -> Tensor:
         """Transform every frame.
 
-        Args:
-            wave: `[B, T]`.
-
-        Returns:
-            Complex `[B, N, F]`: what `torch.stft` gives, with frames before bins.
+        `wave`: `[B, T]`. Returns complex `[B, N, F]`: what `torch.stft` gives, with frames before bins.
         """
         cut = self._cut(wave)
         return torch.cat([torch.fft.rfft(cut[:, rows] * self._window) for rows in self._blocks(wave)], dim=1)
@@ -127,11 +120,7 @@ class FrameTransform:
         Exact for the spectra of a wave, to its first and last sample. What is reflected counts as well, so that
         `analyse(synthesise(.))` is an orthogonal projection. Samples that no window reaches are 0.
 
-        Args:
-            spectra: complex `[B, N, F]`.
-
-        Returns:
-            `[B, T]`.
+        `spectra`: complex `[B, N, F]`. Returns `[B, T]`.
 
         Source: Griffin & Lim, "Signal estimation from modified short-time Fourier transform", IEEE TASSP 1984.
         """

@@ -20,11 +20,7 @@ INTEGER_CEILING = 32767.0 / 32768.0
 def peak_level(wave: Tensor) -> float:
     """Largest absolute sample value.
 
-    Args:
-        wave: any shape, may be empty.
-
-    Returns:
-        Peak, 0 for an empty tensor.
+    Returns peak, 0 for an empty tensor.
     """
     return float(wave.abs().max()) if wave.numel() else 0.0
 
@@ -32,12 +28,8 @@ def peak_level(wave: Tensor) -> float:
 def shared_gain(peak: float, ceiling: float = INTEGER_CEILING) -> float:
     """Gain that keeps all stems of a track below full scale without changing their balance.
 
-    Args:
-        peak: largest absolute sample over all stems.
-        ceiling: largest value allowed, > 0.
-
-    Returns:
-        1.0 where nothing exceeds full scale (1.0), else ceiling / peak.
+    `peak`: largest absolute sample over all stems; `ceiling`: largest value allowed, > 0. Returns 1.0 where nothing
+    exceeds full scale (1.0), else ceiling / peak.
     """
     return ceiling / peak if peak > 1.0 else 1.0
 
@@ -48,18 +40,11 @@ def spread_residual(stems: Tensor, mix: Tensor) -> Tensor:
     Equal parts are the smallest change (in the least-squares sense) that makes the sum right. What float32 rounding
     then still leaves goes to the smallest stem of each sample, where steps are finest.
 
-    Args:
-        stems: `[S, C, T]` float32, S >= 1.
-        mix: `[C, T]` float32.
+    `stems`: `[S, C, T]` float32, S >= 1; `mix`: `[C, T]` float32. Returns `[S, C, T]` float32 whose sum (taken in
+    float64) is the mixture to within the rounding of its smallest stem. Raises InputError when the shapes do not belong
+    together.
 
-    Returns:
-        `[S, C, T]` float32 whose sum (taken in float64) is the mixture to within the rounding of its smallest stem.
-
-    Raises:
-        InputError: when the shapes do not belong together.
-
-    Source:
-        Wisdom et al., "Differentiable Consistency Constraints for Improved Deep Speech Enhancement", ICASSP 2019.
+    Source: Wisdom et al., "Differentiable Consistency Constraints for Improved Deep Speech Enhancement", ICASSP 2019.
     """
     if stems.ndim != mix.ndim + 1 or stems.shape[1:] != mix.shape:
         raise InputError(
@@ -101,8 +86,7 @@ class RunningLevel:
     def push(self, wave: Tensor) -> None:
         """Take in one block.
 
-        Args:
-            wave: `[C, n]`, n >= 0.
+        `wave`: `[C, n]`, n >= 0.
         """
         count, mean, m2 = mono_mean_m2(wave)
         if count == 0:
@@ -160,10 +144,6 @@ def k_weighting(sample_rate_hz: int) -> npt.NDArray[np.float64]:
 class LoudnessMeter:
     """Integrated loudness in LUFS; all channels count alike, as in stereo.
 
-    Args:
-        sample_rate_hz: Sample rate in Hz.
-        channels: Number of channels C.
-
     Source: ITU-R BS.1770-4: K-weighting, blocks of 400 ms every 100 ms, gates at -70 LUFS and 10 LU below the mean.
     """
 
@@ -177,8 +157,7 @@ class LoudnessMeter:
     def push(self, block: Wave) -> None:
         """Take the next block.
 
-        Args:
-            block: `[C, n]` float32.
+        `block`: `[C, n]` float32.
         """
         weighted, self._state = sosfilt(self._sections, block, axis=1, zi=self._state)
         power = np.concatenate([self._rest, np.einsum("ct,ct->t", weighted, weighted)])
@@ -215,9 +194,7 @@ _GUARD = 1e-8  # added to the peak, so that silence stays silence
 class InputLevel:
     """Measured levels of a file, per channel.
 
-    Args:
-        mean: `[..., 1]` float64.
-        gain: `[..., 1]` float64, > 0.
+    `mean`: `[..., 1]` float64; `gain`: `[..., 1]` float64, > 0.
     """
 
     mean: Tensor
@@ -226,22 +203,14 @@ class InputLevel:
     def apply(self, wave: Tensor) -> Tensor:
         """Remove the mean and bring the peak to 0.5.
 
-        Args:
-            wave: `[..., T]` or any block of it, float32 or float64.
-
-        Returns:
-            Same shape and type.
+        `wave`: `[..., T]` or any block of it, float32 or float64.
         """
         return ((wave.double() - self.mean.to(wave.device)) * self.gain.to(wave.device)).to(wave.dtype)
 
     def undo(self, wave: Tensor) -> Tensor:
         """Give gain and mean back: undo(apply(x)) is x but for the rounding of the type.
 
-        Args:
-            wave: `[..., T]` or any block of it, float32 or float64.
-
-        Returns:
-            Same shape and type.
+        `wave`: `[..., T]` or any block of it, float32 or float64.
         """
         return (wave.double() / self.gain.to(wave.device) + self.mean.to(wave.device)).to(wave.dtype)
 
@@ -259,8 +228,7 @@ class InputLevelMeter:
     def push(self, block: Tensor) -> None:
         """Take in one block.
 
-        Args:
-            block: `[..., n]`, n >= 0; the same channels every time.
+        `block`: `[..., n]`, n >= 0; the same channels every time.
         """
         if block.shape[-1] == 0:
             return
@@ -274,8 +242,7 @@ class InputLevelMeter:
     def level(self) -> InputLevel:
         """Return the level of all blocks so far.
 
-        Raises:
-            InputError: when there was no sample.
+        Raises InputError when there was no sample.
         """
         if self._sum is None or self._low is None or self._high is None:
             raise InputError("the signal has 0 samples; its level cannot be measured")
@@ -287,14 +254,8 @@ class InputLevelMeter:
 def level_of(wave: Tensor) -> InputLevel:
     """Measure a whole signal.
 
-    Args:
-        wave: `[..., T]`, T >= 1.
-
-    Returns:
-        Its level, to be applied before a front end and undone after the codec.
-
-    Raises:
-        InputError: when there is no sample.
+    `wave`: `[..., T]`, T >= 1. Returns its level, to be applied before a front end and undone after the codec. Raises
+    InputError when there is no sample.
 
     Source: AudioLDM-training-finetuning, utilities/data/dataset.py: less the mean, over the peak, times 0.5.
     """

@@ -18,15 +18,8 @@ def lapped(wave: Array, sizes: Sequence[int]) -> list[Array]:
     Neighbours overlap by the size of the smaller one, centred on the border between them, with the slope of a sine.
     The outer ends are cut hard.
 
-    Args:
-        wave: `[..., T]`, T = sum(sizes), any scale.
-        sizes: of the blocks in samples, >= 1.
-
-    Returns:
-        The coefficients `[..., N]` of every block, lowest frequency first, float64.
-
-    Raises:
-        InputError: when the sizes do not add up to T.
+    `wave`: `[..., T]`, T = sum(sizes), any scale; `sizes`: of the blocks in samples, >= 1. Returns the coefficients
+    `[..., N]` of every block, lowest frequency first, float64. Raises InputError when the sizes do not add up to T.
 
     Source: Princen, Johnson and Bradley 1987 (TDAC); change of block size by the shape of the overlap, Edler 1989.
     """
@@ -41,11 +34,7 @@ def lapped(wave: Array, sizes: Sequence[int]) -> list[Array]:
 def unlapped(blocks: Sequence[Array]) -> Array:
     """Invert `lapped`.
 
-    Args:
-        blocks: coefficients `[..., N]` of every block.
-
-    Returns:
-        The wave `[..., T]`, float64.
+    `blocks`: coefficients `[..., N]` of every block. Returns the wave `[..., T]`, float64.
 
     Source: as `lapped`.
     """

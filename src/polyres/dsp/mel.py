@@ -77,12 +77,7 @@ class MelConfig(Config):
 def mel_from_hz(frequency_hz: Tensor, scale: Literal["slaney", "htk"] = "slaney") -> Tensor:
     """Convert frequencies to mels.
 
-    Args:
-        frequency_hz: any shape, >= 0.
-        scale: `slaney` (Auditory Toolbox) or `htk`.
-
-    Returns:
-        Mels, same shape.
+    `frequency_hz`: any shape, >= 0; `scale`: `slaney` (Auditory Toolbox) or `htk`.
 
     Source: Slaney, "Auditory Toolbox", 1998; Young et al., "The HTK Book".
     """
@@ -97,12 +92,7 @@ def mel_from_hz(frequency_hz: Tensor, scale: Literal["slaney", "htk"] = "slaney"
 def hz_from_mel(mel: Tensor, scale: Literal["slaney", "htk"] = "slaney") -> Tensor:
     """Convert mels to frequencies; undoes `mel_from_hz`.
 
-    Args:
-        mel: any shape, >= 0.
-        scale: `slaney` or `htk`.
-
-    Returns:
-        Frequencies in Hz, same shape.
+    `mel`: any shape, >= 0; `scale`: `slaney` or `htk`. Returns frequencies in Hz, same shape.
     """
     if scale == "htk":
         return 700 * (10 ** (mel / 2595) - 1)
@@ -114,11 +104,7 @@ def hz_from_mel(mel: Tensor, scale: Literal["slaney", "htk"] = "slaney") -> Tens
 def mel_filterbank(config: MelConfig) -> Tensor:
     """Triangular filters, each from the middle of the one below to the middle of the one above.
 
-    Args:
-        config: the front end.
-
-    Returns:
-        `[M, F]` float64, M mel bins, F = n_fft // 2 + 1 frequency bins.
+    Returns `[M, F]` float64, M mel bins, F = n_fft // 2 + 1 frequency bins.
     """
     return _filters(config).clone()
 
@@ -147,15 +133,7 @@ AUDIOLDM_48K = MelConfig(
 def mel_framing(config: MelConfig, length_samples: int) -> Framing:
     """Return the framing of a front end.
 
-    Args:
-        config: the front end.
-        length_samples: of the signal.
-
-    Returns:
-        The framing, which `reconstruct_framed` understands.
-
-    Raises:
-        InputError: when the signal is too short.
+    Returns the framing, which `reconstruct_framed` understands. Raises InputError when the signal is too short.
     """
     place = Framing.between if config.framing == "between" else Framing.centred
     return place(config.n_fft, config.hop_length, length_samples, config.win_length)
@@ -164,15 +142,8 @@ def mel_framing(config: MelConfig, length_samples: int) -> Framing:
 def linear_magnitude(wave: Tensor, config: MelConfig) -> Tensor:
     """Magnitudes of the frames of a front end, before its filters.
 
-    Args:
-        wave: `[..., T]`, float32 or float64, at the front end's sample rate.
-        config: the front end.
-
-    Returns:
-        `[..., F, N]`, as the phase methods take them.
-
-    Raises:
-        InputError: when the signal is too short, not real, or holds NaN or infinity.
+    `wave`: `[..., T]`, float32 or float64, at the front end's sample rate. Returns `[..., F, N]`, as the phase methods
+    take them. Raises InputError when the signal is too short, not real, or holds NaN or infinity.
     """
     _check_wave(wave)
     flat = wave.reshape(-1, wave.shape[-1])
@@ -193,15 +164,7 @@ def mel_spectrogram(wave: Tensor, config: MelConfig) -> Tensor:
 def mel_of_magnitude(magnitude: Tensor, config: MelConfig) -> Tensor:
     """Weight magnitudes with the filters of a front end.
 
-    Args:
-        magnitude: `[..., F, N]`, >= 0.
-        config: the front end.
-
-    Returns:
-        `[..., N, M]`, >= 0.
-
-    Raises:
-        InputError: when F does not fit.
+    `magnitude`: `[..., F, N]`, >= 0. Returns `[..., N, M]`, >= 0. Raises InputError when F does not fit.
     """
     if magnitude.ndim < 2 or magnitude.shape[-2] != config.n_fft // 2 + 1:
         raise InputError(
@@ -217,15 +180,8 @@ def log_mel(wave: Tensor, config: MelConfig) -> Tensor:
 
     The wave is taken as it is: level, mean and length are the caller's (`level_of`).
 
-    Args:
-        wave: `[..., T]`, float32 or float64, at the front end's sample rate.
-        config: the front end.
-
-    Returns:
-        `[..., N, M]`; frames before mel bins.
-
-    Raises:
-        InputError: when the signal is too short, not real, or holds NaN or infinity.
+    `wave`: `[..., T]`, float32 or float64, at the front end's sample rate. Returns `[..., N, M]`; frames before mel
+    bins. Raises InputError when the signal is too short, not real, or holds NaN or infinity.
     """
     return mel_spectrogram(wave, config).clamp_min(config.floor).log()
 
@@ -236,14 +192,8 @@ def audioldm2_log_mel(wave_16k: Tensor) -> Tensor:
     Its training set has the mean removed and the peak at 0.5 (`level_of`). Its autoencoder takes
     `[B, 1, frames, 64]`, frames a multiple of 4: pad the wave with zeros for that, not the result, where 0 is loud.
 
-    Args:
-        wave_16k: `[..., T]` at 16 kHz, T >= 433.
-
-    Returns:
-        `[..., T // 160, 64]`, natural logarithm, >= log(1e-5) = -11.513.
-
-    Raises:
-        InputError: when the signal is too short, not real, or holds NaN or infinity.
+    `wave_16k`: `[..., T]` at 16 kHz, T >= 433. Returns `[..., T // 160, 64]`, natural logarithm, >= log(1e-5) =
+    -11.513. Raises InputError when the signal is too short, not real, or holds NaN or infinity.
 
     Source: AudioLDM-training-finetuning, utilities/data/dataset.py; settings of its 16k_64 autoencoder.
     """
@@ -262,13 +212,8 @@ def audioldm_48k_log_mel(wave_48k: Tensor) -> Tensor:
 def require_front_end(config: MelConfig, trained: MelConfig, weights: str) -> None:
     """Refuse a front end that weights were not trained with.
 
-    Args:
-        config: the front end asked for.
-        trained: the one that the weights were trained with.
-        weights: their name, for the message.
-
-    Raises:
-        ConfigError: when they differ; names every setting that does.
+    `trained`: the one that the weights were trained with. Raises ConfigError when they differ; names every setting that
+    does.
     """
     given, needed = config.to_dict(), trained.to_dict()
     wrong = [f"{key} {given[key]} (needs {needed[key]})" for key in needed if given[key] != needed[key]]
@@ -292,11 +237,7 @@ def _check_wave(wave: Tensor) -> None:
 def mel_centres_hz(config: MelConfig) -> Tensor:
     """Return the middle frequencies of the filters of a front end.
 
-    Args:
-        config: the front end.
-
-    Returns:
-        `[M]` float64 in Hz.
+    Returns `[M]` float64 in Hz.
     """
     ends = mel_from_hz(torch.tensor([config.min_hz, config.max_hz], dtype=torch.float64), config.scale)
     steps = torch.arange(1, config.mel_bins + 1, dtype=torch.float64) / (config.mel_bins + 1)
@@ -318,15 +259,8 @@ def decibel_front_end(wave_16k: Tensor, config: MelConfig = AUDIOLDM2_16K) -> Te
     -4 to 0 where -11.5 to about 0.6 is meant. The vocoder reads -4 as a magnitude of 0.018, which is 65 dB above
     its floor: pauses come out as hiss.
 
-    Args:
-        wave_16k: `[..., T]` at 16 kHz, T >= 433.
-        config: the front end whose filters are used.
-
-    Returns:
-        `[..., N, M]`, -4 to 0.
-
-    Raises:
-        InputError: when the signal is too short, not real, or holds NaN or infinity.
+    `wave_16k`: `[..., T]` at 16 kHz, T >= 433; `config`: the front end whose filters are used. Returns `[..., N, M]`,
+    -4 to 0. Raises InputError when the signal is too short, not real, or holds NaN or infinity.
     """
     power = mel_spectrogram(wave_16k, config.model_copy(update={"power": 2}))
     peak = power.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-10)
@@ -342,14 +276,9 @@ def transposed_layout(wave_16k: Tensor) -> Tensor:
     `[B, 1, 64, frames]`; what comes out is noise. Here 64 frames at a time are turned over, so that the shape is
     the right one and nothing but the layout is wrong.
 
-    Args:
-        wave_16k: `[..., T]` at 16 kHz, T >= 433.
-
-    Returns:
-        `[..., N, 64]`, every block of 64 frames transposed; a shorter block at the end is left as it is.
-
-    Raises:
-        InputError: when the signal is too short, not real, or holds NaN or infinity.
+    `wave_16k`: `[..., T]` at 16 kHz, T >= 433. Returns `[..., N, 64]`, every block of 64 frames transposed; a shorter
+    block at the end is left as it is. Raises InputError when the signal is too short, not real, or holds NaN or
+    infinity.
     """
     right = audioldm2_log_mel(wave_16k)
     size = right.shape[-1]

@@ -50,17 +50,9 @@ def mel_to_linear(mel: Tensor, config: MelConfig, method: str = "nnls") -> Tenso
 def log_mel_to_linear(log_mel: Tensor, config: MelConfig, method: str = "nnls") -> Tensor:
     """Find magnitudes for a log-mel spectrogram.
 
-    Args:
-        log_mel: `[..., N, M]`, natural logarithm.
-        config: the front end that made it.
-        method: a name in MEL_INVERSES.
-
-    Returns:
-        `[..., F, N]`, >= 0, as the phase methods take them.
-
-    Raises:
-        InputError: on a tensor that is no such mel spectrogram.
-        UnknownNameError: on an unknown method.
+    `log_mel`: `[..., N, M]`, natural logarithm; `config`: the front end that made it. Returns `[..., F, N]`, >= 0, as
+    the phase methods take them. Raises InputError on a tensor that is no such mel spectrogram; UnknownNameError on an
+    unknown method.
     """
     _check_mel(log_mel, config)
     return mel_to_linear(log_mel.exp(), config, method)

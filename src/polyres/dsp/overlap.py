@@ -62,12 +62,8 @@ class OverlapAdd:
     def add(self, segment: Tensor, start: int) -> None:
         """Add one segment to the sum.
 
-        Args:
-            segment: `[..., n]`, n <= L.
-            start: absolute position of its first sample; not before what was handed out already.
-
-        Raises:
-            InputError: when the segment begins before samples that were already handed out.
+        `segment`: `[..., n]`, n <= L. `start`: absolute position of its first sample; not before what was handed out
+        already.
         """
         if start < self._position:
             raise InputError(f"segment at sample {start} comes too late; samples before {self._position} are finished")
@@ -81,11 +77,7 @@ class OverlapAdd:
     def take(self, end: int) -> Tensor | None:
         """Hand out the finished samples before `end` and forget them.
 
-        Args:
-            end: absolute position; no later segment may begin before it.
-
-        Returns:
-            `[..., m]` cross-faded samples, or None when there are none.
+        Returns `[..., m]` cross-faded samples, or None when there are none.
         """
         count = end - self._position
         if self._sum is None or count <= 0:
@@ -181,11 +173,8 @@ class SegmentStream:
     def push(self, block: Tensor) -> Tensor | None:
         """Take in the next samples.
 
-        Args:
-            block: `[C, n]`.
-
-        Returns:
-            `[K, C, m]` samples that are finished now, following those returned before; None if there are none.
+        `block`: `[C, n]`. Returns `[K, C, m]` samples that are finished now, following those returned before; None if
+        there are none.
         """
         self._buffer = block if self._buffer is None else torch.cat([self._buffer, block], dim=-1)
         done: list[Tensor] = []

@@ -83,10 +83,8 @@ def reconstruct_framed(
 
     Args:
         magnitude: `[..., F, N]`, >= 0.
-        method: a name in PHASE_METHODS.
         framing: the frames that the magnitudes belong to.
         iterations: rounds of refinement, >= 0; `pghi` makes none.
-        seed: of the random phases.
         phase: start phases in radians, same shape as magnitude, in place of random ones.
         before: `[..., K]`, the first samples of the wave, K up to its length; may be empty.
 

@@ -17,12 +17,7 @@ Inverse = Literal["exact", "demucs"]
 def frame_count(length_samples: int, hop_length: int) -> int:
     """Number of frames kept for a signal: ceil(length / hop).
 
-    Args:
-        length_samples: signal length, >= 1.
-        hop_length: distance between frames in samples.
-
-    Returns:
-        Frame count N.
+    `length_samples`: signal length, >= 1; `hop_length`: distance between frames in samples.
     """
     return -(-length_samples // hop_length)
 
@@ -30,12 +25,8 @@ def frame_count(length_samples: int, hop_length: int) -> int:
 def check_sizes(n_fft: int, hop_length: int) -> None:
     """Refuse transform sizes the padding scheme cannot serve.
 
-    Args:
-        n_fft: window length in samples.
-        hop_length: frame distance in samples.
-
-    Raises:
-        InputError: when hop does not divide n_fft, is more than half of it, or their difference is odd.
+    `n_fft`: window length in samples; `hop_length`: frame distance in samples. Raises InputError when hop does not
+    divide n_fft, is more than half of it, or their difference is odd.
     """
     if n_fft < 4 or hop_length < 1 or n_fft % hop_length or 2 * hop_length > n_fft or (n_fft - hop_length) % 2:
         raise InputError(
@@ -65,16 +56,9 @@ def stft(wave: Tensor, n_fft: int, hop_length: int) -> Tensor:
 
     Frame k is centred on sample (k + 1/2) * hop_length, so grids of different n_fft line up.
 
-    Args:
-        wave: `[..., T]`, T >= 1.
-        n_fft: window length in samples (periodic Hann).
-        hop_length: frame distance in samples; divides n_fft, at most n_fft / 2.
-
-    Returns:
-        Complex `[..., n_fft / 2, ceil(T / hop_length)]`, scaled by 1 / sqrt(n_fft).
-
-    Raises:
-        InputError: on impossible sizes or an empty signal.
+    `wave`: `[..., T]`, T >= 1. `n_fft`: window length in samples (periodic Hann). `hop_length`: frame distance in
+    samples; divides n_fft, at most n_fft / 2. Returns complex `[..., n_fft / 2, ceil(T / hop_length)]`, scaled by 1 /
+    sqrt(n_fft). Raises InputError on impossible sizes or an empty signal.
 
     Source: padding and scaling of Hybrid Demucs (Défossez 2021, ISMIR MDX workshop); equal to it for hop n_fft / 4.
     """
@@ -167,11 +151,7 @@ REFERENCE_N_FFT = 4096
 def reference_index(n_ffts: Sequence[int]) -> int:
     """Position of the resolution whose grid carries the shared bottleneck.
 
-    Args:
-        n_ffts: window lengths, at least one.
-
-    Returns:
-        Index of 4096 where present, else of the nearest window length, the smaller on a tie.
+    Returns index of 4096 where present, else of the nearest window length, the smaller on a tie.
     """
     return min(range(len(n_ffts)), key=lambda i: (abs(n_ffts[i] - REFERENCE_N_FFT), n_ffts[i]))
 
@@ -181,12 +161,8 @@ def resample_grid(features: Tensor, size: tuple[int, int]) -> Tensor:
 
     Cells are areas (not points): a grid with half the cells covers the same time and frequency.
 
-    Args:
-        features: `[B, D, F, N]`.
-        size: wanted `(F, N)`.
-
-    Returns:
-        `[B, D, *size]`; the input itself where the size is already right.
+    `features`: `[B, D, F, N]`; `size`: wanted `(F, N)`. Returns `[B, D, *size]`; the input itself where the size is
+    already right.
     """
     if tuple(features.shape[-2:]) == size:
         return features

@@ -94,18 +94,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Interval for the mean or median over tracks, from tracks drawn anew with replacement (percentile method).
 
-    Args:
-        scores: one per track; NaN and ±inf are left out.
-        statistic: "mean" or "median".
-        seed: of the draws.
-        resamples: number of draws, >= 1.
-        level: coverage, between 0 and 1.
-
-    Returns:
-        Lower and upper end; NaN with fewer than two tracks.
-
-    Raises:
-        InputError: if statistic, resamples or level are out of range.
+    `scores`: one per track; NaN and ±inf are left out. `resamples`: number of draws, >= 1. `level`: coverage, between 0
+    and 1. Returns lower and upper end; NaN with fewer than two tracks. Raises InputError if statistic, resamples or
+    level are out of range.
 
     Source: Efron 1979, Bootstrap Methods: Another Look at the Jackknife.
     """
@@ -125,12 +116,8 @@ def bootstrap_interval(
 def over_tracks(table: ArrayLike, statistic: Statistic) -> tuple[Array, float]:
     """Average the scores of tracks column by column, and the columns by their mean.
 
-    Args:
-        table: `[tracks, columns]`, such as sources; NaN where a track has no score.
-        statistic: "mean" or "median".
-
-    Returns:
-        One number per column, NaN where no track has a score, and the mean of those that are not.
+    `table`: `[tracks, columns]`, such as sources; NaN where a track has no score. Returns one number per column, NaN
+    where no track has a score, and the mean of those that are not.
     """
     columns, overall = _averages(np.asarray(table, dtype=np.float64)[None], statistic)
     return columns[0], float(overall[0])
@@ -143,8 +130,6 @@ def bootstrap_columns(
 
     Args:
         table: `[tracks, columns]`; NaN where a track has no score, ±inf is one.
-        statistic: "mean" or "median".
-        seed: of the draws.
         resamples: number of draws, >= 1.
         level: coverage, between 0 and 1.
 
@@ -208,15 +193,8 @@ def paired_differences(first: ArrayLike, second: ArrayLike) -> Array:
 def wilcoxon_test(first: ArrayLike, second: ArrayLike) -> PairedTest:
     """Signed-rank test: do the scores of two systems differ? Ties of zero are ranked and then dropped (Pratt).
 
-    Args:
-        first: one score per track.
-        second: one score per track, in the same order.
-
-    Returns:
-        The outcome; p = 1 where all pairs are equal or there are none.
-
-    Raises:
-        InputError: if the numbers of tracks differ.
+    `second`: one score per track, in the same order. Returns the outcome; p = 1 where all pairs are equal or there are
+    none. Raises InputError if the numbers of tracks differ.
 
     Source: Wilcoxon 1945, Individual Comparisons by Ranking Methods; Pratt 1959 for zeros.
     """
@@ -235,17 +213,9 @@ def wilcoxon_test(first: ArrayLike, second: ArrayLike) -> PairedTest:
 def permutation_test(first: ArrayLike, second: ArrayLike, *, seed: int, permutations: int = 10_000) -> PairedTest:
     """Sign-flip test of the mean difference: every combination of signs for few tracks, random ones for many.
 
-    Args:
-        first: one score per track.
-        second: one score per track, in the same order.
-        seed: of the random signs.
-        permutations: number of random combinations, >= 1.
-
-    Returns:
-        The outcome; p = 1 where there are no pairs.
-
-    Raises:
-        InputError: if the numbers of tracks differ or permutations is below 1.
+    `second`: one score per track, in the same order; `permutations`: number of random combinations, >= 1. Returns the
+    outcome; p = 1 where there are no pairs. Raises InputError if the numbers of tracks differ or permutations is below
+    1.
 
     Source: Fisher 1935, The Design of Experiments; Phipson and Smyth 2010 for the p-value of random permutations.
     """
@@ -271,14 +241,8 @@ def permutation_test(first: ArrayLike, second: ArrayLike, *, seed: int, permutat
 def holm(p_values: ArrayLike) -> Array:
     """Correct the p-values of several tests, so that the chance of any false alarm stays what it says.
 
-    Args:
-        p_values: `[n]`, each 0 to 1.
-
-    Returns:
-        Adjusted p-values in the same order, at most 1.
-
-    Raises:
-        InputError: if a value is no probability.
+    `p_values`: `[n]`, each 0 to 1. Returns adjusted p-values in the same order, at most 1. Raises InputError if a value
+    is no probability.
 
     Source: Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure.
     """
@@ -295,12 +259,8 @@ def holm(p_values: ArrayLike) -> Array:
 def verdict(interval: tuple[float, float], tracks: int) -> Literal["better", "worse", "undecided"]:
     """Say in a word what an interval of a difference shows, where higher is better.
 
-    Args:
-        interval: lower and upper end for first − second.
-        tracks: how many tracks it rests on.
-
-    Returns:
-        "undecided" with fewer than 6 tracks or where the interval includes zero (or is NaN).
+    `interval`: lower and upper end for first − second; `tracks`: how many tracks it rests on. Returns "undecided" with
+    fewer than 6 tracks or where the interval includes zero (or is NaN).
     """
     low, high = interval
     if tracks >= MIN_TRACKS and low > 0:

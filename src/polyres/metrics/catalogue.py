@@ -24,11 +24,8 @@ BSS_WINDOW_S = 1.0
 class Scene:
     """One separated track, ready to be scored.
 
-    Attributes:
-        references: true sources `[S, C, T]`, float64.
-        estimates: separated sources of the same shape.
-        mixture: what was separated `[C, T]`.
-        sample_rate_hz: of all.
+    `references`: true sources `[S, C, T]`, float64; `estimates`: separated sources of the same shape; `mixture`: what
+    was separated `[C, T]`.
     """
 
     references: Tensor
@@ -44,14 +41,9 @@ Measure = Callable[[Scene], Mapping[str, Tensor]]
 class Metric:
     """A metric and how to read it.
 
-    Attributes:
-        name: as in `METRICS`.
-        unit: "dB", "ms", "1" for none, or "sample" for the unit of the samples.
-        direction: which numbers are better.
-        per: a number for the whole track, or one for each second.
-        source: paper and equation.
-        silence: what silent references and estimates give.
-        measure: computes this metric and those that share its work, by name: `[S]`, or `[S, frames]` per window.
+    `name`: as in `METRICS`; `unit`: "dB", "ms", "1" for none, or "sample" for the unit of the samples; `per`: a number
+    for the whole track, or one for each second; `silence`: what silent references and estimates give; `measure`:
+    computes this metric and those that share its work, by name: `[S]`, or `[S, frames]` per window.
     """
 
     name: str
@@ -96,15 +88,8 @@ def make_scene(references: Wave, estimates: Wave, sample_rate_hz: int, mixture: 
 def measure(scene: Scene, names: Sequence[str]) -> dict[str, Tensor]:
     """Compute metrics of a track; those that share their work are computed together.
 
-    Args:
-        scene: the track.
-        names: metrics of `METRICS`.
-
-    Returns:
-        By name, in the order given: float64 `[S]`, or `[S, frames]` for metrics per window.
-
-    Raises:
-        UnknownNameError: if there is no metric of a name.
+    `names`: metrics of `METRICS`. Returns by name, in the order given: float64 `[S]`, or `[S, frames]` for metrics per
+    window. Raises UnknownNameError if there is no metric of a name.
     """
     metrics = [METRICS.build(name) for name in names]
     if "sdr" in names and not {"isr", "sir", "sar"} & set(names):

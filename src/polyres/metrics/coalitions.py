@@ -29,14 +29,8 @@ def num_players(values: Tensor) -> int:
 def shapley_values(values: Tensor) -> Tensor:
     """Exact Shapley values: what a player adds, averaged over all orders in which the players may join.
 
-    Args:
-        values: value of every coalition `[2^R, ...]`.
-
-    Returns:
-        `[R, ...]`, float64, in the unit of the values; they sum to `values[-1] - values[0]`.
-
-    Raises:
-        InputError: when a coalition has no value.
+    `values`: value of every coalition `[2^R, ...]`. Returns `[R, ...]`, float64, in the unit of the values; they sum to
+    `values[-1] - values[0]`. Raises InputError when a coalition has no value.
 
     Source: Shapley 1953, "A value for n-person games", equation 12.
     """
@@ -55,14 +49,8 @@ def shapley_values(values: Tensor) -> Tensor:
 def knock_outs(values: Tensor) -> Tensor:
     """What the full coalition loses without each player.
 
-    Args:
-        values: value of every coalition `[2^R, ...]`; only the full one and those without one player are read.
-
-    Returns:
-        `[R, ...]`, float64; positive where the player helps.
-
-    Raises:
-        InputError: when a coalition has no value.
+    `values`: value of every coalition `[2^R, ...]`; only the full one and those without one player are read. Returns
+    `[R, ...]`, float64; positive where the player helps. Raises InputError when a coalition has no value.
     """
     full = 2 ** num_players(values) - 1
     rows = [values[full].double() - values[full ^ 1 << player].double() for player in range(full.bit_length())]

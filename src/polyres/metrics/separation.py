@@ -29,16 +29,9 @@ def checked(reference: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
 def nsdr(reference: Tensor, estimate: Tensor) -> Tensor:
     """Signal-to-distortion ratio of the 2021 Music Demixing challenge: one number for the whole signal.
 
-    Args:
-        reference: true waveforms `[..., C, T]`.
-        estimate: separated waveforms of the same shape.
-
-    Returns:
-        `10 log10((sum reference² + 1e-7) / (sum (reference − estimate)² + 1e-7))` in dB, float64 `[...]`;
-        silence as the estimate scores 0 dB.
-
-    Raises:
-        InputError: if the shapes differ or lack the axes C and T.
+    `reference`: true waveforms `[..., C, T]`; `estimate`: separated waveforms of the same shape. Returns
+    `10 log10((sum reference² + 1e-7) / (sum (reference − estimate)² + 1e-7))` in dB, float64 `[...]`; silence as the
+    estimate scores 0 dB. Raises InputError if the shapes differ or lack the axes C and T.
 
     Source: Mitsufuji et al. 2022, Music Demixing Challenge 2021, equation 1.
     """
@@ -51,15 +44,9 @@ def nsdr(reference: Tensor, estimate: Tensor) -> Tensor:
 def snr(reference: Tensor, estimate: Tensor) -> Tensor:
     """Signal-to-noise ratio without any floor; a perfect estimate is infinitely good.
 
-    Args:
-        reference: true waveforms `[..., C, T]`.
-        estimate: separated waveforms of the same shape.
-
-    Returns:
-        `10 log10(sum reference² / sum (reference − estimate)²)` in dB, float64 `[...]`; NaN where both are silent.
-
-    Raises:
-        InputError: if the shapes differ or lack the axes C and T.
+    `reference`: true waveforms `[..., C, T]`; `estimate`: separated waveforms of the same shape. Returns
+    `10 log10(sum reference² / sum (reference − estimate)²)` in dB, float64 `[...]`; NaN where both are silent. Raises
+    InputError if the shapes differ or lack the axes C and T.
     """
     reference, estimate = checked(reference, estimate)
     noise = (reference - estimate).square().sum(dim=(-2, -1))

@@ -14,11 +14,8 @@ from polyres.core.config import Config
 class SparseConfig(Config):
     """Which keys a query may see in `sparse` attention.
 
-    Args:
-        block: queries per block; a block sees itself and its two neighbours.
-        global_tokens: evenly spread keys that every query sees.
-        random_tokens: further keys per block, drawn once from `seed`.
-        seed: of the random keys.
+    `block`: queries per block; a block sees itself and its two neighbours. `global_tokens`: evenly spread keys that
+    every query sees. `random_tokens`: further keys per block, drawn once from `seed`.
     """
 
     block: PositiveInt = 128
@@ -33,9 +30,6 @@ ATTENTION: Catalogue[nn.Module] = Catalogue("attention")
 @ATTENTION.register("softmax", summary="exact scaled dot-product attention, O(P^2)")
 class SoftmaxAttention(nn.Module):
     """Scaled dot-product attention.
-
-    Args:
-        sparse: not used; every kind is built alike.
 
     Source: Vaswani et al. 2017, eq. 1.
     """
@@ -55,14 +49,7 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 128) -> Tens
 
     In bfloat16 on a CPU without matrix tiles this takes about two thirds of the time of the fused kernel.
 
-    Args:
-        q: queries `[B, H, P, D]`.
-        k: keys `[B, H, Q, D]`.
-        v: values `[B, H, Q, D]`.
-        block: queries per block.
-
-    Returns:
-        `[B, H, P, D]`.
+    `q`: queries `[B, H, P, D]`; `k`: keys `[B, H, Q, D]`; `v`: values `[B, H, Q, D]`. Returns `[B, H, P, D]`.
     """
     batch, heads, length, width = q.shape
     out = q.new_empty(batch, length, heads, width).transpose(1, 2)
@@ -76,9 +63,6 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor, block: int = 128) -> Tens
 @ATTENTION.register("linear", summary="kernel attention with elu+1 features, O(P)")
 class LinearAttention(nn.Module):
     """Attention by the feature map elu(x) + 1, linear in the number of tokens.
-
-    Args:
-        sparse: not used; every kind is built alike.
 
     Source: Katharopoulos et al. 2020, "Transformers are RNNs", eqs. 4-7.
     """
@@ -99,9 +83,6 @@ class LinearAttention(nn.Module):
 @ATTENTION.register("sparse", summary="blocks of neighbours + global tokens + seeded random tokens, O(P)")
 class SparseAttention(nn.Module):
     """Softmax attention over a local window, evenly spread global keys and seeded random keys.
-
-    Args:
-        sparse: sizes of the three sets.
 
     Source: Zaheer et al. 2020, "Big Bird", section 2; used for music separation by Rouard et al. 2023, section 3.
     """
@@ -127,13 +108,7 @@ class SparseAttention(nn.Module):
 def sparse_keys(queries: int, keys: int, sparse: SparseConfig) -> tuple[Tensor, Tensor]:
     """Keys seen by each block of queries.
 
-    Args:
-        queries: number of query tokens P.
-        keys: number of key tokens Q; positions are matched in proportion where Q differs from P.
-        sparse: window, global and random sizes and the seed.
-
-    Returns:
-        Key indices `[blocks, K]` and a mask of the same shape, False where a slot is unused or repeats a key.
+    Returns key indices `[blocks, K]` and a mask of the same shape, False where a slot is unused or repeats a key.
     """
     generator = torch.Generator().manual_seed(sparse.seed)
     blocks = -(-queries // sparse.block)
@@ -156,11 +131,7 @@ def sparse_keys(queries: int, keys: int, sparse: SparseConfig) -> tuple[Tensor, 
 class Attention(nn.Module):
     """Multi-head attention with a chosen kernel; parameters as in `torch.nn.MultiheadAttention`.
 
-    Args:
-        kind: name in `ATTENTION`.
-        channels: D, a multiple of heads.
-        heads: number of heads.
-        sparse: sizes for `sparse`.
+    `kind`: name in `ATTENTION`; `sparse`: sizes for `sparse`.
 
     Source: Vaswani et al. 2017, section 3.2.2.
     """

@@ -24,16 +24,7 @@ BAND_MIXING: Catalogue[nn.Module] = Catalogue("band mixing")
 
 
 def check_mixing(config: BodyConfig, width: int) -> None:
-    """Refuse unknown kinds, and a width that attention cannot share among its heads.
-
-    Args:
-        config: names the kinds.
-        width: D.
-
-    Raises:
-        UnknownNameError: naming the nearest right one.
-        ConfigError: on the width.
-    """
+    """Refuse unknown kinds, and a width that attention cannot share among its heads."""
     for catalogue, kind in ((TIME_MIXING, config.time_mixing), (BAND_MIXING, config.band_mixing)):
         if kind in catalogue:
             continue
@@ -45,12 +36,7 @@ def check_mixing(config: BodyConfig, width: int) -> None:
 
 @TIME_MIXING.register("gru", summary="recurrent in both directions")
 class GruMixing(nn.Module):
-    """Gated recurrent units in both directions, and a linear layer.
-
-    Args:
-        width: D.
-        place: number of the block; not used.
-    """
+    """Gated recurrent units in both directions, and a linear layer."""
 
     def __init__(self, width: int, place: int) -> None:
         super().__init__()
@@ -67,12 +53,7 @@ class GruMixing(nn.Module):
 
 @TIME_MIXING.register("conv", summary="gated convolution over three frames, further apart from block to block")
 class ConvMixing(nn.Module):
-    """Dilated convolution, gated linear unit, and a linear layer.
-
-    Args:
-        width: D.
-        place: number of the block, which sets the dilation.
-    """
+    """Dilated convolution, gated linear unit, and a linear layer."""
 
     def __init__(self, width: int, place: int) -> None:
         super().__init__()
@@ -92,9 +73,6 @@ class ConvMixing(nn.Module):
 class MlpMixing(nn.Module):
     """Linear layers along bands, as wide as twice their number.
 
-    Args:
-        bands: K.
-
     Source: Tolstikhin et al. 2021, "MLP-Mixer", section 2 (token mixing).
     """
 
@@ -112,9 +90,7 @@ class MlpMixing(nn.Module):
 class LineAttention(nn.Module):
     """Attention along one axis, with sinusoidal positions in queries and keys.
 
-    Args:
-        kind: name in `ATTENTION`.
-        width: D.
+    `kind`: name in `ATTENTION`.
     """
 
     def __init__(self, kind: str, width: int) -> None:
@@ -137,14 +113,7 @@ class BandAttention(LineAttention):
 
 
 class BandBlock(nn.Module):
-    """Mixing over time, over bands, and within features, each with a norm before it and added to what came in.
-
-    Args:
-        config: kinds and sizes.
-        width: D.
-        bands: K.
-        place: number of the block.
-    """
+    """Mixing over time, over bands, and within features, each with a norm before it and added to what came in."""
 
     def __init__(self, config: BodyConfig, width: int, bands: int, place: int) -> None:
         super().__init__()
@@ -166,13 +135,7 @@ class BandBlock(nn.Module):
 
 
 class BandMixer(nn.Module):
-    """Stack of blocks.
-
-    Args:
-        config: number, kinds and sizes.
-        width: D.
-        bands: K.
-    """
+    """Stack of blocks."""
 
     def __init__(self, config: BodyConfig, width: int, bands: int) -> None:
         super().__init__()

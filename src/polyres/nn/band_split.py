@@ -35,12 +35,7 @@ class Run(NamedTuple):
 def band_edges_hz(bands: tuple[tuple[int, float], ...], sample_rate_hz: int) -> list[float]:
     """Lower edges of the bands that begin below half the sample rate.
 
-    Args:
-        bands: (number of bands, width of each in Hz), lowest first.
-        sample_rate_hz: of the audio.
-
-    Returns:
-        K rising values, the first 0.
+    `bands`: (number of bands, width of each in Hz), lowest first. Returns K rising values, the first 0.
     """
     widths = [width for count, width in bands for _ in range(count)]
     return [edge for edge in accumulate(widths[:-1], initial=0.0) if edge < sample_rate_hz / 2]
@@ -49,13 +44,8 @@ def band_edges_hz(bands: tuple[tuple[int, float], ...], sample_rate_hz: int) -> 
 def band_runs(edges_hz: list[float], n_fft: int, sample_rate_hz: int) -> list[Run]:
     """Lay the bands over the bins of a resolution.
 
-    Args:
-        edges_hz: lower edges of the bands.
-        n_fft: window length in samples.
-        sample_rate_hz: of the audio.
-
-    Returns:
-        Runs from the lowest to the highest, which hold all bands and all n_fft / 2 bins once.
+    `n_fft`: window length in samples. Returns runs from the lowest to the highest, which hold all bands and all n_fft /
+    2 bins once.
     """
     bins = n_fft // 2
     edges = [min(round(edge * n_fft / sample_rate_hz), bins) for edge in edges_hz] + [bins]
@@ -73,13 +63,7 @@ def band_runs(edges_hz: list[float], n_fft: int, sample_rate_hz: int) -> list[Ru
 
 
 class BandLinear(nn.Module):
-    """Linear layers that differ from band to band, as one batched product.
-
-    Args:
-        count: number of layers.
-        ins: numbers into each.
-        outs: numbers out of each.
-    """
+    """Linear layers that differ from band to band, as one batched product."""
 
     def __init__(self, count: int, ins: int, outs: int) -> None:
         super().__init__()
@@ -105,12 +89,6 @@ class BandBranch(Branch):
 
     Where frames are shorter than those of the common grid, several go side by side into the linear layers; where they
     are longer, each is held. Frames start at multiples of their hop at all resolutions, so cells cover the same time.
-
-    Args:
-        config: sizes.
-        shape: of the model.
-        index: which resolution.
-        width: D.
 
     Source: Luo & Yu 2023, "Music Source Separation with Band-split RNN", section II, for one resolution.
     """
@@ -197,11 +175,7 @@ class BandBranch(Branch):
 def compressed(spec: Tensor) -> Normalised:
     """Real and imaginary parts and magnitudes of a spectrogram, levelled and compressed.
 
-    Args:
-        spec: complex `[B, C, F, N]`.
-
-    Returns:
-        `[B, 3C, F, N]`, and the deviation that every item was divided by.
+    `spec`: complex `[B, C, F, N]`. Returns `[B, 3C, F, N]`, and the deviation that every item was divided by.
     """
     level = normalise(complex_as_channels(spec))
     pairs = level.value.unflatten(1, (-1, 2))

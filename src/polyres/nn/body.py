@@ -65,12 +65,8 @@ class BodyShape:
         n_fft: window lengths of the branches, R of them.
         hops: frame distances of the branches in samples.
         served: positions of the sources that each resolution may be used for; all by default.
-        sources: number of sources S.
-        audio_channels: number of audio channels C.
-        sample_rate_hz: of the audio.
         masking: complex ratio masks on the mixture's spectrogram instead of mapping to the sources' spectrograms.
         inverse: inverse STFT, see `polyres.dsp.stft.istft`.
-        unet: sizes of the U-Net.
         embedding: (gain, boost, smooth) of the U-Net's frequency embedding.
     """
 
@@ -89,12 +85,7 @@ class BodyShape:
 class Body(ABC):
     """Plan of a body, which is checked when it is made and then builds the parts.
 
-    Args:
-        config: its kind and sizes.
-        shape: what it must know of its model.
-
-    Raises:
-        ConfigError: on sizes that do not go together.
+    `shape`: what it must know of its model. Raises ConfigError on sizes that do not go together.
     """
 
     def __init__(self, config: BodyConfig, shape: BodyShape) -> None:

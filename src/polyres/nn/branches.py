@@ -41,12 +41,8 @@ class UNetShape:
 class Encoder(nn.Module):
     """Strided convolution, GELU, residual dilated convolutions, gated 1x1 convolution.
 
-    Args:
-        channels_in: D of the input.
-        channels_out: D of the output.
-        shape: sizes of the U-Net.
-        index: layer number, 0 outermost.
-        over_frequency: stride along F of `[B, D, F, N]` instead of along T of `[B, D, T]`.
+    `index`: layer number, 0 outermost; `over_frequency`: stride along F of `[B, D, F, N]` instead of along T of
+    `[B, D, T]`.
     """
 
     def __init__(self, channels_in: int, channels_out: int, shape: UNetShape, index: int, over_frequency: bool) -> None:
@@ -77,12 +73,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Mirror of `Encoder`: add the skip, gated convolution with context, transposed strided convolution.
 
-    Args:
-        channels_in: D of the input.
-        channels_out: D of the output.
-        shape: sizes of the U-Net.
-        index: layer number, 0 outermost (no activation there).
-        over_frequency: as in `Encoder`.
+    `index`: layer number, 0 outermost (no activation there); `over_frequency`: as in `Encoder`.
     """
 
     def __init__(self, channels_in: int, channels_out: int, shape: UNetShape, index: int, over_frequency: bool) -> None:
@@ -170,15 +161,8 @@ class FrequencyState(NamedTuple):
 class FrequencyBranch(Branch):
     """U-Net over the spectrogram of one resolution.
 
-    Args:
-        n_fft: window length in samples.
-        hop_length: frame distance in samples.
-        shape: sizes of the U-Net.
-        sources: number of sources S.
-        audio_channels: number of audio channels C.
-        masking: complex ratio mask on the mixture's spectrogram instead of mapping to the sources' spectrograms.
-        inverse: inverse STFT, see `polyres.dsp.stft.istft`.
-        embedding: (gain, boost, smooth) of the frequency embedding; gain 0 leaves it out.
+    `n_fft`: window length in samples. `hop_length`: frame distance in samples. `inverse`: inverse STFT, see
+    `polyres.dsp.stft.istft`. `embedding`: (gain, boost, smooth) of the frequency embedding; gain 0 leaves it out.
 
     Source: Défossez 2021, section 3; mask as in Williamson et al. 2016, "Complex ratio masking", eq. 5.
     """
@@ -252,11 +236,7 @@ class WaveState(NamedTuple):
 class WaveBranch(nn.Module):
     """U-Net over the waveform.
 
-    Args:
-        shape: sizes of the U-Net.
-        sources: number of sources S.
-        audio_channels: number of audio channels C.
-        residual: the waves are added to estimates that have the mixture's mean already, so it is not put back.
+    `residual`: the waves are added to estimates that have the mixture's mean already, so it is not put back.
 
     Source: Défossez et al. 2019, "Music Source Separation in the Waveform Domain"; Défossez 2021, section 3.
     """

@@ -13,15 +13,8 @@ from polyres.core.errors import ConfigError, UnknownNameError
 def resolve_device(name: str = "auto") -> torch.device:
     """Turn a device name into a device that is there.
 
-    Args:
-        name: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:N" or "mps".
-
-    Returns:
-        The device.
-
-    Raises:
-        UnknownNameError: for a name that is not one of these.
-        ConfigError: when the device is not available.
+    `name`: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:N" or "mps". Raises UnknownNameError for a name that
+    is not one of these; ConfigError when the device is not available.
     """
     kind, _, index = name.partition(":")
     if kind not in DEVICES or (index and (kind != "cuda" or not index.isdecimal())):
@@ -38,15 +31,8 @@ def resolve_device(name: str = "auto") -> torch.device:
 def resolve_precision(name: str, device: torch.device) -> str:
     """Turn a precision name into the arithmetic that is used.
 
-    Args:
-        name: "auto", "fp32" or "bf16".
-        device: where the model runs.
-
-    Returns:
-        "fp32" or "bf16"; "auto" is bf16 where the device has instructions for it.
-
-    Raises:
-        UnknownNameError: for a name that is not one of these.
+    `name`: "auto", "fp32" or "bf16". Returns "fp32" or "bf16"; "auto" is bf16 where the device has instructions for it.
+    Raises UnknownNameError for a name that is not one of these.
     """
     if name not in PRECISIONS:
         raise UnknownNameError(unknown_name_message("precision", name, PRECISIONS))
@@ -68,12 +54,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 def autocast_for(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Context in which the model is called.
 
-    Args:
-        precision: as returned by `resolve_precision`.
-        device: where the model runs.
-
-    Returns:
-        A context manager; one that does nothing for fp32.
+    `precision`: as returned by `resolve_precision`. Returns A context manager; one that does nothing for fp32.
     """
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)

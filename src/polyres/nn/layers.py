@@ -12,10 +12,7 @@ from torch.nn import functional as F
 class LayerScale(nn.Module):
     """Learned gain per channel, starting small so that a residual block starts near identity.
 
-    Args:
-        channels: D.
-        init: starting gain.
-        channel_last: True for `[..., D]`, False for `[B, D, T]`.
+    `channel_last`: True for `[..., D]`, False for `[B, D, T]`.
 
     Source: Touvron et al. 2021, "Going deeper with image transformers", eq. 6.
     """
@@ -33,11 +30,7 @@ class LayerScale(nn.Module):
 class ResidualDilated(nn.Module):
     """Residual bottleneck convolutions over time with growing dilation ("DConv").
 
-    Args:
-        channels: D of the stream.
-        compress: hidden channels are channels / compress.
-        depth: number of residual blocks; block d has dilation 2**d.
-        init: starting gain of each block.
+    `depth`: number of residual blocks; block d has dilation 2**d.
 
     Source: Défossez 2021, "Hybrid Spectrogram and Waveform Source Separation", section 3.
     """
@@ -85,13 +78,6 @@ class ResidualDilated(nn.Module):
 class FrequencyEmbedding(nn.Module):
     """Learned offset per frequency bin, added after the first encoder layer.
 
-    Args:
-        bins: F.
-        channels: D.
-        amount: gain of the embedding when added.
-        boost: stored weights are this much smaller than used ones, which speeds up their learning.
-        smooth: start as a normalised random walk over frequency instead of white noise.
-
     Source: Défossez 2021, section 3 ("frequency embedding").
     """
 
@@ -124,9 +110,7 @@ def rescale_convolutions(module: nn.Module, reference: float) -> None:
 
     Each weight and bias is divided by sqrt(std(weight) / reference).
 
-    Args:
-        module: changed in place.
-        reference: target standard deviation, > 0.
+    `reference`: target standard deviation, > 0.
 
     Source: Défossez et al. 2019, "Music Source Separation in the Waveform Domain", section 4.3.
     """
@@ -153,13 +137,8 @@ def glu_channels(x: Tensor) -> Tensor:
 def gated_convolution(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """Convolution, norm and gated linear unit over channels.
 
-    Args:
-        conv: `nn.Conv1d` or `nn.Conv2d` from D to 2 D' channels.
-        norm: norm over 2 D' channels, or identity.
-        x: `[B, D, ...]`.
-
-    Returns:
-        `[B, D', ...]`.
+    `conv`: `nn.Conv1d` or `nn.Conv2d` from D to 2 D' channels; `norm`: norm over 2 D' channels, or identity; `x`:
+    `[B, D, ...]`. Returns `[B, D', ...]`.
     """
     if not isinstance(norm, nn.Identity) or x.dim() == 3:
         return glu_channels(norm(conv(x)))

@@ -126,8 +126,7 @@ class MultiResolutionStft(nn.Module):
     def __init__(self, n_fft: tuple[int, ...]) -> None:
         """Prepare the windows.
 
-        Args:
-            n_fft: window lengths in samples; the hop is a quarter of each.
+        `n_fft`: window lengths in samples; the hop is a quarter of each.
         """
         super().__init__()
         self.n_fft = n_fft
@@ -147,12 +146,8 @@ class MultiResolutionStft(nn.Module):
     def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
         """Compare waveforms.
 
-        Args:
-            estimate: separated stems `[B, S, C, T]`.
-            target: true stems of the same shape.
-
-        Returns:
-            The distance of every signal `[B, S]`, 0 for equal ones.
+        `estimate`: separated stems `[B, S, C, T]`; `target`: true stems of the same shape. Returns the distance of
+        every signal `[B, S]`, 0 for equal ones.
         """
         length = estimate.shape[-1]
         total = estimate.new_zeros(estimate.shape[:2])
@@ -177,12 +172,7 @@ class WeightedLoss(nn.Module):
     def __init__(self, config: LossConfig, num_sources: int) -> None:
         """Build the distances.
 
-        Args:
-            config: names and weights.
-            num_sources: how many stems there are.
-
-        Raises:
-            ConfigError: if the number of source weights is wrong or none is above 0.
+        Raises ConfigError if the number of source weights is wrong or none is above 0.
         """
         super().__init__()
         given = config.source_weights or (1.0,) * num_sources
@@ -201,13 +191,9 @@ class WeightedLoss(nn.Module):
     def forward(self, estimate: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare stems.
 
-        Args:
-            estimate: separated stems `[B, S, C, T]`.
-            target: true stems of the same shape.
-
-        Returns:
-            The weighted sum to minimise, and every term on its own before weighting (detached); all of them are
-            means over the batch, and sums over the sources times the source weights.
+        `estimate`: separated stems `[B, S, C, T]`; `target`: true stems of the same shape. Returns the weighted sum to
+        minimise, and every term on its own before weighting (detached); all of them are means over the batch, and sums
+        over the sources times the source weights.
         """
         return self._total(estimate, target, self.get_buffer("source_weights"))
 
@@ -256,12 +242,8 @@ class PerceptualDistance(nn.Module):
     def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
         """Copy and freeze a network.
 
-        Args:
-            network: takes what is compared.
-            layers: submodules whose outputs are features, by dotted name.
-
-        Raises:
-            ConfigError: if there are none, or the network has no submodule of a name.
+        `layers`: submodules whose outputs are features, by dotted name. Raises ConfigError if there are none, or the
+        network has no submodule of a name.
         """
         super().__init__()
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -294,12 +276,8 @@ class PerceptualDistance(nn.Module):
     def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
         """Compare two batches.
 
-        Args:
-            estimate: as the network takes it; gradients pass through.
-            target: same shape.
-
-        Returns:
-            The mean over the layers of the difference, in units of the target's mean absolute deviation; a scalar.
+        `estimate`: as the network takes it; gradients pass through. Returns the mean over the layers of the difference,
+        in units of the target's mean absolute deviation; a scalar.
         """
         with torch.no_grad():
             wanted = self.features(target)

@@ -15,11 +15,7 @@ from polyres.nn.branches import Branch, FrequencyState, channels_as_complex, com
 
 
 class Norm(nn.Module):
-    """Norm over channels and bins of each frame, with a gain and an offset per channel.
-
-    Args:
-        channels: D.
-    """
+    """Norm over channels and bins of each frame, with a gain and an offset per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -32,12 +28,6 @@ class Norm(nn.Module):
 
 class TfcTdf(nn.Module):
     """Two convolutions over time and frequency around a bottlenecked dense layer along frequency.
-
-    Args:
-        ins: D of the input.
-        outs: D of the output.
-        bins: F.
-        squeeze: F over the hidden width of the dense layer.
 
     Source: Kim et al. 2023, "Sound Demixing Challenge 2023 Music Demixing Track Technical Report: TFC-TDF-UNet v3".
     """
@@ -64,13 +54,7 @@ def blocks(count: int, ins: int, outs: int, bins: int, squeeze: int) -> nn.Seque
 
 
 class TfcTdfBranch(Branch):
-    """U-Net over the spectrogram of one resolution; every level halves frames and bins.
-
-    Args:
-        config: sizes.
-        shape: of the model.
-        index: which resolution.
-    """
+    """U-Net over the spectrogram of one resolution; every level halves frames and bins."""
 
     def __init__(self, config: BodyConfig, shape: BodyShape, index: int) -> None:
         super().__init__()

@@ -21,12 +21,10 @@ class TransformerConfig(Config):
     Args:
         kind: attention name, or `none` for no transformer.
         layers: number of layers; even ones are self-attention, odd ones cross-attention.
-        heads: attention heads.
         hidden_scale: width of the feed-forward layer over the token width.
         dropout: rate after attention and inside the feed-forward part, 0 to below 1.
         bottom_channels: token width; 0 keeps the width of the branches.
         max_period: longest period of the sinusoidal positions, in tokens.
-        position_weight: gain of the positions.
         scale_init: starting gain of every residual block.
         sparse: sizes for `sparse` attention.
     """
@@ -45,11 +43,6 @@ class TransformerConfig(Config):
 
 class TransformerLayer(nn.Module):
     """Pre-norm attention and feed-forward with layer scale and an output norm.
-
-    Args:
-        config: sizes.
-        channels: token width D.
-        cross: keys and values come from the other domain, with a norm of their own.
 
     Source: Rouard, Massa, Défossez 2023, "Hybrid Transformers for Music Source Separation", section 3.
     """
@@ -81,10 +74,8 @@ class TransformerLayer(nn.Module):
 class CrossTransformer(nn.Module):
     """Stack of transformer layers over spectral tokens and, where present, wave tokens.
 
-    Args:
-        config: sizes; kind must not be `none`.
-        channels: width D of the features.
-        with_wave: a wave branch exists; without one every layer is self-attention.
+    `config`: sizes; kind must not be `none`. `with_wave`: a wave branch exists; without one every layer is
+    self-attention.
 
     Source: Rouard et al. 2023, section 3 and figure 1.
     """
@@ -126,12 +117,7 @@ class CrossTransformer(nn.Module):
 
 
 class WaveSide(nn.Module):
-    """The wave branch's half of the transformer: widening, norm, layers, narrowing.
-
-    Args:
-        config: sizes.
-        channels: width D of the features.
-    """
+    """The wave branch's half of the transformer: widening, norm, layers, narrowing."""
 
     def __init__(self, config: TransformerConfig, channels: int) -> None:
         super().__init__()
@@ -157,14 +143,7 @@ class WaveSide(nn.Module):
 def line_positions(length: int, channels: int, max_period: float, device: torch.device) -> Tensor:
     """Sinusoidal positions of a sequence: cosines in the first half of the channels, sines in the second.
 
-    Args:
-        length: number of tokens.
-        channels: D, even, >= 4.
-        max_period: longest period in tokens.
-        device: of the result.
-
-    Returns:
-        `[length, channels]`.
+    `channels`: D, even, >= 4. Returns `[length, channels]`.
 
     Source: Rouard et al. 2023; Vaswani et al. 2017, section 3.5 with another channel order.
     """
@@ -177,15 +156,8 @@ def line_positions(length: int, channels: int, max_period: float, device: torch.
 def grid_positions(bins: int, frames: int, channels: int, max_period: float, device: torch.device) -> Tensor:
     """Sinusoidal positions of a grid: time in the first half of the channels, frequency in the second.
 
-    Args:
-        bins: F.
-        frames: N.
-        channels: D, a multiple of 4.
-        max_period: longest period in cells.
-        device: of the result.
-
-    Returns:
-        `[frames * bins, channels]`, sines and cosines alternating, frequency running fastest.
+    `channels`: D, a multiple of 4. Returns `[frames * bins, channels]`, sines and cosines alternating, frequency
+    running fastest.
 
     Source: Rouard et al. 2023, section 3 ("2D sinusoidal encoding").
     """

@@ -14,12 +14,8 @@ from polyres.separation.model import Separator
 class Bag(nn.Module):
     """Weighted average of separators, with one weight per model and source.
 
-    Args:
-        models: one or more with the same sources, channels and sample rate.
-        weights: one row per model with one number >= 0 per source; all ones if None.
-
-    Raises:
-        WeightsError: when the models do not go together, or the weights do not fit them.
+    `models`: one or more with the same sources, channels and sample rate. `weights`: one row per model with one number
+    >= 0 per source; all ones if None.
 
     Source: the bags of Défossez 2021, "Hybrid Spectrogram and Waveform Source Separation", section 5.
     """
@@ -106,9 +102,7 @@ def _checked_weights(
 class Subset(nn.Module):
     """A separator with all but some resolutions switched off.
 
-    Args:
-        model: the whole separator; shared, not copied.
-        active: positions in `model.config.n_fft` of the resolutions that listen; empty for none.
+    `active`: positions in `model.config.n_fft` of the resolutions that listen; empty for none.
     """
 
     def __init__(self, model: Separator, active: Collection[int]) -> None:

@@ -20,18 +20,9 @@ def separate_jobs(
 ) -> Iterator[TrackResult]:
     """Do all jobs, in order.
 
-    Args:
-        separator: the loaded models.
-        jobs: what to read and where to write.
-        options: how to separate.
-        output: how to write.
-        watch: looks on.
-
-    Yields:
-        One result per job; a job that went wrong gives one with status "failed" and a line that says why.
-
-    Raises:
-        UnknownNameError: for a stem the model does not have, before any file is touched.
+    `jobs`: what to read and where to write. Yields one result per job; a job that went wrong gives one with status
+    "failed" and a line that says why. Raises UnknownNameError for a stem the model does not have, before any file is
+    touched.
     """
     plan_stems(separator.sources, options)
     for job in jobs:

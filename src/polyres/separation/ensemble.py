@@ -20,10 +20,8 @@ STD_FLOOR = 1e-8
 class Member:
     """One model of an ensemble.
 
-    Args:
-        model: `[B, C, segment_samples]` to `[B, S, C, segment_samples]`, in eval mode on its device.
-        segment_samples: length it is always called with.
-        weights: one weight per source; 0 leaves the model out for that source.
+    `model`: `[B, C, segment_samples]` to `[B, S, C, segment_samples]`, in eval mode on its device. `weights`: one
+    weight per source; 0 leaves the model out for that source.
     """
 
     model: nn.Module
@@ -35,13 +33,7 @@ class Member:
 class Ensemble:
     """Everything that turns a normalised mixture into estimates.
 
-    Args:
-        members: one or more models with the same sources.
-        sources: source names.
-        sample_rate_hz: rate the models work at.
-        audio_channels: channels the models take.
-        device: where they are.
-        precision: "fp32" or "bf16".
+    `precision`: "fp32" or "bf16".
     """
 
     members: tuple[Member, ...]
@@ -56,13 +48,8 @@ class Ensemble:
 class Passes:
     """How often and in which pieces the models listen.
 
-    Args:
-        computed: indices of the sources to estimate, ascending.
-        offsets_samples: where the first segment of each pass begins, <= 0; (0,) for a single pass without shifts.
-        overlap: share of a segment that the next one covers again.
-        batch: segments per model call.
-        on_segments: called with the number of segments after every model call.
-        carriers: indices of the sources that get back the mean that is taken from the mixture.
+    `offsets_samples`: where the first segment of each pass begins, <= 0; (0,) for a single pass without shifts.
+    `overlap`: share of a segment that the next one covers again.
     """
 
     computed: tuple[int, ...]
@@ -76,12 +63,7 @@ class Passes:
 def carriers(sources: Sequence[str], offset: str) -> tuple[int, ...]:
     """Say which sources get back the mean that is taken from the mixture.
 
-    Args:
-        sources: of the model.
-        offset: "once" or "every", as `SeparateOptions` has it.
-
-    Returns:
-        Indices: all, or that of "other", else of "residual", else the last.
+    `offset`: "once" or "every", as `SeparateOptions` has it.
     """
     if offset == "every":
         return tuple(range(len(sources)))
@@ -92,13 +74,8 @@ def carriers(sources: Sequence[str], offset: str) -> tuple[int, ...]:
 def shift_offsets(shifts: int, seed: int, sample_rate_hz: int) -> tuple[int, ...]:
     """Draw where the shifted passes begin.
 
-    Args:
-        shifts: number of passes, 0 for one without a shift.
-        seed: seed of the draw.
-        sample_rate_hz: rate of the stream.
-
-    Returns:
-        One position in samples per pass, -0.5 s <= position <= 0.
+    `shifts`: number of passes, 0 for one without a shift. Returns one position in samples per pass, -0.5 s <= position
+    <= 0.
     """
     if shifts == 0:
         return (0,)
@@ -148,12 +125,7 @@ class GroupStream:
     def __init__(self, ensemble: Ensemble, passes: Passes, end: int, level: tuple[float, float], channels: int) -> None:
         """Prepare a stream.
 
-        Args:
-            ensemble: the models.
-            passes: what to compute and how.
-            end: length of the stream at the models' rate, >= 1.
-            level: mean and standard deviation of the mono mixture of this group.
-            channels: channels of the group; a single one is copied to all inputs of the model and averaged back.
+        `end`: length of the stream at the models' rate, >= 1.
         """
         mean, std = level
         self._mean, self._std = mean, std + STD_FLOOR
@@ -178,11 +150,7 @@ class GroupStream:
     def push(self, block: Tensor) -> Tensor | None:
         """Take in the next samples.
 
-        Args:
-            block: `[channels, n]` at the models' rate.
-
-        Returns:
-            `[K, channels, m]` finished estimates, or None.
+        `block`: `[channels, n]` at the models' rate. Returns `[K, channels, m]` finished estimates, or None.
         """
         normal = (block - self._mean) / self._std
         normal = normal.expand(self._copies, -1) if self._copies > 1 else normal

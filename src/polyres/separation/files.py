@@ -35,16 +35,9 @@ Status = Literal["done", "skipped", "failed"]
 class TrackResult:
     """What became of one input.
 
-    Args:
-        input: the file.
-        status: "done", "skipped" (all stems were there) or "failed".
-        folder: folder of the stems; None when failed.
-        stems: stem name to its file.
-        seconds: time it took.
-        audio_s: length of the audio in seconds; 0 when skipped or failed.
-        gain: factor applied to all stems; 1 unless one of them would have clipped.
-        warnings: one line each.
-        error: one line when failed.
+    `status`: "done", "skipped" (all stems were there) or "failed". `folder`: folder of the stems; None when failed.
+    `audio_s`: length of the audio in seconds; 0 when skipped or failed. `gain`: factor applied to all stems; 1 unless
+    one of them would have clipped.
     """
 
     input: Path
@@ -117,21 +110,7 @@ def separate_track(
     file is ever seen and what was there before is never lost. Stems that are there and were made the same way are
     not made again.
 
-    Args:
-        ensemble: the models.
-        model_id: name of the model and a mark of its weights.
-        job: what to read and where to write.
-        options: how to separate.
-        output: how to write.
-        progress: called with the finished share, 0 to 1.
-
-    Returns:
-        What was done.
-
-    Raises:
-        InputError: when the file cannot be used.
-        OutputError: when the result cannot be written.
-        UnknownNameError: for a stem the model does not have.
+    `progress`: called with the finished share, 0 to 1.
     """
     if job.error is not None:
         raise job.error

@@ -47,8 +47,6 @@ class SeparatorConfig(Config):
 
     Args:
         sources: names of the stems, in the order of the output.
-        audio_channels: channels C of the audio.
-        sample_rate_hz: of the audio.
         segment_samples: length the model is meant for; longer audio is cut into overlapping segments.
         pad_to_segment: in evaluation, pad shorter input with zeros up to segment_samples (as official weights expect).
         n_fft: window length of every branch in samples; one branch each.
@@ -58,25 +56,15 @@ class SeparatorConfig(Config):
         channels: width of the outermost layer, or of `band_split` throughout.
         growth: width factor from layer to layer.
         depth: layers per U-Net, or levels of `tfc_tdf`.
-        kernel_size: of the strided convolutions.
-        stride: of the strided convolutions.
         context: decoder convolutions see this many neighbours on each side.
-        norm_starts: first layer with group norms.
-        norm_groups: groups of those norms.
         dconv_mode: residual dilated convolutions: 0 nowhere, 1 encoder, 2 decoder, 3 both.
-        dconv_depth: blocks in each.
-        dconv_compress: width factor inside each.
-        dconv_init: starting gain of each block.
         embedding_gain: gain of the frequency embedding; 0 leaves it out.
         embedding_boost: factor between stored and used embedding.
         embedding_smooth: start the embedding as a random walk.
         rescale: reference deviation for the starting weights; 0 leaves them.
-        wave_branch: have a waveform branch.
         head: `mapping` (decoder channels are the spectrogram) or `mask` (complex ratio mask, starts as mixture / S).
         inverse: inverse STFT, `exact` or `demucs`.
         bottleneck: fusion of the branches' bottleneck features.
-        transformer: bottleneck transformer.
-        output: fusion of the branches' waves.
     """
 
     sources: tuple[str, ...] = MUSIC_SOURCES
@@ -192,9 +180,7 @@ class Separator(nn.Module):
 
     With one resolution this is HTDemucs.
 
-    Args:
-        config: what to build.
-        seed: of the starting weights; the global random state is left as it was.
+    `seed`: of the starting weights; the global random state is left as it was.
 
     Source: Rouard, Massa, Défossez 2023 (one resolution); fusion of several resolutions as docs/ARCHITECTURE.md says.
     """

@@ -132,15 +132,8 @@ _CROSS = {"attention": "cross_attn", "norm_query": "norm1", "norm_memory": "norm
 def load_official(path: str | Path, segment_s: float | Fraction | None = None) -> Separator:
     """Read an official HTDemucs weight file.
 
-    Args:
-        path: a `.th` package, or a safetensors file of Demucs 4.1.
-        segment_s: segment of a bag in seconds, used where it is not longer than the file's own.
-
-    Returns:
-        The separator, float32, in evaluation mode.
-
-    Raises:
-        WeightsError: when the file cannot be read, is of another architecture, or has other tensors.
+    `path`: a `.th` package, or a safetensors file of Demucs 4.1; `segment_s`: segment of a bag in seconds, used where
+    it is not longer than the file's own. Returns the separator, float32, in evaluation mode.
     """
     return convert(read_package(path), segment_s)
 
@@ -166,11 +159,7 @@ def convert(package: OfficialPackage, segment_s: float | Fraction | None = None)
 
 
 def named_arguments(package: OfficialPackage) -> dict[str, Any]:
-    """All arguments by name, defaults included; names that HTDemucs 4.1 no longer has are left out, as it does itself.
-
-    Raises:
-        WeightsError: when there are too many, or no sources.
-    """
+    """All arguments by name, defaults included, without the names that HTDemucs 4.1 leaves out itself."""
     if len(package.args) > len(DEFAULTS):
         raise WeightsError(f"{len(package.args)} arguments are given; HTDemucs has {len(DEFAULTS)}")
     given = dict(zip(DEFAULTS, package.args, strict=False))
@@ -183,12 +172,8 @@ def named_arguments(package: OfficialPackage) -> dict[str, Any]:
 def config_of(arguments: Mapping[str, Any]) -> SeparatorConfig:
     """Config of the separator that equals HTDemucs with these arguments.
 
-    Args:
-        arguments: every argument of HTDemucs by name.
-
-    Raises:
-        WeightsError: for a value our separator cannot express.
-        ConfigError: for a value of the wrong type.
+    `arguments`: every argument of HTDemucs by name. Raises WeightsError for a value our separator cannot express;
+    ConfigError for a value of the wrong type.
     """
     _check_expressible(arguments)
     transformer = TransformerConfig.from_dict(
@@ -262,8 +247,7 @@ def _check_expressible(arguments: Mapping[str, Any]) -> None:
 def official_name(name: str) -> str:
     """Official name of one of our tensors.
 
-    Args:
-        name: a key of `Separator.state_dict()`.
+    `name`: a key of `Separator.state_dict()`.
     """
     for ours, official in _NAMES:
         name = ours.sub(official, name)

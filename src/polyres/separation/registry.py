@@ -42,12 +42,9 @@ from polyres.weights.packages import is_official
 def model_label(name_or_path: str) -> str:
     """Folder name for the results of a model.
 
-    Args:
-        name_or_path: a known name, or the path of a file or folder with weights.
-
-    Returns:
-        The name itself, of the default that of its model; of a path its last part without the ending, as it was given
-        even where it is a link; of the best weights of a run the name of the run; of a run of a study ARM-seedN.
+    `name_or_path`: a known name, or the path of a file or folder with weights. Returns the name itself, of the default
+    that of its model; of a path its last part without the ending, as it was given even where it is a link; of the best
+    weights of a run the name of the run; of a run of a study ARM-seedN.
     """
     if name_or_path == DEFAULT:
         return EMBEDDED
@@ -69,13 +66,7 @@ _SIGNATURE = re.compile(r"[\w.-]+")
 class ModelInfo:
     """A model known by name.
 
-    Args:
-        name: as users write it.
-        sources: names of the stems.
-        parameters: number of parameters; 0 where not known.
-        licence: of the weights.
-        source: where they come from.
-        present: whether they are here already.
+    `parameters`: number of parameters; 0 where not known.
     """
 
     name: str
@@ -102,10 +93,6 @@ def load_model(name_or_path: str | Path = DEFAULT, device: str | torch.device = 
     Args:
         name_or_path: a name of `known_models()`, "default", a weight file (`.safetensors`, `.th`, the `.yaml` of a
             bag), a run folder, or a folder with the files of an official model.
-        device: where to put it.
-
-    Returns:
-        The model in evaluation mode.
 
     Raises:
         UnknownNameError: for a name that is not known; suggests the nearest.
@@ -127,11 +114,7 @@ def load_model(name_or_path: str | Path = DEFAULT, device: str | torch.device = 
 
 
 def load_path(path: str | Path) -> Separator | Bag:
-    """Load a model from a file or folder; see `load_model`.
-
-    Raises:
-        WeightsError: when there are no weights that can be read.
-    """
+    """Load a model from a file or folder; see `load_model`."""
     source = Path(os.path.expanduser(path))
     if os.path.isdir(source):
         return load_separator_weights(source) if (source / RUN_FILE).exists() else _load_folder(source)

@@ -70,14 +70,7 @@ VARIANTS: dict[str, SeparatorConfig] = {
 def variant(name: str) -> SeparatorConfig:
     """Config of a named variant.
 
-    Args:
-        name: a key of `VARIANTS`.
-
-    Returns:
-        Its config.
-
-    Raises:
-        UnknownNameError: naming the nearest right name.
+    `name`: a key of `VARIANTS`. Raises UnknownNameError naming the nearest right name.
     """
     if name not in VARIANTS:
         raise UnknownNameError(unknown_name_message("variant", name, VARIANTS))

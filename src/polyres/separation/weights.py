@@ -25,12 +25,7 @@ KIND = "separator"
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """What a weight file says about itself.
-
-    Args:
-        config: of the model.
-        card: free text and numbers about data, training and scores.
-    """
+    """What a weight file says about itself."""
 
     config: SeparatorConfig
     card: dict[str, Any]
@@ -41,18 +36,7 @@ def save_separator(
 ) -> Path:
     """Write a separator with its config and card; an older file is replaced only when the new one is complete.
 
-    Args:
-        model: what to save.
-        path: the file, or an existing folder that gets `best.safetensors`.
-        card: values that JSON can hold: data, recipe, scores.
-        dtype: of the tensors on disk.
-
-    Returns:
-        The file written.
-
-    Raises:
-        WeightsError: when a tensor is not finite or does not fit into the dtype, or the card is not JSON.
-        OutputError: when the file cannot be written.
+    `path`: the file, or an existing folder that gets `best.safetensors`.
     """
     about = {"format": FORMAT, "kind": KIND, "config": model.config.to_dict(), "card": dict(card or {})}
     return write_weights(model, path, about, dtype)
@@ -61,14 +45,7 @@ def save_separator(
 def load_separator_weights(path: str | Path) -> Separator:
     """Read a separator written by `save_separator`.
 
-    Args:
-        path: the file, or a run folder with `best.safetensors`.
-
-    Returns:
-        The separator, float32, in evaluation mode.
-
-    Raises:
-        WeightsError: when the file is missing, cut, of another kind, or its tensors do not fit its config.
+    `path`: the file, or a run folder with `best.safetensors`. Returns the separator, float32, in evaluation mode.
     """
     source = weights_file(path)
     info = read_info(source)
@@ -79,14 +56,7 @@ def load_separator_weights(path: str | Path) -> Separator:
 def read_info(path: str | Path) -> WeightsInfo:
     """Read config and card without reading any tensor.
 
-    Args:
-        path: the file, or a run folder with `best.safetensors`.
-
-    Returns:
-        The config and the card.
-
-    Raises:
-        WeightsError: when the file is missing, not readable, or not a separator of this format.
+    `path`: the file, or a run folder with `best.safetensors`.
     """
     source = weights_file(path)
     about = read_about(source)

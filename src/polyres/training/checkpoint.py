@@ -28,13 +28,8 @@ FORMAT = 1
 def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and facts, so that the file is either the old or the new one, never half.
 
-    Args:
-        path: the file.
-        tensors: by name; any shape and dtype.
-        facts: anything JSON can hold; floats survive exactly.
-
-    Raises:
-        OutputError: if the file cannot be written.
+    `tensors`: by name; any shape and dtype. `facts`: anything JSON can hold; floats survive exactly. Raises OutputError
+    if the file cannot be written.
     """
     header = {HEADER_KEY: json.dumps({"format": FORMAT, "kind": "run", **facts})}
     partial = path.with_name(f".{path.name}.partial")
@@ -56,14 +51,8 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, An
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_state` wrote.
 
-    Args:
-        path: the file.
-
-    Returns:
-        The tensors by name (on the CPU), and the facts.
-
-    Raises:
-        TrainingError: if the file is missing, damaged or something else.
+    Returns the tensors by name (on the CPU), and the facts. Raises TrainingError if the file is missing, damaged or
+    something else.
     """
     try:
         facts, tensors = read_about(path), read_tensors(path)
@@ -99,15 +88,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser the state that `optimiser_tensors` returned; rates and groups stay its own.
-
-    Args:
-        optimiser: built for the same parameters.
-        tensors: its state.
-
-    Raises:
-        TrainingError: if the state is that of other parameters.
-    """
+    """Give an optimiser the state that `optimiser_tensors` returned; rates and groups stay its own."""
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -136,17 +117,7 @@ class Parts:
 
 
 def save_run(path: Path, parts: Parts, state: RunState, identity: Mapping[str, Any]) -> None:
-    """Write the checkpoint of a run.
-
-    Args:
-        path: the file.
-        parts: what was trained.
-        state: where the run stands.
-        identity: of the run.
-
-    Raises:
-        OutputError: if it cannot be written; the one before stays as it was.
-    """
+    """Write the checkpoint of a run."""
     tensors = with_prefix("model", parts.model.state_dict())
     tensors |= with_prefix("optimiser", optimiser_tensors(parts.optimiser))
     for ema in parts.averages:
@@ -158,15 +129,7 @@ def save_run(path: Path, parts: Parts, state: RunState, identity: Mapping[str, A
 def restore_run(path: Path, parts: Parts) -> RunState:
     """Put a checkpoint back, bit for bit.
 
-    Args:
-        path: the file that `save_run` wrote.
-        parts: built as for the run that was saved; they are overwritten.
-
-    Returns:
-        Where the run stood.
-
-    Raises:
-        TrainingError: if the file is damaged or does not fit; names the first tensor that differs.
+    `path`: the file that `save_run` wrote.
     """
     tensors, facts = load_state(path)
     state = _state(path, facts.get("state"))

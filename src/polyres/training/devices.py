@@ -28,17 +28,7 @@ PATIENCE = timedelta(hours=2)
 
 
 def device_kind(config: SolverConfig) -> str:
-    """Return the kind of device to train on: cuda, mps or cpu.
-
-    Args:
-        config: names it, or leaves the choice.
-
-    Returns:
-        What was named; else the fastest kind there is.
-
-    Raises:
-        TrainingError: if it is not there, or cannot do the precision.
-    """
+    """Return the kind of device to train on: cuda, mps or cpu."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     kind: str = config.device
     if kind == "auto":
@@ -57,8 +47,7 @@ def device_kind(config: SolverConfig) -> str:
 def started_outside() -> tuple[int, int] | None:
     """Say what torchrun, or whatever sets the same variables, has started.
 
-    Returns:
-        Processes in all and processes on this machine; None if this process was started on its own.
+    Returns processes in all and processes on this machine; None if this process was started on its own.
     """
     if "LOCAL_RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return None
@@ -69,15 +58,8 @@ def started_outside() -> tuple[int, int] | None:
 def build_fabric(config: SolverConfig) -> Fabric:
     """Return the plumbing between the training loop and the hardware.
 
-    Args:
-        config: names devices and precision.
-
-    Returns:
-        Plumbing for one process; or for several, which is to be launched.
-
-    Raises:
-        TrainingError: if the devices are not there, cannot do the precision, or are not those that torchrun has
-            started processes for.
+    Returns plumbing for one process; or for several, which is to be launched. Raises TrainingError if the devices are
+    not there, cannot do the precision, or are not those that torchrun has started processes for.
     """
     kind, precision = device_kind(config), PRECISIONS[config.precision]
     outside = started_outside()
@@ -108,14 +90,7 @@ def build_fabric(config: SolverConfig) -> Fabric:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile a trifle, to learn whether models can be compiled here.
-
-    Args:
-        device: to compile for.
-
-    Raises:
-        TrainingError: if there is no compiler that works.
-    """
+    """Compile a trifle, to learn whether models can be compiled here."""
     try:
         torch.compile(_trifle)(torch.zeros(4, device=device))
     except Exception as error:  # whatever a missing or broken compiler raises

@@ -24,10 +24,7 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float, unit: Literal["step", "epoch"] = "step") -> None:
         """Start an average that has seen nothing yet.
 
-        Args:
-            model: whose parameters are averaged.
-            decay: share of the old average that an update keeps, above 0 and below 1.
-            unit: after what it is updated.
+        `decay`: share of the old average that an update keeps, above 0 and below 1.
         """
         self.decay, self.unit = decay, unit
         self.num_updates = 0
@@ -41,11 +38,7 @@ class Ema:
         return f"ema_{self.decay:g}" if self.unit == "step" else f"ema_epoch_{self.decay:g}"
 
     def length_steps(self, steps_per_epoch: int) -> float:
-        """Return over how many steps it averages in the long run.
-
-        Args:
-            steps_per_epoch: length of an epoch.
-        """
+        """Return over how many steps it averages in the long run."""
         return (steps_per_epoch if self.unit == "epoch" else 1) / (1.0 - self.decay)
 
     @torch.no_grad()
@@ -84,15 +77,7 @@ class Ema:
         return dict(zip(self._names, self._averages, strict=True))
 
     def load(self, tensors: Mapping[str, Tensor], num_updates: int) -> None:
-        """Continue from a saved state.
-
-        Args:
-            tensors: averages by parameter name.
-            num_updates: how many updates they have seen.
-
-        Raises:
-            TrainingError: if the names or shapes are not those of this model.
-        """
+        """Continue from a saved state."""
         if set(tensors) != set(self._names):
             odd = sorted(set(tensors) ^ set(self._names))[0]
             raise TrainingError(f"the saved {self.name} does not fit the model (first difference: {odd})")

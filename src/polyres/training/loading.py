@@ -39,10 +39,7 @@ class StepBatches(Dataset[Tensor]):
     def __init__(self, source: SegmentSource, prepare: Prepare, seed: int) -> None:
         """Wrap a data set.
 
-        Args:
-            source: the data set.
-            prepare: makes a batch `[B, ...]` what is trained on; its randomness comes from the generator it is given.
-            seed: of the run.
+        `prepare`: makes a batch `[B, ...]` what is trained on; its randomness comes from the generator it is given.
         """
         self._source, self._prepare, self._seed = source, prepare, seed
 
@@ -65,15 +62,7 @@ class StepSampler(Sampler[list[Key]]):
     def __init__(self, num_items: int, batch_size: int, seed: int, start: int = 0, every: int = 1) -> None:
         """Place the sampler.
 
-        Args:
-            num_items: length of the data set.
-            batch_size: items per batch.
-            seed: chooses the permutations.
-            start: number of the first batch.
-            every: distance between the numbers of two batches; processes that share the batches take turns.
-
-        Raises:
-            TrainingError: if the data set is empty.
+        `every`: distance between the numbers of two batches; processes that share the batches take turns.
         """
         if num_items < 1:
             raise TrainingError("the training data set has no segments; check data.roots and the length of the tracks")
@@ -101,13 +90,7 @@ class StepSampler(Sampler[list[Key]]):
 def seed_of(seed: int, purpose: str, number: int) -> int:
     """Return a seed that belongs to a run, a purpose and a counter, and to nothing else.
 
-    Args:
-        seed: the seed of the run.
-        purpose: what the numbers are for; different purposes draw independent numbers.
-        number: of the step, epoch or whatever is counted.
-
-    Returns:
-        63 well-mixed bits.
+    Returns 63 well-mixed bits.
     """
     digest = hashlib.blake2b(f"{seed}/{purpose}/{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
@@ -132,11 +115,7 @@ class NoBatchError(TrainingError):
 def next_batch(batches: Iterator[Tensor]) -> Tensor:
     """Return the next batch.
 
-    Args:
-        batches: from `endless_batches`.
-
-    Raises:
-        NoBatchError: if a file cannot be read, or a process that loads was killed.
+    `batches`: from `endless_batches`.
     """
     try:
         return next(batches)
@@ -160,14 +139,7 @@ def whole(batch: Any) -> Any:
 def endless_batches(batches: StepBatches, sampler: StepSampler, num_workers: int, pin: bool) -> Iterator[Tensor]:
     """Load batches ahead in worker processes that live as long as the iterator.
 
-    Args:
-        batches: the data.
-        sampler: which items form the batches.
-        num_workers: processes; 0 loads in this one.
-        pin: put batches into page-locked memory, for a GPU.
-
-    Returns:
-        An iterator over prepared batches that never ends.
+    `num_workers`: processes; 0 loads in this one.
     """
     options: dict[str, Any] = {}
     if num_workers > 0:

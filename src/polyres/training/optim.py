@@ -78,14 +78,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: list[Group], matrices: set[nn.Parameter], config: OptimiserConfig, fused: bool) -> None:
-        """Divide every group in two.
-
-        Args:
-            groups: of all parameters.
-            matrices: the parameters for Muon.
-            config: rate, momentum, betas.
-            fused: use AdamW's kernel that does a whole step at once.
-        """
+        """Divide every group in two."""
         for_muon = _divided(groups, lambda parameter: parameter in matrices)
         for_adamw = _divided(groups, lambda parameter: parameter not in matrices)
         momentum = 0.95 if config.momentum is None else config.momentum
@@ -107,18 +100,13 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state.
 
-        Args:
-            state_dict: as `state_dict` returned it.
+        `state_dict`: as `state_dict` returned it.
         """
         super().load_state_dict(state_dict)
         self._share()
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move all parameters by their gradients.
-
-        Args:
-            closure: called first if given, to compute the gradients.
-        """
+        """Move all parameters by their gradients."""
         if closure is not None:
             with torch.enable_grad():
                 closure()
@@ -137,16 +125,6 @@ def parameter_groups(model: nn.Module, config: OptimiserConfig) -> list[Group]:
 
     A parameter belongs to the first group of the config that its name matches, else to the rest. Without
     `decay_norms`, parameters of one axis (biases, gains of norms, scales of layers) go without decay wherever they are.
-
-    Args:
-        model: its parameters are named as in its state.
-        config: the groups, and the rate and decay of the rest.
-
-    Returns:
-        Groups that are not empty, those of the config first.
-
-    Raises:
-        TrainingError: if a group gets no parameter.
     """
     left = dict(model.named_parameters())
     groups: list[Group] = []
@@ -181,28 +159,14 @@ def _by_decay(name: str, parameters: list[nn.Parameter], lr: float, decay: tuple
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig, fused: bool = True) -> torch.optim.Optimizer:
-    """Build the optimiser of a model's parameters.
-
-    Args:
-        model: what is trained.
-        config: names the optimiser and its settings.
-        fused: use the kernels that do a whole step at once, where there are such.
-
-    Returns:
-        The optimiser, with the full rates.
-
-    Raises:
-        TrainingError: if a group gets no parameter, or the optimiser does not suit the model.
-    """
+    """Build the optimiser of a model's parameters."""
     return OPTIMISERS.build(config.name, model, parameter_groups(model, config), config, fused)
 
 
 def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
     """Set the rate of every group.
 
-    Args:
-        optimiser: built by `build_optimiser`.
-        factor: on the full rate of each group.
+    `optimiser`: built by `build_optimiser`.
     """
     for group in optimiser.param_groups:
         group["lr"] = group["initial_lr"] * factor
@@ -241,12 +205,7 @@ class Plateau:
     reductions: int = 0
 
     def take(self, score: float, patience: int) -> None:
-        """Take in the score of a validation.
-
-        Args:
-            score: the higher the better.
-            patience: validations without a new best that are let pass; the next one counts as a reduction.
-        """
+        """Take in the score of a validation."""
         if self.best is None or score > self.best:
             self.best, self.waited = score, 0
             return
@@ -310,11 +269,6 @@ def _lowered(times: int, config: ScheduleConfig) -> float:
 def rate_factor(place: Place, config: ScheduleConfig) -> float:
     """Say by how much the learning rate is multiplied at a place of the run.
 
-    Args:
-        place: where the run stands.
-        config: the schedule.
-
-    Returns:
-        The factor, 0 to 1.
+    Returns the factor, 0 to 1.
     """
     return SCHEDULES.build(config.name, place, config)

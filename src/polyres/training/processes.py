@@ -30,8 +30,7 @@ class Ranks:
     def __init__(self, fabric: Fabric) -> None:
         """Refer to a group.
 
-        Args:
-            fabric: launched, where there is more than one process.
+        `fabric`: launched, where there is more than one process.
         """
         self._fabric = fabric
         self.size, self.number = fabric.world_size, fabric.global_rank
@@ -50,11 +49,7 @@ class Ranks:
         return reduced.tolist()
 
     def largest(self, values: Sequence[float]) -> list[float]:
-        """Return the largest of every number over the processes.
-
-        Args:
-            values: as many in every process.
-        """
+        """Return the largest of every number over the processes."""
         return self._reduced(values, "max")
 
     def total(self, value: float) -> float:
@@ -64,8 +59,7 @@ class Ranks:
     def means(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return the means of named numbers over the processes.
 
-        Args:
-            values: with the same names in every process.
+        `values`: with the same names in every process.
         """
         names = sorted(values)
         sums = self._reduced([values[name] for name in names], "sum")
@@ -74,8 +68,7 @@ class Ranks:
     def together(self, batch: Tensor) -> Tensor:
         """Return the batches of all processes as one, in their order.
 
-        Args:
-            batch: `[B, ...]`, of the same shape in every process.
+        `batch`: `[B, ...]`, of the same shape in every process.
         """
         if self.size == 1:
             return batch
@@ -86,14 +79,8 @@ class Ranks:
     def from_first(self, function: Callable[[], T]) -> T:
         """Let the first process do something, and return in all what came of it.
 
-        Args:
-            function: what to do; what it returns must pickle.
-
-        Returns:
-            What the function returned.
-
-        Raises:
-            Exception: in all processes, what the function raised in the first one.
+        `function`: what to do; what it returns must pickle. Raises Exception in all processes, what the function raised
+        in the first one.
         """
         if self.size == 1:
             return function()
@@ -126,11 +113,7 @@ def _boxed(fabric: Fabric, function: Callable[..., Any], *arguments: Any) -> _Bo
 
 
 def is_to_be_spawned(fabric: Fabric) -> bool:
-    """Say whether this process is there to start others, not to train.
-
-    Args:
-        fabric: not launched yet.
-    """
+    """Say whether this process is there to start others, not to train."""
     return isinstance(fabric.strategy.launcher, _MultiProcessingLauncher)
 
 
@@ -139,16 +122,9 @@ def spawned(fabric: Fabric, function: Callable[..., T], *arguments: Any) -> T:
 
     SIGTERM and Ctrl-C are passed on, and the processes are left the time to stop as they see fit.
 
-    Args:
-        fabric: for several processes, not launched yet.
-        function: takes the launched fabric and the arguments; must be found under its name in its module.
-        arguments: what pickles.
-
-    Returns:
-        What the function returned in the first process.
-
-    Raises:
-        SystemExit: if a signal came before the processes were ready for it.
+    `fabric`: for several processes, not launched yet. `function`: takes the launched fabric and the arguments; must be
+    found under its name in its module. Returns what the function returned in the first process. Raises SystemExit if a
+    signal came before the processes were ready for it.
     """
     port = os.environ.get("MASTER_PORT")
     with _passed_on() as seen:

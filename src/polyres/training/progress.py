@@ -25,9 +25,7 @@ class RunDisplay:
     def __init__(self, every_s: float, shown: bool = True) -> None:
         """Prepare the display.
 
-        Args:
-            every_s: seconds between two lines where there is no terminal.
-            shown: whether anything is shown at all.
+        `every_s`: seconds between two lines where there is no terminal.
         """
         self._every_s, self._shown = every_s, shown
         self._last_s = -float("inf")
@@ -52,9 +50,7 @@ class RunDisplay:
     def update(self, progress: float, text: str) -> None:
         """Show how far the run is, if it is time to.
 
-        Args:
-            progress: share of the run that is over, 0 to 1.
-            text: what else to say.
+        `progress`: share of the run that is over, 0 to 1.
         """
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=progress, description=text)
@@ -63,11 +59,7 @@ class RunDisplay:
             self.say(f"{100 * progress:5.1f} %  {text}")
 
     def say(self, text: str) -> None:
-        """Print one line that stays.
-
-        Args:
-            text: the line.
-        """
+        """Print one line that stays."""
         if self._bar is not None:
             self._bar.console.print(text, highlight=False)
         elif self._shown:
@@ -77,10 +69,7 @@ class RunDisplay:
 def add(sums: dict[str, float], name: str, value: float) -> None:
     """Add to a sum of the epoch.
 
-    Args:
-        sums: of the epoch, by name.
-        name: of the sum; names that start with `loss/`, `seconds/` or `grad_norms/` are shown together.
-        value: what is added.
+    `name`: of the sum; names that start with `loss/`, `seconds/` or `grad_norms/` are shown together.
     """
     sums[name] = sums.get(name, 0.0) + value
 
@@ -101,13 +90,9 @@ def under(sums: Mapping[str, float], prefix: str) -> dict[str, float]:
 def epoch_figures(sums: Mapping[str, float]) -> dict[str, Any]:
     """Turn the sums of an epoch into means.
 
-    Args:
-        sums: of the epoch, by name.
-
-    Returns:
-        `loss` by term; `grad_norm` before clipping; `grad_norms` by part of the model, over the steps at which they
-        were taken; `ms_per_step` by part of a step; `waiting_share`, the share of the time of the steps, 0 to 1, that
-        went by waiting for data; `skipped_steps`, where gradient scaling skipped any.
+    Returns `loss` by term; `grad_norm` before clipping; `grad_norms` by part of the model, over the steps at which they
+    were taken; `ms_per_step` by part of a step; `waiting_share`, the share of the time of the steps, 0 to 1, that went
+    by waiting for data; `skipped_steps`, where gradient scaling skipped any.
     """
     steps = max(sums.get("steps", 0.0), 1.0)
     unskipped = max(steps - sums.get("skipped", 0.0), 1.0)

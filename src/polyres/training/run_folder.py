@@ -52,11 +52,7 @@ They say how long and on what machine to go on, and where files lie.
 
 
 def is_run(path: Path) -> bool:
-    """Say whether a folder is that of a run.
-
-    Args:
-        path: the folder; may be missing.
-    """
+    """Say whether a folder is that of a run."""
     return (path / CONFIG_FILE).is_file() and (path / FACTS_FILE).is_file()
 
 
@@ -94,14 +90,7 @@ class RunFolder:
     """Files of one run. `create` starts a new one, `reopen` goes on with an old one."""
 
     def __init__(self, path: Path, fingerprint: str, seed: int, commit: str | None) -> None:
-        """Refer to a folder; use `create` or `reopen` instead.
-
-        Args:
-            path: the folder.
-            fingerprint: of the config.
-            seed: of the run.
-            commit: of the code, if known.
-        """
+        """Refer to a folder; use `create` or `reopen` instead."""
         self.path = path
         self.identity = {"fingerprint": fingerprint, "commit": commit, "seed": seed}
 
@@ -119,14 +108,8 @@ class RunFolder:
     def create(cls, path: Path, config: Config, seed: int) -> RunFolder:
         """Start a run in a folder that holds none yet.
 
-        Args:
-            path: the folder; made if need be.
-            config: the resolved config.
-            seed: of the run.
-
-        Raises:
-            TrainingError: if the folder already holds a run.
-            OutputError: if it cannot be written.
+        `path`: the folder; made if need be. Raises TrainingError if the folder already holds a run; OutputError if it
+        cannot be written.
         """
         if (path / CONFIG_FILE).exists():
             raise TrainingError(f"{path} already holds a run; add --resume to go on with it, or choose another --out")
@@ -142,13 +125,8 @@ class RunFolder:
     def reopen(cls, path: Path, config: Config, seed: int) -> RunFolder:
         """Go on with a run.
 
-        Args:
-            path: its folder.
-            config: the resolved config; what shapes the weights must be as it was.
-            seed: of the run.
-
-        Raises:
-            TrainingError: if the folder holds no run that can go on, or the config is not that of the run.
+        `config`: the resolved config; what shapes the weights must be as it was. Raises TrainingError if the folder
+        holds no run that can go on, or the config is not that of the run.
         """
         if not (path / CONFIG_FILE).exists():
             raise TrainingError(f"{path} holds no run to resume; leave out --resume to start one there")
@@ -169,14 +147,7 @@ class RunFolder:
         write_whole(self.path / FACTS_FILE, json.dumps({**self.identity, "versions": versions()}, indent=2) + "\n")
 
     def append_row(self, row: Mapping[str, Any]) -> None:
-        """Add one epoch to the metrics; every row says which run, code and seed it comes from.
-
-        Args:
-            row: anything JSON can hold.
-
-        Raises:
-            OutputError: if the file cannot be written.
-        """
+        """Add one epoch to the metrics; every row says which run, code and seed it comes from."""
         line = json.dumps({**row, **self.identity})
         try:
             with (self.path / METRICS_FILE).open("a", encoding="utf-8") as file:
@@ -196,11 +167,7 @@ class RunFolder:
         return rows
 
     def forget_after(self, step: int) -> None:
-        """Drop rows of steps that a resumed run will do again.
-
-        Args:
-            step: the last step that is kept.
-        """
+        """Drop rows of steps that a resumed run will do again."""
         kept = [row for row in self.rows() if row["step"] <= step]
         write_whole(self.path / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in kept))
 
@@ -235,8 +202,7 @@ else:
 def is_held(folder: Path) -> bool:
     """Say whether some process on this machine is training in a run folder.
 
-    Args:
-        folder: of the run; may be missing.
+    `folder`: of the run; may be missing.
     """
     try:
         with (folder / LOCK_FILE).open("rb") as file:
@@ -248,11 +214,7 @@ def is_held(folder: Path) -> bool:
 def refuse_if_held(folder: Path) -> None:
     """Refuse to train where somebody does already.
 
-    Args:
-        folder: of the run; may be missing.
-
-    Raises:
-        TrainingError: if some process is training there.
+    `folder`: of the run; may be missing. Raises TrainingError if some process is training there.
     """
     if is_held(folder):
         raise TrainingError(f"a run is going on in {folder}; wait for it, stop it, or choose another --out")
@@ -262,12 +224,7 @@ def refuse_if_held(folder: Path) -> None:
 def held(folder: Path) -> Iterator[None]:
     """Hold the lock of a run folder; of the processes of one distributed run the first one does.
 
-    Args:
-        folder: of the run; it exists.
-
-    Raises:
-        TrainingError: if some other process is training there.
-        OutputError: if the file cannot be written.
+    Raises TrainingError if some other process is training there; OutputError if the file cannot be written.
     """
     # Fabric notes the rank where it starts processes itself, a launcher leaves it in the environment.
     ranks = [getattr(rank_zero_only, "rank", 0), *(os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK"))]

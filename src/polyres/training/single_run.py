@@ -41,15 +41,10 @@ def run_single(
     """Train a task on one device, or go on; prints a summary before and after on standard error.
 
     Args:
-        config: the recipe.
         build_task: finds data and weights; is called before anything is written.
-        out: folder of the run.
         resume: go on with the run in `out`.
         opening: words what is about to happen.
         closing: words what to do with a finished run; how it went is worded here.
-
-    Returns:
-        How the run ended.
 
     Raises:
         TrainingError: if the run cannot start or go on, has diverged, is going on already, or is to use more devices.

@@ -59,15 +59,8 @@ class Solver(Generic[Model]):
     ) -> None:
         """Build model, optimiser, averages and data.
 
-        Args:
-            config: how to train.
-            task: what to train.
-            run: where the results go.
-            resume: continue from the run's checkpoint.
-            fabric: plumbing that has been launched, where several processes train together.
-
-        Raises:
-            TrainingError: if the checkpoint does not fit, the device is not there, or the batch cannot be shared.
+        `fabric`: plumbing that has been launched, where several processes train together. Raises TrainingError if the
+        checkpoint does not fit, the device is not there, or the batch cannot be shared.
         """
         self.config, self.task, self.run = config, task, run
         if config.tensorboard:
@@ -138,12 +131,8 @@ class Solver(Generic[Model]):
     def fit(self) -> TrainResult:
         """Train until the end of the run or a signal; either way the state is saved.
 
-        Returns:
-            How it ended.
-
-        Raises:
-            TrainingError: if a loss or gradient is not finite; the batch is kept in the run folder.
-            OutputError: if the run folder cannot be written.
+        Raises TrainingError if a loss or gradient is not finite; the batch is kept in the run folder; OutputError if
+        the run folder cannot be written.
         """
         self._tick_s, self._saved_s = self._now_s(), time.monotonic()
         if not self._over():

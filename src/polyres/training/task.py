@@ -52,10 +52,8 @@ class Task(Protocol[Model]):
 class TrackValidConfig(ValidConfig):
     """On what, how and how often a separator is validated.
 
-    Args:
-        layout: how the tracks lie in all roots.
-        split: which of them count, where the layout has splits.
-        branches: also score every resolution's own estimate, from the same forward pass.
+    `layout`: how the tracks lie in all roots; `split`: which of them count, where the layout has splits; `branches`:
+    also score every resolution's own estimate, from the same forward pass.
     """
 
     layout: str = "stems"
@@ -78,17 +76,8 @@ class TrackValidConfig(ValidConfig):
 def resolve_roots(roots: tuple[str, ...], data_dir: str | None) -> tuple[str, ...]:
     """Turn the roots of a recipe into folders; those that say what to make are made.
 
-    Args:
-        roots: as the recipe has them.
-        data_dir: what relative ones are relative to; the working directory if None.
-
-    Returns:
-        The folders.
-
-    Raises:
-        TrainingError: if one is not there.
-        InputError: if what is needed to make one is not there.
-        OutputError: if one that is made cannot be written.
+    `data_dir`: what relative ones are relative to; the working directory if None. Raises TrainingError if one is not
+    there; InputError if what is needed to make one is not there; OutputError if one that is made cannot be written.
     """
     found = []
     for root in roots:

@@ -17,11 +17,7 @@ LEFT_OUT = frozenset({"step", "best"})
 
 
 def check_board() -> None:
-    """Find out whether TensorBoard is there.
-
-    Raises:
-        TrainingError: if it is not.
-    """
+    """Find out whether TensorBoard is there."""
     if find_spec("tensorboard") is None:
         raise TrainingError(
             "tensorboard: true needs the package tensorboard; install it with: pip install 'polyres[tensorboard]', "
@@ -30,12 +26,7 @@ def check_board() -> None:
 
 
 def scalars(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield the numbers of a row under names such as `loss/total`; members of lists are numbered.
-
-    Args:
-        row: as in the metrics.
-        prefix: of all names.
-    """
+    """Yield the numbers of a row under names such as `loss/total`; members of lists are numbered."""
     for key, value in row.items():
         if not prefix and key in LEFT_OUT:
             continue
@@ -51,13 +42,7 @@ class Board:
     """Writes rows as curves; a context manager. One that is switched off does nothing."""
 
     def __init__(self, run: Path, first_step: int, on: bool) -> None:
-        """Prepare to write.
-
-        Args:
-            run: folder of the run.
-            first_step: what an earlier part of the run wrote from this step on is not shown.
-            on: whether anything is written at all.
-        """
+        """Prepare to write."""
         self._folder, self._first_step, self._on = run / BOARD_FOLDER, first_step, on
         self._writer: Any = None
 
@@ -81,8 +66,7 @@ class Board:
     def write(self, row: Mapping[str, Any]) -> None:
         """Add a row.
 
-        Args:
-            row: with its `step`.
+        `row`: with its `step`.
         """
         if self._writer is not None:
             for name, value in scalars(row):

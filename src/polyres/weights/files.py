@@ -42,18 +42,9 @@ def write_weights(
 ) -> Path:
     """Write the tensors of a model with what is to be known of it; an older file is replaced only by a complete one.
 
-    Args:
-        model: what to save.
-        path: the file, or an existing folder that gets `best.safetensors`.
-        about: format, kind, config and card, as JSON can hold them.
-        dtype: of the tensors on disk.
-
-    Returns:
-        The file written.
-
-    Raises:
-        WeightsError: when a tensor is not finite or does not fit into the dtype, or the card is not JSON.
-        OutputError: when the file cannot be written.
+    `path`: the file, or an existing folder that gets `best.safetensors`; `about`: format, kind, config and card, as
+    JSON can hold them. Raises WeightsError when a tensor is not finite or does not fit into the dtype, or the card is
+    not JSON; OutputError when the file cannot be written.
     """
     target = weights_file(path)
     if dtype not in DTYPES:
@@ -81,8 +72,7 @@ def weights_file(path: str | Path) -> Path:
 def read_metadata(path: Path) -> dict[str, str]:
     """Read the metadata of any safetensors file.
 
-    Raises:
-        WeightsError: when it is missing, cut or no safetensors file.
+    Raises WeightsError when it is missing, cut or no safetensors file.
     """
     with _opened(path) as file:
         return dict(file.metadata() or {})
@@ -91,8 +81,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read all tensors of any safetensors file.
 
-    Raises:
-        WeightsError: when it is missing, cut or no safetensors file.
+    Raises WeightsError when it is missing, cut or no safetensors file.
     """
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
@@ -119,16 +108,8 @@ class _Building(TorchFunctionMode):
 def build_for(build: Callable[[], Built], tensors: Mapping[str, Tensor], where: Path) -> Built:
     """Build the model that a file describes, in no more memory than its tensors bear out, and fill it.
 
-    Args:
-        build: makes it from the file's config.
-        tensors: of the file.
-        where: the file.
-
-    Returns:
-        The model.
-
-    Raises:
-        WeightsError: when the config is not possible, asks for more, or its tensors are others.
+    `build`: makes it from the file's config. Raises WeightsError when the config is not possible, asks for more, or its
+    tensors are others.
     """
     try:
         with _Building(tensors):
@@ -142,8 +123,7 @@ def build_for(build: Callable[[], Built], tensors: Mapping[str, Tensor], where: 
 def count_parameters(path: str | Path) -> int:
     """Number of values in a weight file, read from its header alone.
 
-    Raises:
-        WeightsError: when it is missing, cut or no safetensors file.
+    Raises WeightsError when it is missing, cut or no safetensors file.
     """
     with _opened(weights_file(path)) as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
@@ -152,8 +132,7 @@ def count_parameters(path: str | Path) -> int:
 def read_about(path: Path) -> dict[str, Any]:
     """Read what a file of ours says of itself under `METADATA_KEY`; empty where it says nothing.
 
-    Raises:
-        WeightsError: when it is missing, cut, no safetensors file, or what it says is no JSON mapping.
+    Raises WeightsError when it is missing, cut, no safetensors file, or what it says is no JSON mapping.
     """
     try:
         about = json_value(read_metadata(path).get(METADATA_KEY, "{}"), special=True)
@@ -167,8 +146,7 @@ def read_about(path: Path) -> dict[str, Any]:
 def checked_facts(about: Mapping[str, Any], source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return config and card of what `read_about` found.
 
-    Raises:
-        WeightsError: when the format is another one, or either is missing or no mapping.
+    Raises WeightsError when the format is another one, or either is missing or no mapping.
     """
     found, config, card = (about.get(key) for key in ("format", "config", "card"))
     if type(found) is not int or found != FORMAT:
@@ -214,13 +192,9 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Put tensors into a model, all of them and nothing else.
 
-    Args:
-        model: filled in place; keeps its own dtype.
-        tensors: by the names of `model.state_dict()`.
-        where: what to call the tensors in messages.
-
-    Raises:
-        WeightsError: on a missing, extra, misshapen, non-finite or non-float tensor; names the first one.
+    `model`: filled in place; keeps its own dtype. `tensors`: by the names of `model.state_dict()`. `where`: what to
+    call the tensors in messages. Raises WeightsError on a missing, extra, misshapen, non-finite or non-float tensor;
+    names the first one.
     """
     check_fit({name: tuple(value.shape) for name, value in model.state_dict().items()}, tensors, where)
     check_finite(tensors, where)
@@ -230,8 +204,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
 def check_fit(expected: Shapes, tensors: Mapping[str, Tensor], where: str) -> None:
     """Compare names and shapes both ways.
 
-    Raises:
-        WeightsError: naming the first tensor that does not fit, and how many more.
+    Raises WeightsError naming the first tensor that does not fit, and how many more.
     """
     missing = [name for name in expected if name not in tensors]
     extra = [name for name in tensors if name not in expected]
@@ -253,8 +226,7 @@ def check_fit(expected: Shapes, tensors: Mapping[str, Tensor], where: str) -> No
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     """Refuse tensors that are not floating point or hold NaN or infinity.
 
-    Raises:
-        WeightsError: naming the first such tensor, and how many there are.
+    Raises WeightsError naming the first such tensor, and how many there are.
     """
     for name, value in tensors.items():
         if not value.is_floating_point():

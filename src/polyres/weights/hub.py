@@ -37,13 +37,8 @@ logger = logging.getLogger("polyres")
 class OfficialModel:
     """A released model.
 
-    Args:
-        name: as users write it.
-        files: one per model of the bag: signature, dash, first 8 hex digits of the SHA-256 of its `.th` file.
-        sources: names of the stems.
-        parameters: number of parameters over all files.
-        repository: on the Hugging Face Hub.
-        weights: weight per file and source; None counts all the same.
+    `files`: one per model of the bag: signature, dash, first 8 hex digits of the SHA-256 of its `.th` file.
+    `parameters`: number of parameters over all files. `weights`: weight per file and source; None counts all the same.
     """
 
     name: str
@@ -110,12 +105,7 @@ def model_folder(model: OfficialModel) -> Path:
 def find_file(folder: Path, name: str) -> Path | None:
     """Find a weight file by signature or full name, whichever of the two layouts it has.
 
-    Args:
-        folder: where to look.
-        name: such as "955717e8" or "955717e8-8726e21a".
-
-    Returns:
-        The file, or None.
+    `name`: such as "955717e8" or "955717e8-8726e21a". Returns the file, or None.
     """
     signature = name.partition("-")[0]
     exact = [folder / f"{stem}{suffix}" for stem in (name, signature) for suffix in (".safetensors", ".th")]
@@ -132,16 +122,9 @@ def present_files(model: OfficialModel, folder: Path) -> list[Path] | None:
 def fetch(model: OfficialModel) -> list[Path]:
     """Return the files of an official model, downloading what neither polyres nor another program has kept.
 
-    Args:
-        model: one of `OFFICIAL`.
-
-    Returns:
-        One file per model of the bag, in order.
-
-    Raises:
-        OfflineError: when a file can be had from nowhere; says where to put it by hand.
-        WeightsError: when a download is not the file it should be.
-        OutputError: when the cache folder cannot be written.
+    `model`: one of `OFFICIAL`. Returns one file per model of the bag, in order. Raises OfflineError when a file can be
+    had from nowhere; says where to put it by hand; WeightsError when a download is not the file it should be;
+    OutputError when the cache folder cannot be written.
     """
     return [kept_file(model, name) or _fetch_file(model, name, model_folder(model)) for name in model.files]
 
@@ -149,12 +132,7 @@ def fetch(model: OfficialModel) -> list[Path]:
 def kept_file(model: OfficialModel, name: str) -> Path | None:
     """Find a file of a model where polyres, the Hugging Face Hub's client or torch keep what they downloaded.
 
-    Args:
-        model: one of `OFFICIAL`.
-        name: one of its files.
-
-    Returns:
-        The file, or None.
+    `model`: one of `OFFICIAL`. Returns the file, or None.
     """
     own = find_file(model_folder(model), name)
     return own or from_hub_cache(model.repository, _hub_name(name)) or find_file(torch_checkpoints(), name)
@@ -209,16 +187,9 @@ def offline_wanted() -> bool:
 def download(url: str, target: Path) -> Path:
     """Download a file with a progress bar; it appears under its name only when complete and right.
 
-    Args:
-        url: from where.
-        target: to where; a name such as "955717e8-8726e21a.th" also says how its SHA-256 begins.
-
-    Returns:
-        The target.
-
-    Raises:
-        OSError: when the server cannot be reached or stops in the middle, or the target cannot be written.
-        WeightsError: when the content does not have the SHA-256 of its name.
+    `target`: to where; a name such as "955717e8-8726e21a.th" also says how its SHA-256 begins. Raises OSError when the
+    server cannot be reached or stops in the middle, or the target cannot be written; WeightsError when the content does
+    not have the SHA-256 of its name.
     """
     from huggingface_hub.utils import tqdm
 
@@ -242,12 +213,7 @@ def download(url: str, target: Path) -> Path:
 def check_name(path: Path, name: str | None = None) -> None:
     """Compare the SHA-256 of a file with the one in its name, where the name has one.
 
-    Args:
-        path: the file.
-        name: the name it should have; its own if None.
-
-    Raises:
-        WeightsError: when they differ.
+    `name`: the name it should have; its own if None. Raises WeightsError when they differ.
     """
     named = _CHECKED_NAME.fullmatch(Path(name or path.name).stem)
     if named is None or not path.is_file():

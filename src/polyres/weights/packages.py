@@ -38,12 +38,7 @@ _FRACTION_TEXT = re.compile(r"-?\d{1,12}(/\d{1,12})?")
 class OfficialPackage:
     """What an official weight file holds.
 
-    Args:
-        klass: dotted name of the class it was made from.
-        args: positional arguments of that class.
-        kwargs: named arguments of that class.
-        state: tensors by their official names.
-        where: the file, for messages.
+    `klass`: dotted name of the class it was made from.
     """
 
     klass: str
@@ -71,14 +66,8 @@ class Inert:
 def read_package(path: str | Path) -> OfficialPackage:
     """Read an official weight file of either layout.
 
-    Args:
-        path: a `.th` or `.safetensors` file.
-
-    Returns:
-        Its class name, arguments and tensors.
-
-    Raises:
-        WeightsError: when it is missing, damaged, quantised, or names anything off the allow-list.
+    `path`: a `.th` or `.safetensors` file. Returns its class name, arguments and tensors. Raises WeightsError when it
+    is missing, damaged, quantised, or names anything off the allow-list.
     """
     source = Path(os.path.expanduser(path))
     if source.suffix == ".safetensors":
@@ -89,8 +78,7 @@ def read_package(path: str | Path) -> OfficialPackage:
 def is_official(path: Path) -> bool:
     """Say whether a safetensors file has the official layout (rather than ours).
 
-    Raises:
-        WeightsError: when it is missing or no safetensors file.
+    Raises WeightsError when it is missing or no safetensors file.
     """
     return "klass" in read_metadata(path)
 
@@ -197,11 +185,7 @@ def plain_dict(*args: object) -> dict[Any, Any]:
 
 
 def read_fraction(*args: object) -> Fraction:
-    """Build a fraction from what its pickle holds: one text such as "39/5", or numerator and denominator.
-
-    Raises:
-        ValueError: for anything else.
-    """
+    """Build a fraction from what its pickle holds: one text such as "39/5", or numerator and denominator."""
     if len(args) == 1 and isinstance(args[0], str) and _FRACTION_TEXT.fullmatch(args[0]):
         return Fraction(args[0])
     whole = [part for part in args if type(part) is int]

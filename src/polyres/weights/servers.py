@@ -23,12 +23,8 @@ def answering(urls: Sequence[str], within_s: float = ANSWER_S) -> set[str]:
     all told after the same short time, which the clients of libraries spend minutes on. So is one that answers and
     then sends nothing.
 
-    Args:
-        urls: asked for their first byte; any answer counts, also a refusal.
-        within_s: seconds after which no answer counts as none.
-
-    Returns:
-        Those that answered.
+    `urls`: asked for their first byte; any answer counts, also a refusal. `within_s`: seconds after which no answer
+    counts as none.
     """
     answers: queue.Queue[tuple[str, bool]] = queue.Queue()
     for url in urls:

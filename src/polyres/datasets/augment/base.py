@@ -37,14 +37,9 @@ def change_chosen(
 
     What a stem needs at random thus depends neither on how many are changed before it nor on how much those draw.
 
-    Args:
-        stems: `[B, S, C, T]`; left as it is.
-        probability: of each stem's being changed, 0 to 1.
-        generator: chooses the stems and seeds their generators.
-        change: maps float32 `[C, T]` on the CPU, and a generator, to the same shape; a silent stem is not handed over.
-
-    Returns:
-        `[B, S, C, T]`; `stems` itself where nothing changes.
+    `stems`: `[B, S, C, T]`; left as it is. `probability`: of each stem's being changed, 0 to 1. `generator`: chooses
+    the stems and seeds their generators. `change`: maps float32 `[C, T]` on the CPU, and a generator, to the same
+    shape; a silent stem is not handed over. Returns `[B, S, C, T]`; `stems` itself where nothing changes.
     """
     chosen = draw_chosen(stems, probability, generator)
     seeds = torch.randint(_SEEDS, stems.shape[:2], generator=generator)

@@ -61,12 +61,7 @@ def augment_batch(stems: Tensor, config: AugmentConfig, generator: torch.Generat
 def augmented_length(config: AugmentConfig, length_samples: int) -> int:
     """Tell how long a segment is after the chain: as before, unless it has crops or a tempo that trims.
 
-    Args:
-        config: which changes, and how far.
-        length_samples: samples of a segment before.
-
-    Returns:
-        Samples after; below 1 where nothing would be left.
+    `length_samples`: samples of a segment before. Returns samples after; below 1 where nothing would be left.
     """
     for name in config.chain:
         if name == "crop":

@@ -67,18 +67,8 @@ def codec(stems: Tensor, config: AugmentConfig, generator: torch.Generator) -> T
 def round_trip(wave: Wave, name: str, bit_rate: int, sample_rate_hz: int) -> Wave:
     """Encode a signal and decode it again.
 
-    Args:
-        wave: `[C, T]` with one or two channels; peaks above full scale are brought down for the codec and up again.
-        name: "mp3", "opus" or "aac".
-        bit_rate: in bit/s for two channels; one channel gets half. Brought into the range that the codec has.
-        sample_rate_hz: of the wave; one that the codec lacks is changed on the way.
-
-    Returns:
-        `[C, T]` with the codec's delay taken out.
-
-    Raises:
-        UnknownNameError: for another name.
-        ConfigError: if FFmpeg was built without the codec.
+    `wave`: `[C, T]` with one or two channels; peaks above full scale are brought down for the codec and up again.
+    `name`: "mp3", "opus" or "aac". Returns `[C, T]` with the codec's delay taken out.
     """
     if name not in CODINGS:
         raise UnknownNameError(unknown_name_message("codec", name, CODINGS))

@@ -102,14 +102,7 @@ def reverb(stems: Tensor, config: AugmentConfig, generator: torch.Generator) -> 
 def room_response(settings: ReverbConfig, channels: int, sample_rate_hz: int, generator: torch.Generator) -> Tensor:
     """Draw the response of a room.
 
-    Args:
-        settings: ranges of decay, level and delay.
-        channels: C, which hear the room from different places.
-        sample_rate_hz: of the response.
-        generator: source of randomness.
-
-    Returns:
-        float32 `[C, N]`: 1 at sample 0 for the direct sound, then the room, of the same energy in all channels.
+    Returns float32 `[C, N]`: 1 at sample 0 for the direct sound, then the room, of the same energy in all channels.
     """
     like = torch.empty(0)
     decay_s, level_db, delay_s = (

@@ -31,12 +31,8 @@ def remix(stems: Tensor, config: AugmentConfig, generator: torch.Generator) -> T
 def remix_groups(batch: int, group_size: int | None) -> tuple[Tensor, ...]:
     """Cut the items of a batch into runs that exchange stems.
 
-    Args:
-        batch: items, 1 or more.
-        group_size: items that a group has at least, if the batch has as many; None for one group.
-
-    Returns:
-        Indices of every group; floor(batch / group_size) groups, at least one, of sizes that differ by one at most.
+    `batch`: items, 1 or more. `group_size`: items that a group has at least, if the batch has as many; None for one
+    group.
     """
     return torch.tensor_split(torch.arange(batch), max(1, batch // (group_size or batch)))
 
@@ -143,17 +139,8 @@ def stretch(
 ) -> npt.NDArray[np.float32]:
     """Change pitch and tempo of a signal, the one without the other.
 
-    Args:
-        wave: `[C, T]` with T ≥ 1.
-        semitones: by which the pitch rises.
-        speed: factor on the tempo, above 0.
-        sample_rate_hz: of the wave.
-
-    Returns:
-        `[C, round(T / speed)]`; what was at sample n is at n / speed.
-
-    Raises:
-        ConfigError: if the library is not installed.
+    `wave`: `[C, T]` with T ≥ 1; `speed`: factor on the tempo, above 0. Returns `[C, round(T / speed)]`; what was at
+    sample n is at n / speed.
 
     Source: https://github.com/Signalsmith-Audio/signalsmith-stretch, https://github.com/gregogiudici/python-stretch.
     """

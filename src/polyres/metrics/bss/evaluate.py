@@ -59,18 +59,9 @@ def framewise_sdr(
 ) -> WaveT:
     """Compute the SDR of `bss_eval` alone: in images mode the filters cancel out of it, so it takes no filters.
 
-    Args:
-        references: true sources `[S, C, T]`, array or tensor.
-        estimates: separated sources of the same shape.
-        window_samples: length of a window, >= 1; a shorter track is one window.
-        hop_samples: distance of windows, >= 1.
-        device: where to compute; default where the tensors are, the CPU for arrays.
-
-    Returns:
-        dB, float64 `[S, frames]`; NaN where a window has a silent reference or estimate.
-
-    Raises:
-        InputError: if shapes or lengths do not fit, samples are not finite, or window, hop or device are unusable.
+    `references`: true sources `[S, C, T]`, array or tensor. `window_samples`: length of a window, >= 1; a shorter track
+    is one window. `hop_samples`: distance of windows, >= 1. Returns dB, float64 `[S, frames]`; NaN where a window has a
+    silent reference or estimate.
 
     Source: as `bss_eval`; the three error terms add up to estimate − reference.
     """

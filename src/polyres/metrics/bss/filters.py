@@ -74,9 +74,7 @@ def _add_cross_spectra(total: Tensor, piece: Tensor, n_fft: int) -> None:
 
 
 def projection_filters(correlations: Correlations) -> tuple[Tensor, Tensor]:
-    """Find the 512-tap filters to the estimates: from all channels `[S·C, S·C, 512]` and from the own `[S, C, C,
-    512]`.
-    """
+    """Find the 512-tap filters to the estimates: from all channels `[S·C, S·C, 512]`, from the own `[S, C, C, 512]`."""
     lags, sources = correlations.lags, correlations.sources
     rows = lags.shape[0]
     channels = rows // sources

@@ -41,15 +41,8 @@ def correlation(reference: Tensor, estimate: Tensor) -> Tensor:
 def gain_db(reference: Tensor, estimate: Tensor) -> Tensor:
     """Level of the estimate over that of the reference.
 
-    Args:
-        reference: `[..., C, T]`.
-        estimate: same shape.
-
-    Returns:
-        dB, float64 `[...]`; -inf for a silent estimate, NaN for a silent reference.
-
-    Raises:
-        InputError: if the shapes differ or lack the axes C and T.
+    `reference`: `[..., C, T]`. Returns dB, float64 `[...]`; -inf for a silent estimate, NaN for a silent reference.
+    Raises InputError if the shapes differ or lack the axes C and T.
     """
     reference, estimate = checked(reference, estimate)
     energy = reference.square().sum(dim=(-2, -1))
@@ -60,15 +53,8 @@ def gain_db(reference: Tensor, estimate: Tensor) -> Tensor:
 def matched(reference: Tensor, estimate: Tensor) -> Tensor:
     """Bring the estimate to the level of the reference.
 
-    Args:
-        reference: `[C, T]`.
-        estimate: same shape.
-
-    Returns:
-        The estimate with the energy of the reference; as it was if either is silent.
-
-    Raises:
-        InputError: if the shapes differ or lack the axes C and T.
+    `reference`: `[C, T]`. Returns the estimate with the energy of the reference; as it was if either is silent. Raises
+    InputError if the shapes differ or lack the axes C and T.
     """
     level_db = float(gain_db(reference, estimate))
     return estimate if not math.isfinite(level_db) else estimate * 10 ** (-level_db / 20)
@@ -77,16 +63,9 @@ def matched(reference: Tensor, estimate: Tensor) -> Tensor:
 def estimate_lag(reference: Tensor, estimate: Tensor, most_samples: int) -> Lag:
     """Find the delay at which two signals are most alike, by cross-correlation over all channels.
 
-    Args:
-        reference: `[C, T]`.
-        estimate: same shape.
-        most_samples: largest delay looked for, either way, >= 1.
-
-    Returns:
-        The delay, refined by a parabola through the peak; samples and correlation are NaN where one is silent.
-
-    Raises:
-        InputError: if the shapes differ or lack the axes C and T, or most_samples is not positive.
+    `reference`: `[C, T]`; `most_samples`: largest delay looked for, either way, >= 1. Returns the delay, refined by a
+    parabola through the peak; samples and correlation are NaN where one is silent. Raises InputError if the shapes
+    differ or lack the axes C and T, or most_samples is not positive.
     """
     reference, estimate = checked(reference, estimate)
     if most_samples < 1:

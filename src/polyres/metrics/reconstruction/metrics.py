@@ -52,11 +52,8 @@ RECONSTRUCTION_METRICS: Catalogue[ReconstructionMetric] = Catalogue("reconstruct
 def reconstruction_names(speech: bool = False) -> tuple[str, ...]:
     """List the metrics in the order of tables.
 
-    Args:
-        speech: also those that mean something for speech alone, which need optional libraries.
-
-    Returns:
-        Names of `RECONSTRUCTION_METRICS`.
+    `speech`: also those that mean something for speech alone, which need optional libraries. Returns names of
+    `RECONSTRUCTION_METRICS`.
     """
     names = RECONSTRUCTION_METRICS.names()
     return tuple(name for name in names if speech or not RECONSTRUCTION_METRICS.build(name).speech_only)
@@ -65,15 +62,9 @@ def reconstruction_names(speech: bool = False) -> tuple[str, ...]:
 def invalid_reason(name: str, phase_free: bool) -> str | None:
     """Say why a metric must not be used on a chain.
 
-    Args:
-        name: of `RECONSTRUCTION_METRICS`.
-        phase_free: whether the chain throws the phase away and makes up a new one (mel spectra, phase methods).
-
-    Returns:
-        One line, or None where the metric is valid.
-
-    Raises:
-        UnknownNameError: if there is no such metric.
+    `name`: of `RECONSTRUCTION_METRICS`; `phase_free`: whether the chain throws the phase away and makes up a new one
+    (mel spectra, phase methods). Returns one line, or None where the metric is valid. Raises UnknownNameError if there
+    is no such metric.
     """
     if phase_free and RECONSTRUCTION_METRICS.build(name).phase_sensitive:
         return "compares waveforms sample by sample, but this chain makes up its own phase: silence would score better"
@@ -85,7 +76,6 @@ def score(reference: Wave, estimate: Wave, sample_rate_hz: int, names: Sequence[
 
     Args:
         reference: original `[C, T]`, array or tensor.
-        estimate: reconstruction of the same shape.
         sample_rate_hz: of both, > 0.
         names: metrics of `RECONSTRUCTION_METRICS`; default all but those for speech alone.
 

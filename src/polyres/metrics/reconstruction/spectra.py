@@ -25,11 +25,7 @@ _DB_PER_NEPER = 20 / math.log(10)
 def spectral_n_fft(sample_rate_hz: int) -> int:
     """Choose the window length of the spectral metrics: the power of two nearest to 46 ms.
 
-    Args:
-        sample_rate_hz: > 0.
-
-    Returns:
-        Samples, at least 16: 1024 at 16 kHz, 2048 at 44.1 and 48 kHz.
+    `sample_rate_hz`: > 0. Returns samples, at least 16: 1024 at 16 kHz, 2048 at 44.1 and 48 kHz.
     """
     return max(16, 2 ** round(math.log2(sample_rate_hz * _WINDOW_S)))
 
@@ -37,14 +33,8 @@ def spectral_n_fft(sample_rate_hz: int) -> int:
 def metric_mel(sample_rate_hz: int) -> MelConfig:
     """Choose the mel front end of the metrics: AudioLDM2's at 16 kHz, at other rates one as fine up to half the rate.
 
-    Args:
-        sample_rate_hz: >= 2000.
-
-    Returns:
-        64 mels below 32 kHz and 128 above, every 10 ms.
-
-    Raises:
-        InputError: if the rate is lower.
+    `sample_rate_hz`: >= 2000. Returns 64 mels below 32 kHz and 128 above, every 10 ms. Raises InputError if the rate is
+    lower.
     """
     if sample_rate_hz == AUDIOLDM2_16K.sample_rate_hz:
         return AUDIOLDM2_16K
@@ -76,15 +66,8 @@ def _check(reference: Tensor, estimate: Tensor, kind: str) -> None:
 def log_mel_distance(reference: Tensor, estimate: Tensor) -> Tensor:
     """Mean absolute difference of log-mel spectra.
 
-    Args:
-        reference: natural logarithms `[..., N, M]`.
-        estimate: same shape.
-
-    Returns:
-        The distance in nat (1 nat = 8.7 dB), a scalar.
-
-    Raises:
-        InputError: if the shapes differ.
+    `reference`: natural logarithms `[..., N, M]`. Returns the distance in nat (1 nat = 8.7 dB), a scalar. Raises
+    InputError if the shapes differ.
     """
     _check(reference, estimate, "log-mel spectra")
     return (reference - estimate).abs().mean()
@@ -97,17 +80,9 @@ def log_mel_band_distance(
 
     Unlike a ratio of energies it cannot be won by noise of the right level in the wrong place.
 
-    Args:
-        reference: natural logarithms `[..., N, M]`.
-        estimate: same shape.
-        config: the front end that made them.
-        band: lower edge (in it) and upper edge (not in it), in Hz.
-
-    Returns:
-        The distance in nat, a scalar; NaN where no filter lies in the band.
-
-    Raises:
-        InputError: if the shapes differ or do not fit the front end.
+    `reference`: natural logarithms `[..., N, M]`; `config`: the front end that made them; `band`: lower edge (in it)
+    and upper edge (not in it), in Hz. Returns the distance in nat, a scalar; NaN where no filter lies in the band.
+    Raises InputError if the shapes differ or do not fit the front end.
     """
     _check(reference, estimate, "log-mel spectra")
     if reference.shape[-1] != config.mel_bins:
@@ -120,15 +95,8 @@ def log_mel_band_distance(
 def mel_cepstral_distortion(reference: Tensor, estimate: Tensor) -> Tensor:
     """Root mean square difference of smoothed log-mel spectra, level left out, averaged over frames.
 
-    Args:
-        reference: natural logarithms of magnitudes `[..., N, M]`, M > 13.
-        estimate: same shape.
-
-    Returns:
-        The distortion in dB, a scalar.
-
-    Raises:
-        InputError: if the shapes differ or there are too few mel bins.
+    `reference`: natural logarithms of magnitudes `[..., N, M]`, M > 13. Returns the distortion in dB, a scalar. Raises
+    InputError if the shapes differ or there are too few mel bins.
 
     Source: Kubichek 1993, Mel-cepstral distance measure for objective speech quality assessment; coefficients 1 to 13
     of the cosine series of the log-mel spectrum.
@@ -148,15 +116,8 @@ def mel_cepstral_distortion(reference: Tensor, estimate: Tensor) -> Tensor:
 def log_spectral_distance(reference: Tensor, estimate: Tensor) -> Tensor:
     """Root mean square over frequencies of the difference of log power, averaged over frames.
 
-    Args:
-        reference: magnitudes `[..., F, N]`, >= 0.
-        estimate: same shape.
-
-    Returns:
-        The distance in log10 of power (1 is 10 dB), a scalar; magnitudes below 1e-5 count as 1e-5.
-
-    Raises:
-        InputError: if the shapes differ.
+    `reference`: magnitudes `[..., F, N]`, >= 0. Returns the distance in log10 of power (1 is 10 dB), a scalar;
+    magnitudes below 1e-5 count as 1e-5. Raises InputError if the shapes differ.
 
     Source: Gray and Markel 1976; in the unit of AudioSR (Liu et al. 2023) and NVSR (Liu et al. 2022), equation 5.
     """
@@ -180,12 +141,8 @@ def spectral_convergence_db(reference: Tensor, estimate: Tensor) -> Tensor:
 def metric_magnitude(wave: Tensor, sample_rate_hz: int) -> Tensor:
     """Magnitudes that the spectral metrics compare.
 
-    Args:
-        wave: `[C, T]`, float64.
-        sample_rate_hz: > 0.
-
-    Returns:
-        `[C, F, N]`, windows of about 46 ms that overlap by three quarters, transform of unit norm.
+    `wave`: `[C, T]`, float64; `sample_rate_hz`: > 0. Returns `[C, F, N]`, windows of about 46 ms that overlap by three
+    quarters, transform of unit norm.
     """
     n_fft = spectral_n_fft(sample_rate_hz)
     return stft(wave, n_fft, n_fft // 4).abs()

@@ -29,10 +29,8 @@ class FusionConfig(Config):
     """How resolutions are fused. `learned: false`, `favour_n_fft` and `allowed` are refused where they mean nothing.
 
     Args:
-        kind: name in the catalogue.
         learned: False freezes the starting weights, which are then no parameters.
         favour_n_fft: resolution that starts with more weight than the others; none starts uniform.
-        favour_logit: its head start, in logits.
         allowed: resolutions each source may use (`source_weights` only); sources left out use all.
         taps: length of `conv`'s kernel in samples, odd.
         widths: channels of the layers of `unet`.
@@ -63,13 +61,9 @@ class FusionConfig(Config):
 class FusionShape:
     """What a fusion must know of its model.
 
-    Args:
-        n_fft: window lengths of the branches, R of them.
-        sources: names of the sources, S of them.
-        channels: audio channels C at the output, or feature width D at the bottleneck.
-        sample_rate_hz: of the audio.
-        average: the model's branches are full estimates, so `sum` divides by R.
-        bins: cells along frequency at the bottleneck, 0 at the output.
+    `n_fft`: window lengths of the branches, R of them; `sources`: names of the sources, S of them; `channels`: audio
+    channels C at the output, or feature width D at the bottleneck; `average`: the model's branches are full estimates,
+    so `sum` divides by R; `bins`: cells along frequency at the bottleneck, 0 at the output.
     """
 
     n_fft: tuple[int, ...]
@@ -98,8 +92,7 @@ OUTPUT_FUSION: Catalogue[Fusion] = Catalogue("output fusion")
 def check_settings(catalogue: Catalogue[Fusion], config: FusionConfig) -> None:
     """Refuse an unknown kind, and settings that its kind would ignore.
 
-    Raises:
-        ConfigError: naming the setting and the kinds that use it.
+    Raises ConfigError naming the setting and the kinds that use it.
     """
 
     def honours(kind: str) -> tuple[Setting, ...]:
@@ -116,15 +109,7 @@ def check_settings(catalogue: Catalogue[Fusion], config: FusionConfig) -> None:
 
 
 def favoured_logits(config: FusionConfig, n_fft: tuple[int, ...]) -> Tensor:
-    """Starting logits `[R]`: zero, but for the favoured resolution.
-
-    Args:
-        config: names the resolution and its head start.
-        n_fft: window lengths of the branches.
-
-    Raises:
-        ConfigError: when the favoured resolution is not among n_fft.
-    """
+    """Starting logits `[R]`: zero, but for the favoured resolution."""
     logits = torch.zeros(len(n_fft))
     if config.favour_n_fft is not None:
         if config.favour_n_fft not in n_fft:
@@ -136,12 +121,8 @@ def favoured_logits(config: FusionConfig, n_fft: tuple[int, ...]) -> Tensor:
 def share_among_active(weights: Tensor, active: Tensor) -> Tensor:
     """Give the weight of absent resolutions to the present ones.
 
-    Args:
-        weights: `[S, R]`, rows sum to 1.
-        active: `[R]`, 0 or 1.
-
-    Returns:
-        `[S, R]`; a row without any weight left is zero.
+    `weights`: `[S, R]`, rows sum to 1; `active`: `[R]`, 0 or 1. Returns `[S, R]`; a row without any weight left is
+    zero.
     """
     kept = weights * active
     total = kept.sum(dim=-1, keepdim=True)
@@ -151,10 +132,7 @@ def share_among_active(weights: Tensor, active: Tensor) -> Tensor:
 class SoftmaxTable(nn.Module):
     """Softmax weights `[rows, R]` over the allowed entries of each row, without parameters that could not matter.
 
-    Args:
-        logits: starting values `[rows, R]`.
-        allowed: `[rows, R]`, bool.
-        learned: False keeps the starting values.
+    `logits`: starting values `[rows, R]`; `allowed`: `[rows, R]`, bool; `learned`: False keeps the starting values.
     """
 
     base: Tensor
@@ -281,8 +259,7 @@ class SourceWeights(TableFusion):
 def allowed_table(config: FusionConfig, shape: FusionShape) -> Tensor:
     """Which resolutions each source may use: bool `[S, R]`.
 
-    Raises:
-        ConfigError: on an unknown source or resolution, or an empty set.
+    Raises ConfigError on an unknown source or resolution, or an empty set.
     """
     table = torch.ones(len(shape.sources), len(shape.n_fft), dtype=torch.bool)
     for source, n_ffts in config.allowed.items():

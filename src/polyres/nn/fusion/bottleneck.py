@@ -27,11 +27,7 @@ from polyres.nn.fusion.base import (
 
 
 class BottleneckFusion(Fusion):
-    """Base of bottleneck fusions: weights shared by all sources.
-
-    Args:
-        sources: number of sources S.
-    """
+    """Base of bottleneck fusions: weights shared by all sources."""
 
     def __init__(self, sources: int) -> None:
         super().__init__()

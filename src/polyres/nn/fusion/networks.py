@@ -30,14 +30,7 @@ def zero_absent(y: Tensor, active: Tensor) -> Tensor:
 
 
 class TimeUNet(nn.Module):
-    """U-Net over time whose first layer takes all resolutions at once ("TimeUNet2D").
-
-    Args:
-        count: resolutions R.
-        rows: S * C waves, treated as channels.
-        config: widths, strides and kernel size.
-        last_active: GELU on the last layer too, as in the notes (a documented failure).
-    """
+    """U-Net over time whose first layer takes all resolutions at once ("TimeUNet2D")."""
 
     def __init__(self, count: int, rows: int, config: FusionConfig, last_active: bool) -> None:
         super().__init__()
@@ -144,10 +137,7 @@ class ProgressiveFusion(Fusion):
 class MergeStage(nn.Module):
     """Merge neighbouring entries: weighted mean plus a gated grouped convolution that starts at zero.
 
-    Args:
-        counts: how many resolutions each entry already stands for.
-        rows: S * C.
-        size: time kernel in samples, odd.
+    `size`: time kernel in samples, odd.
     """
 
     merge: Tensor

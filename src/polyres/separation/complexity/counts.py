@@ -49,19 +49,13 @@ ROUNDING_MACS = 0.5
 def fft_macs(n_fft: int) -> float:
     """Multiply-accumulates of one real Fourier transform of n points: 1.25 n log2 n.
 
-    Args:
-        n_fft: number of points, >= 1.
+    `n_fft`: number of points, >= 1.
     """
     return 1.25 * n_fft * math.log2(n_fft)
 
 
 def transform_macs(config: SeparatorConfig, length_samples: int) -> float:
-    """Multiply-accumulates of all forward and inverse transforms of a separator, in closed form.
-
-    Args:
-        config: of the separator.
-        length_samples: length of the mixture.
-    """
+    """Multiply-accumulates of all forward and inverse transforms of a separator, in closed form."""
     signals = config.audio_channels * (1 + len(config.sources))
     return sum(signals * frame_count(length_samples, config.hop_of(n)) * fft_macs(n) for n in config.n_fft)
 
@@ -86,10 +80,7 @@ def _complex_fft(shape: Sequence[int], dim: Sequence[int], *_: Any, out_shape: A
 class Macs:
     """Multiply-accumulates of one call.
 
-    Attributes:
-        total: all of them.
-        by_kind: by kind of operation; the keys of `KINDS`, and `other` where there are any.
-        by_module: by name of every module that was called, with all that it called itself.
+    `by_kind`: by kind of operation; the keys of `KINDS`, and `other` where there are any.
     """
 
     total: float
@@ -101,12 +92,7 @@ class Macs:
 def count_macs(module: nn.Module, call: Callable[[], Any]) -> Macs:
     """Count the multiply-accumulates of a call.
 
-    Args:
-        module: whose parts are told apart by name.
-        call: what to count, usually `lambda: module(x)`; it is run once.
-
-    Returns:
-        The counts.
+    `module`: whose parts are told apart by name. `call`: what to count, usually `lambda: module(x)`; it is run once.
     """
     fft: dict[Any, Any] = {
         torch.ops.aten._fft_r2c: _real_fft,
@@ -152,10 +138,7 @@ def _watched(module: nn.Module, so_far: Callable[[], float]) -> Iterator[dict[st
 class Part:
     """One part of a model.
 
-    Attributes:
-        name: as in `named_modules`, with the window length of a branch.
-        parameters: number of them in it.
-        macs: spent in it.
+    `name`: as in `named_modules`, with the window length of a branch.
     """
 
     name: str
@@ -165,14 +148,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model weighs and costs.
-
-    Attributes:
-        parameters: number of them.
-        macs: for the whole length.
-        by_kind: macs by kind of operation.
-        parts: top-level parts, or deeper ones.
-    """
+    """What a model weighs and costs."""
 
     parameters: int
     macs: float
@@ -188,13 +164,8 @@ def count_parameters(module: nn.Module) -> int:
 def cost_of(model: Separator | Bag, mix: Tensor, depth: int = 1) -> Cost:
     """Count parameters and multiply-accumulates of a separator.
 
-    Args:
-        model: in evaluation mode.
-        mix: `[1, C, T]`; only its length and device matter.
-        depth: how deep parts are told apart, 1 or more; lists of parts do not count as a level.
-
-    Returns:
-        The cost; the parts' parameters and macs sum to the whole.
+    `mix`: `[1, C, T]`; only its length and device matter. `depth`: how deep parts are told apart, 1 or more; lists of
+    parts do not count as a level. Returns the cost; the parts' parameters and macs sum to the whole.
     """
     macs = _count_shapes(model, mix)
     parts = tuple(_parts(model, ("", model), depth, macs))
@@ -214,9 +185,7 @@ def _count_shapes(model: Separator | Bag, mix: Tensor) -> Macs:
 def spent_in(name: str, macs: Macs) -> float:
     """What is spent in a module, or in the outermost of its parts that are called where it is not called itself.
 
-    Args:
-        name: of the module, as in `named_modules`.
-        macs: counts of the model.
+    `name`: of the module, as in `named_modules`.
     """
     if not name:
         return macs.total

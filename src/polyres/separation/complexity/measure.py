@@ -35,21 +35,13 @@ CONVENTION = (
 
 
 def complexity_page(results: Sequence[Complexity]) -> str:
-    """Return all tables as a page of Markdown.
-
-    Args:
-        results: of the models.
-    """
+    """Return all tables as a page of Markdown."""
     tables = [summary_table(results), kinds_table(results), *map(parts_table, results)]
     return "# Complexity\n\n" + "\n".join(table.markdown() for table in tables)
 
 
 def summary_table(results: Sequence[Complexity]) -> Table:
-    """Return one row per model: size, cost, time, memory.
-
-    Args:
-        results: of the models.
-    """
+    """Return one row per model: size, cost, time, memory."""
     header = ("model", "resolutions", "parameters", "audio s", "GMAC", "GMAC per s", "latency s", "real-time factor")
     table = Table("", (*header, "peak memory MiB"), text_columns=2, notes=tuple(_notes(results)))
     for result in results:
@@ -86,11 +78,7 @@ def _notes(results: Sequence[Complexity]) -> list[str]:
 
 
 def kinds_table(results: Sequence[Complexity]) -> Table:
-    """Return one row per model: GMAC by kind of operation.
-
-    Args:
-        results: of the models.
-    """
+    """Return one row per model: GMAC by kind of operation."""
     kinds = [kind for kind in (*KINDS, OTHER) if any(kind in result.cost.by_kind for result in results)]
     table = Table("GMAC by kind of operation", ("model", *kinds))
     for result in results:
@@ -102,11 +90,7 @@ def kinds_table(results: Sequence[Complexity]) -> Table:
 
 
 def parts_table(result: Complexity) -> Table:
-    """Return one row per part of a model.
-
-    Args:
-        result: of the model.
-    """
+    """Return one row per part of a model."""
     table = Table(f"Parts of {result.model}", ("part", "parameters", "GMAC", "GMAC per s", "% of GMAC"))
     for part in result.cost.parts:
         share = 100 * part.macs / result.cost.macs if result.cost.macs else 0.0
@@ -146,16 +130,8 @@ class Request:
 class Speed:
     """Time and memory of a model on a device.
 
-    Attributes:
-        device: name of its kind and number.
-        hardware: what it is.
-        threads: of the CPU.
-        precision: "fp32" or "bf16".
-        latencies_s: of every timed pass.
-        latency_s: their median.
-        real_time_factor: seconds of computing per second of audio; below 1 is faster than real time.
-        memory_mib: largest so far when the model was ready, in MiB: of the process on a CPU, of the GPU's tensors else.
-        peak_memory_mib: the same after the passes; None where it cannot be told.
+    `precision`: "fp32" or "bf16". `real_time_factor`: seconds of computing per second of audio; below 1 is faster than
+    real time. `peak_memory_mib`: the same after the passes; None where it cannot be told.
     """
 
     device: str
@@ -173,12 +149,7 @@ class Speed:
 class Complexity:
     """All that is known about what a model costs.
 
-    Attributes:
-        model: as it was named.
-        audio_s: length of the audio in seconds.
-        n_fft: resolutions of every separator in it.
-        cost: parameters and macs.
-        speed: measured; None where only counted.
+    `n_fft`: resolutions of every separator in it. `speed`: measured; None where only counted.
     """
 
     model: str
@@ -210,15 +181,8 @@ class Complexity:
 def measure(request: Request) -> Complexity:
     """Measure and count in this process; its peak memory is then that of all it ever did.
 
-    Args:
-        request: what to measure.
-
-    Returns:
-        The figures.
-
-    Raises:
-        PolyresError: when the model or the device is not there.
-        AnalysisError: when the audio would be empty or the memory is too small.
+    Raises PolyresError when the model or the device is not there; AnalysisError when the audio would be empty or the
+    memory is too small.
     """
     device = resolve_device(request.device)
     if request.threads is not None:
@@ -245,14 +209,7 @@ def measure(request: Request) -> Complexity:
 def time_model(model: Separator | Bag, mix: Tensor, request: Request, audio_s: float) -> Speed:
     """Time warm passes; see `measure`.
 
-    Args:
-        model: on the device of `mix`.
-        mix: `[1, C, T]`.
-        request: says how often.
-        audio_s: length of `mix` in seconds.
-
-    Returns:
-        The times, and the memory.
+    `model`: on the device of `mix`; `mix`: `[1, C, T]`; `audio_s`: length of `mix` in seconds.
     """
     device = mix.device
     precision = resolve_precision(request.precision, device)
@@ -322,14 +279,7 @@ def memory_mib(device: torch.device) -> float | None:
 def measure_apart(request: Request) -> Complexity:
     """Measure in a fresh process, so that its peak memory is the model's and nothing is warm that should not be.
 
-    Args:
-        request: what to measure.
-
-    Returns:
-        The figures.
-
-    Raises:
-        AnalysisError: when the process fails, with its reason.
+    Raises AnalysisError when the process fails, with its reason.
     """
     root = str(Path(polyres.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
@@ -350,8 +300,7 @@ def measure_apart(request: Request) -> Complexity:
 def main(text: str) -> None:
     """Answer a request in JSON with a line of JSON.
 
-    Args:
-        text: fields of `Request`.
+    `text`: fields of `Request`.
     """
     try:
         answer = measure(Request(**json.loads(text))).to_dict()

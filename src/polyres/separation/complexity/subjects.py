@@ -42,11 +42,7 @@ def known_subjects() -> tuple[str, ...]:
 def subjects_named(names: Sequence[str]) -> list[str]:
     """Return the models that are named; `all` stands for every architecture.
 
-    Args:
-        names: see `load_subject`.
-
-    Raises:
-        UnknownNameError: naming the nearest right name.
+    `names`: see `load_subject`. Raises UnknownNameError naming the nearest right name.
     """
     named = [one for name in names for one in (ARCHITECTURES if name == ALL else (name,))]
     for name in named:
@@ -57,11 +53,7 @@ def subjects_named(names: Sequence[str]) -> list[str]:
 def check_subject(name: str) -> None:
     """Refuse what names no model, before any work is done.
 
-    Args:
-        name: see `load_subject`.
-
-    Raises:
-        UnknownNameError: naming the nearest right name.
+    `name`: see `load_subject`.
     """
     if name in known_subjects() or name in REFUSED or Path(name).expanduser().exists():
         return
@@ -73,17 +65,8 @@ def check_subject(name: str) -> None:
 def load_subject(name: str) -> Separator | Bag:
     """Build or load a model; without weights of its own it starts at random.
 
-    Args:
-        name: a name of `known_subjects()`, a weight file, a run folder (with or without weights yet), a recipe or the
-            config of a model as YAML.
-
-    Returns:
-        The model in evaluation mode, on the CPU.
-
-    Raises:
-        UnknownNameError: when nothing has that name.
-        ConfigError: when a recipe cannot be read.
-        WeightsError: when weights cannot be read.
+    `name`: a name of `known_subjects()`, a weight file, a run folder (with or without weights yet), a recipe or the
+    config of a model as YAML.
     """
     check_subject(name)
     if name in ARCHITECTURES:
@@ -99,14 +82,7 @@ def load_subject(name: str) -> Separator | Bag:
 def config_from_yaml(path: Path) -> SeparatorConfig:
     """Read the model of a recipe, of a run, or a model's own config; how it is trained is not looked at.
 
-    Args:
-        path: YAML file.
-
-    Returns:
-        The config of the model.
-
-    Raises:
-        ConfigError: when the file cannot be read or names no model.
+    Raises ConfigError when the file cannot be read or names no model.
     """
     values = read_yaml(path)
     try:

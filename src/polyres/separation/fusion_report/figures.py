@@ -32,16 +32,8 @@ SOURCE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E
 def draw_report(report: FusionReport, folder: Path) -> list[Path]:
     """Draw all figures that the report has numbers for, as PNG and PDF.
 
-    Args:
-        report: what to draw.
-        folder: where they go; made if missing.
-
-    Returns:
-        The files.
-
-    Raises:
-        ConfigError: without matplotlib.
-        OutputError: when a file cannot be written.
+    `folder`: where they go; made if missing. Raises ConfigError: without matplotlib; OutputError when a file cannot be
+    written.
     """
     check_matplotlib(otherwise="add --no-figures")
     figures: list[tuple[str, Figure]] = []
@@ -60,15 +52,7 @@ def draw_report(report: FusionReport, folder: Path) -> list[Path]:
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write a figure in all formats, each file whole or not at all.
 
-    Args:
-        figure: what to write.
-        stem: path without suffix.
-
-    Returns:
-        The files.
-
-    Raises:
-        OutputError: when one cannot be written.
+    Raises OutputError when one cannot be written.
     """
     paths = []
     for kind in FORMATS:
@@ -98,13 +82,7 @@ def _nature(stage: Stage) -> str:
 
 
 def lines_figure(report: FusionReport, stage: Stage, evolution: Evolution) -> Figure:
-    """Draw a line per resolution over the epochs, one panel per source.
-
-    Args:
-        report: names sources and resolutions.
-        stage: whose weights.
-        evolution: of that stage.
-    """
+    """Draw a line per resolution over the epochs, one panel per source."""
     rows = source_rows(report, evolution.summaries[-1].weights)
     columns = min(len(rows), 4)
     figure, panels = _figure(columns, -(-len(rows) // columns), width=3.2 if len(rows) > 1 else 5.0)
@@ -149,12 +127,7 @@ def _epoch_axis(panel: Axes) -> None:
 
 
 def heat_figure(report: FusionReport, stage: Stage) -> Figure:
-    """Draw source by resolution: the weights, and beside them knock-outs and Shapley values where they are known.
-
-    Args:
-        report: the numbers.
-        stage: whose weights; without any, only what the resolutions do is drawn.
-    """
+    """Draw source by resolution: the weights, and beside them knock-outs and Shapley values where they are known."""
     weights_map: list[tuple[str, list[list[float]]]] = []
     effects: list[tuple[str, list[list[float]]]] = []
     if stage.tables:
@@ -216,11 +189,7 @@ def _heat_map(panel: Axes, table: list[list[float]], bound: float, signed: bool)
 
 
 def divergence_figure(report: FusionReport) -> Figure:
-    """Draw how far the weights are from even over the epochs: a line per source, a panel per stage.
-
-    Args:
-        report: the numbers.
-    """
+    """Draw how far the weights are from even over the epochs: a line per source, a panel per stage."""
     shown = [(stage, one) for stage, one in report.evolution.items() if len(one.epochs) > 1]
     figure, panels = _figure(len(shown), width=4.6)
     highest = max(max(summary.divergence_bits) for _, one in shown for summary in one.summaries)
@@ -250,11 +219,7 @@ def divergence_figure(report: FusionReport) -> Figure:
 def correlation_figure(report: FusionReport) -> Figure:
     """Draw the correlation between the resolutions' own estimates, and between their errors, per source.
 
-    Args:
-        report: the numbers; its `data` must be there.
-
-    Raises:
-        AnalysisError: without data.
+    `report`: the numbers; its `data` must be there.
     """
     if report.data is None:
         raise AnalysisError("correlations need tracks; add --data")

@@ -22,13 +22,7 @@ LAST_EPOCH = "last epoch"
 
 @dataclass(frozen=True)
 class Difference:
-    """Raw weights against an average of them.
-
-    Attributes:
-        average: its name.
-        largest: largest absolute difference.
-        mean: mean absolute difference.
-    """
+    """Raw weights against an average of them."""
 
     average: str
     largest: float
@@ -39,15 +33,8 @@ class Difference:
 class Stage:
     """One place where resolutions are fused.
 
-    Attributes:
-        name: bottleneck or output.
-        kind: of the fusion.
-        weight_kind: explicit (they mix), implicit (share of kernel energy: they do not) or none.
-        learned: whether training moves it.
-        tables: summary by set of weights.
-        differences: raw against averages.
-        bands: explicit weights per band `[K][S][R]` of the chosen set, lowest first, where the fusion has bands.
-        bands_hz: edges between them.
+    `weight_kind`: explicit (they mix), implicit (share of kernel energy: they do not) or none; `bands`: explicit
+    weights per band `[K][S][R]` of the chosen set, lowest first, where the fusion has bands.
     """
 
     name: str
@@ -62,12 +49,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Evolution:
-    """Weights of one stage over the epochs of a run; they are the raw ones.
-
-    Attributes:
-        epochs: their numbers.
-        summaries: one per epoch.
-    """
+    """Weights of one stage over the epochs of a run; they are the raw ones."""
 
     epochs: list[int]
     summaries: list[WeightSummary]
@@ -77,17 +59,9 @@ class Evolution:
 class FusionReport:
     """Everything about the fusions of a model.
 
-    Attributes:
-        model: as it was named.
-        sources: names, in order.
-        n_fft: window lengths, in order.
-        chosen: the set of weights that the tables and the data are about.
-        stages: of the model.
-        evolution: by stage, where there is a run.
-        gradient_epochs: share of the gradient norms in the branches per epoch of training, where the run took them:
-            epoch -> `[R]`.
-        data: what the resolutions do on tracks, if asked for.
-        notes: what a reader should know.
+    `chosen`: the set of weights that the tables and the data are about; `evolution`: by stage, where there is a run;
+    `gradient_epochs`: share of the gradient norms in the branches per epoch of training, where the run took them: epoch
+    -> `[R]`; `data`: what the resolutions do on tracks, if asked for.
     """
 
     model: str
@@ -117,12 +91,8 @@ def _finite(value: Any) -> Any:
 def choose_weights(subject: FusionSubject, wanted: str | None) -> str:
     """Return the name of the set of weights a report is about.
 
-    Args:
-        subject: what there is.
-        wanted: name of a set; None takes the best, else the longest average, else what there is.
-
-    Raises:
-        AnalysisError: when there is no such set.
+    `wanted`: name of a set; None takes the best, else the longest average, else what there is. Raises AnalysisError
+    when there is no such set.
     """
     if wanted is not None:
         subject.use(wanted)
@@ -135,13 +105,7 @@ def choose_weights(subject: FusionSubject, wanted: str | None) -> str:
 def build_report(subject: FusionSubject, chosen: str, data: DataReport | None = None) -> FusionReport:
     """Put the report together.
 
-    Args:
-        subject: the model, its weights and its past.
-        chosen: from `choose_weights`.
-        data: what the resolutions do.
-
-    Returns:
-        The report.
+    `subject`: the model, its weights and its past; `chosen`: from `choose_weights`.
     """
     tables: dict[str, dict[str, Tensor]] = {}
     for name in subject.states:
@@ -214,11 +178,7 @@ Table = list[list[float]]
 def entropy_bits(weights: Tensor) -> Tensor:
     """Shannon entropy of distributions.
 
-    Args:
-        weights: `[..., R]`, >= 0; they need not sum to 1.
-
-    Returns:
-        `[...]` in bits, float64; NaN where all are zero.
+    `weights`: `[..., R]`, >= 0; they need not sum to 1. Returns `[...]` in bits, float64; NaN where all are zero.
     """
     shares = weights.double() / weights.double().sum(dim=-1, keepdim=True)
     return -torch.special.xlogy(shares, shares).sum(dim=-1) / math.log(2)
@@ -227,11 +187,7 @@ def entropy_bits(weights: Tensor) -> Tensor:
 def entropy_percent(weights: Tensor) -> Tensor:
     """Entropy in percent of that of uniform weights: 100 is even, 0 is one resolution alone.
 
-    Args:
-        weights: `[..., R]`, R >= 2.
-
-    Returns:
-        `[...]`, 0 to 100, float64.
+    `weights`: `[..., R]`, R >= 2. Returns `[...]`, 0 to 100, float64.
     """
     return 100 * entropy_bits(weights) / math.log2(weights.shape[-1])
 
@@ -239,11 +195,7 @@ def entropy_percent(weights: Tensor) -> Tensor:
 def divergence_bits(weights: Tensor) -> Tensor:
     """Kullback–Leibler divergence from uniform weights.
 
-    Args:
-        weights: `[..., R]`.
-
-    Returns:
-        `[...]` in bits, 0 (even) to log2 R (one resolution alone), float64.
+    `weights`: `[..., R]`. Returns `[...]` in bits, 0 (even) to log2 R (one resolution alone), float64.
     """
     return math.log2(weights.shape[-1]) - entropy_bits(weights)
 
@@ -251,11 +203,7 @@ def divergence_bits(weights: Tensor) -> Tensor:
 def disagreement_bits(weights: Tensor) -> Tensor:
     """Jensen–Shannon divergence among the sources: how much of the weights depends on the source.
 
-    Args:
-        weights: `[..., S, R]`.
-
-    Returns:
-        `[...]` in bits, 0 where all sources share one row, float64.
+    `weights`: `[..., S, R]`. Returns `[...]` in bits, 0 where all sources share one row, float64.
 
     Source: Lin 1991, "Divergence measures based on the Shannon entropy", section V.
     """
@@ -272,12 +220,7 @@ def spread(weights: Tensor) -> Tensor:
 class WeightSummary:
     """Weights of one stage at one moment.
 
-    Attributes:
-        weights: `[S, R]`.
-        entropy_percent: of every source, in % of uniform.
-        spread: of every source, largest less smallest weight.
-        divergence_bits: of every source, from uniform.
-        disagreement_bits: among the sources.
+    `weights`: `[S, R]`.
     """
 
     weights: Table
@@ -290,11 +233,7 @@ class WeightSummary:
 def summarise(weights: Tensor) -> WeightSummary:
     """Sum up a table of weights.
 
-    Args:
-        weights: `[S, R]`.
-
-    Returns:
-        The summary.
+    `weights`: `[S, R]`.
     """
     return WeightSummary(
         weights=weights.tolist(),

@@ -15,11 +15,7 @@ NO_DATA = "A weight is no importance: add --data for knock-outs and Shapley valu
 
 
 def report_tables(report: FusionReport) -> list[Table]:
-    """Return the report as tables.
-
-    Args:
-        report: what to print.
-    """
+    """Return the report as tables."""
     tables = []
     for stage in report.stages:
         tables += _stage_tables(report, stage)
@@ -33,11 +29,7 @@ def report_tables(report: FusionReport) -> list[Table]:
 
 
 def markdown(report: FusionReport) -> str:
-    """Return the report as a page of Markdown.
-
-    Args:
-        report: what to print.
-    """
+    """Return the report as a page of Markdown."""
     resolutions = " ".join(map(str, report.n_fft))
     head = f"# Fusion of {report.model}\n\nResolutions: {resolutions}. Weights: {report.chosen}.\n\n"
     return head + "\n".join(table.markdown() for table in report_tables(report))
@@ -53,9 +45,7 @@ def stage_title(stage: Stage) -> str:
 def source_rows(report: FusionReport, weights: list[list[float]]) -> list[tuple[str, int]]:
     """Return names and positions of the sources that need a row: one for all where they share their weights.
 
-    Args:
-        report: names the sources.
-        weights: `[S][R]`.
+    `weights`: `[S][R]`.
     """
     if len(report.sources) > 1 and all(row == weights[0] for row in weights):
         return [("all sources", 0)]

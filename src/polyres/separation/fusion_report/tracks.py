@@ -28,11 +28,8 @@ Say = Callable[[str], None]
 class DataOptions:
     """What is listened to, and how much is asked.
 
-    Attributes:
-        folder: of tracks with stems.
-        seconds: of every track, its busiest excerpt; 0 takes whole tracks.
-        max_tracks: of the folder, in order; 0 takes all.
-        shapley: try all coalitions; else only those without one resolution.
+    `seconds`: of every track, its busiest excerpt; 0 takes whole tracks. `max_tracks`: of the folder, in order; 0 takes
+    all. `shapley`: try all coalitions; else only those without one resolution.
     """
 
     folder: Path
@@ -47,23 +44,12 @@ class DataReport:
 
     Scores are nSDR in dB, the mean over the tracks that have the source; `tracks_with` counts those.
 
-    Attributes:
-        tracks: their names.
-        seconds: of audio in all.
-        tracks_with: by source.
-        full_db: score of all resolutions together, by source.
-        empty_db: score without any: of the wave branch alone, or of silence (0 dB).
-        alone_db: score with one resolution active; None without Shapley values, as is the next.
-        shapley_db: exact Shapley value; sums to full less empty for every source.
-        knock_out_db: what is lost without a resolution.
-        level_dbfs: RMS level of every resolution's own estimate.
-        reference_dbfs: RMS level of the true stems, by source.
-        correlation: `[S][R][R]` between the resolutions' own estimates.
-        error_correlation: `[S][R][R]` between their errors: the less, the more averaging them helps.
-        gradient_norm: L2 norm of the gradient of the mean absolute error in each branch's parameters.
-        gradient_share: the same as a share of the sum over the branches.
-        moving_weights: mean over time of weights that move with it (`gated`), else None.
-        moving_deviation: their standard deviation over time.
+    `empty_db`: score without any: of the wave branch alone, or of silence (0 dB). `alone_db`: score with one resolution
+    active; None without Shapley values, as is the next. `correlation`: `[S][R][R]` between the resolutions' own
+    estimates. `error_correlation`: `[S][R][R]` between their errors: the less, the more averaging them helps.
+    `gradient_norm`: L2 norm of the gradient of the mean absolute error in each branch's parameters. `gradient_share`:
+    the same as a share of the sum over the branches. `moving_weights`: mean over time of weights that move with it
+    (`gated`), else None.
     """
 
     tracks: list[str]
@@ -115,11 +101,7 @@ def analyse_data(
     Args:
         model: two or more resolutions, on the device to use.
         options: where the tracks are, and how much is asked.
-        say: receives a line per track.
         failed: receives a line for each track that cannot be read, which is left out; None ends with the first.
-
-    Returns:
-        The figures.
 
     Raises:
         InputError: when a track cannot be read and `failed` is None, or none can.
@@ -218,13 +200,7 @@ def _separate(model: Separator, mix: Tensor, target: Tensor, coalition: int, sum
 def branch_gradients(model: Separator, mix: Tensor, target: Tensor) -> Tensor:
     """L2 norm of the gradient of the mean absolute error in the parameters of every branch; the model stays as it is.
 
-    Args:
-        model: in evaluation mode.
-        mix: `[1, C, T]`.
-        target: `[S, C, T]`.
-
-    Returns:
-        `[R]`, float64.
+    `mix`: `[1, C, T]`; `target`: `[S, C, T]`. Returns `[R]`, float64.
     """
     groups = [[value for value in branch.parameters() if value.requires_grad] for branch in model.branches]
     with torch.enable_grad():

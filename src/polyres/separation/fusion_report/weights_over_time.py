@@ -29,10 +29,8 @@ AVERAGE_PREFIX = "ema_"
 class Epoch:
     """What a run wrote about its fusions after an epoch.
 
-    Attributes:
-        number: of the epoch.
-        weights: raw weights `[S, R]` by stage.
-        gradient_norms: of every part of the model (`branch@4096`), where the run took them.
+    `weights`: raw weights `[S, R]` by stage; `gradient_norms`: of every part of the model (`branch@4096`), where the
+    run took them.
     """
 
     number: int
@@ -44,13 +42,8 @@ class Epoch:
 class FusionSubject:
     """A model with several resolutions, all sets of weights it comes with, and its past.
 
-    Attributes:
-        name: as it was given.
-        model: the separator; holds the weights that were put in last.
-        states: full state dicts by name: best, raw, ema_…; a weight file alone has `saved`. Empty for a run that has
-            not saved any yet.
-        epochs: oldest first; empty where there is no run.
-        notes: what a reader should know.
+    `states`: full state dicts by name: best, raw, ema_…; a weight file alone has `saved`. Empty for a run that has not
+    saved any yet.
     """
 
     name: str
@@ -62,14 +55,7 @@ class FusionSubject:
     def use(self, name: str) -> Separator:
         """Put a set of weights into the model.
 
-        Args:
-            name: a key of `states`.
-
-        Returns:
-            The model.
-
-        Raises:
-            AnalysisError: when there is no such set.
+        `name`: a key of `states`.
         """
         if name not in self.states:
             there = ", ".join(self.states) or "none yet: the run has not saved any"
@@ -83,9 +69,6 @@ def load_fusion_subject(given: str) -> FusionSubject:
 
     Args:
         given: a run folder, its checkpoint, a weight file, or a model known by name.
-
-    Returns:
-        What there is.
 
     Raises:
         AnalysisError: when the folder holds no run, the metrics are damaged, or there is nothing to fuse.
@@ -113,15 +96,7 @@ def load_fusion_subject(given: str) -> FusionSubject:
 
 
 def check_resolutions(name: str, config: SeparatorConfig) -> None:
-    """Refuse a model that has nothing to fuse.
-
-    Args:
-        name: what to call it.
-        config: of the model.
-
-    Raises:
-        AnalysisError: when it has one resolution.
-    """
+    """Refuse a model that has nothing to fuse."""
     if len(config.n_fft) < 2:
         raise AnalysisError(
             f"{name} has one resolution (n_fft {config.n_fft[0]}), so there is nothing to fuse; "
@@ -168,18 +143,7 @@ def _states_of(path: Path, model: Separator) -> dict[str, dict[str, Tensor]]:
 
 
 def read_epochs(path: Path, config: SeparatorConfig) -> tuple[list[Epoch], list[str]]:
-    """Read what a run wrote about its fusions; a last line cut by a crash is left out.
-
-    Args:
-        path: the metrics of the run; may be missing.
-        config: of its model.
-
-    Returns:
-        The epochs, oldest first, and notes.
-
-    Raises:
-        AnalysisError: when the file cannot be read, a line is damaged, or the weights are of another model.
-    """
+    """Read what a run wrote about its fusions; a last line cut by a crash is left out."""
     if not path.exists():
         return [], [f"There is no {METRICS_FILE}: nothing is known about earlier epochs."]
     try:

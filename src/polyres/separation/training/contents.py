@@ -42,15 +42,7 @@ class RootKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Ingredient:
-    """One stem to be packed.
-
-    Attributes:
-        root: Folder of its root in the bundle's data.
-        track: Folder of its track in that of the root.
-        source: Its name.
-        stem: Its files, measured.
-        for_validation: Whether it must stay.
-    """
+    """One stem to be packed."""
 
     root: str
     track: str
@@ -75,14 +67,7 @@ def train_keys(config: TrainConfig) -> list[RootKey]:
 
 
 def folder_names(config: TrainConfig) -> dict[RootKey, str]:
-    """Give every root, layout and split a folder of its own; a root that says what to make keeps its text.
-
-    Args:
-        config: the recipe.
-
-    Returns:
-        Names for all roots of the recipe; a split is part of the name.
-    """
+    """Give every root, layout and split a folder of its own; a root that says what to make keeps its text."""
     names: dict[RootKey, str] = {}
     for key in [*valid_keys(config), *train_keys(config)]:
         if is_made(key.path):
@@ -101,16 +86,8 @@ def folder_names(config: TrainConfig) -> dict[RootKey, str]:
 def collect(config: TrainConfig, report: Report) -> list[Ingredient]:
     """List every stem of the recipe's roots, validation first.
 
-    Args:
-        config: the recipe.
-        report: receives one line per root.
-
-    Returns:
-        The stems, those of a track after one another.
-
-    Raises:
-        TrainingError: if a root is missing, or no root has any track or is to be made.
-        InputError: if a root has no track, or a stem is missing or cannot be read.
+    Returns the stems, those of a track after one another. Raises TrainingError if a root is missing, or no root has any
+    track or is to be made; InputError if a root has no track, or a stem is missing or cannot be read.
     """
     names = folder_names(config)
     found: list[Ingredient] = []
@@ -143,17 +120,9 @@ def _stems(
 def choose(items: Sequence[Ingredient], budget: float, report: Report) -> tuple[int, list[Ingredient]]:
     """Find the best quality at which everything fits, or the share of the tracks that fits at the worst.
 
-    Args:
-        items: all stems.
-        budget: bytes that they may take.
-        report: receives one line per quality that is tried.
-
-    Returns:
-        The Vorbis quality and the stems to keep.
-
-    Raises:
-        TrainingError: if the validation alone does not fit.
-        InputError: if a file is gone or cannot be read.
+    `budget`: bytes that they may take; `report`: receives one line per quality that is tried. Returns the Vorbis
+    quality and the stems to keep. Raises TrainingError if the validation alone does not fit; InputError if a file is
+    gone or cannot be read.
     """
     sizes: list[float] = []
     for quality in QUALITIES:
@@ -171,12 +140,7 @@ def choose(items: Sequence[Ingredient], budget: float, report: Report) -> tuple[
 def thin(items: Sequence[Ingredient], share: float) -> list[Ingredient]:
     """Keep all validation tracks and about this share of every root's seconds, spread evenly.
 
-    Args:
-        items: all stems.
-        share: 0 to 1.
-
-    Returns:
-        The stems of the tracks that are kept, validation first.
+    `share`: 0 to 1. Returns the stems of the tracks that are kept, validation first.
     """
     kept = [item for item in items if item.for_validation]
     for root in dict.fromkeys(item.root for item in items if not item.for_validation):
@@ -264,17 +228,8 @@ def _write_vorbis(target: object, blocks: Iterable[np.ndarray], rate_hz: int, qu
 def encode(item: Ingredient, folder: Path, quality: int) -> int:
     """Write one stem, the sum of its files, as Ogg Vorbis.
 
-    Args:
-        item: the stem.
-        folder: the bundle's data.
-        quality: Vorbis quality, one of `QUALITIES`.
-
-    Returns:
-        The bytes written.
-
-    Raises:
-        InputError: if a file is gone, cannot be read or ends early.
-        OSError: if it cannot be written.
+    `quality`: Vorbis quality, one of `QUALITIES`. Returns the bytes written. Raises InputError if a file is gone,
+    cannot be read or ends early; OSError if it cannot be written.
     """
     path = folder / item.root / item.track / f"{item.source}.ogg"
     path.parent.mkdir(parents=True, exist_ok=True)

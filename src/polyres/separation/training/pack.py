@@ -48,9 +48,7 @@ def pack(config: TrainConfig, out: Path, max_mb: float = 60.0, report: Report = 
 
     Args:
         config: the recipe; its roots must exist.
-        out: folder to make.
         max_mb: upper limit of its size in MB (10^6 bytes).
-        report: receives one line per step.
 
     Returns:
         What stands in the bundle's `bundle.json`.
@@ -183,14 +181,8 @@ def _facts(
 def open_bundle(folder: Path) -> tuple[Path, dict[str, str]]:
     """Find the recipe of a bundle and the values that depend on where it lies.
 
-    Args:
-        folder: made by `pack`.
-
-    Returns:
-        The recipe's path, and values by key: `data_dir`, and `init` and `distil.teacher` where the bundle has them.
-
-    Raises:
-        TrainingError: if the folder is no bundle, or one of another format.
+    `folder`: made by `pack`. Returns the recipe's path, and values by key: `data_dir`, and `init` and `distil.teacher`
+    where the bundle has them. Raises TrainingError if the folder is no bundle, or one of another format.
     """
     try:
         facts = json_file(folder / BUNDLE_FILE)

@@ -45,15 +45,10 @@ class RunSummary:
     """A run in figures.
 
     Args:
-        name: of the run, for people.
-        path: its folder.
         state: `running` in some process of this machine, `stopped` before its end, `finished`, or `broken`.
-        problem: why it is broken.
-        step: optimiser steps taken.
         elapsed_s: seconds trained, over all parts of the run.
         parameters: of the model; None before there are weights.
         best: score in dB of the best weights so far, where and which they are, and their scores by name.
-        points: all validations, oldest first.
         config: the recipe; None where it cannot be read.
     """
 
@@ -91,14 +86,8 @@ class RunSummary:
 def list_runs(folder: Path) -> list[RunSummary]:
     """Summarise every run under a folder, the folder itself included.
 
-    Args:
-        folder: searched at any depth; nothing inside a run or behind a name with a dot.
-
-    Returns:
-        In the order of their names; broken ones say what is wrong.
-
-    Raises:
-        TrainingError: if there is no such folder or no run in it.
+    `folder`: searched at any depth; nothing inside a run or behind a name with a dot. Returns in the order of their
+    names; broken ones say what is wrong. Raises TrainingError if there is no such folder or no run in it.
     """
     if not folder.is_dir():
         raise TrainingError(f"there is no folder {folder}; give the folder that holds runs")
@@ -117,11 +106,7 @@ def list_runs(folder: Path) -> list[RunSummary]:
 def read_run(path: Path) -> RunSummary:
     """Summarise one run that is whole.
 
-    Args:
-        path: its folder.
-
-    Raises:
-        TrainingError: if there is no run, or it is broken.
+    Raises TrainingError if there is no run, or it is broken.
     """
     if not (path / CONFIG_FILE).is_file():
         raise TrainingError(f"{path} holds no run ({CONFIG_FILE} is missing); give the folder of a run")
@@ -132,12 +117,7 @@ def read_run(path: Path) -> RunSummary:
 
 
 def summarise(path: Path, name: str) -> RunSummary:
-    """Summarise a run folder, whatever it holds.
-
-    Args:
-        path: the folder.
-        name: of the run.
-    """
+    """Summarise a run folder, whatever it holds."""
     problems: list[str] = []
 
     def tried(read: Callable[[], Any], otherwise: Any) -> Any:
@@ -244,11 +224,8 @@ def _is_over(path: Path, config: TrainConfig, rows: Sequence[Mapping[str, Any]])
 class Comparison:
     """Runs beside each other.
 
-    Args:
-        runs: what is compared.
-        differences: settings that are not the same everywhere: key to one value per run.
-        by_step: steps, and the best score in dB that every run had by then (None before its first).
-        by_time: the same for seconds of training.
+    `differences`: settings that are not the same everywhere: key to one value per run; `by_step`: steps, and the best
+    score in dB that every run had by then (None before its first); `by_time`: the same for seconds of training.
     """
 
     runs: tuple[RunSummary, ...]
@@ -269,11 +246,7 @@ class Comparison:
 def compare_runs(paths: Sequence[Path]) -> Comparison:
     """Put runs beside each other: settings that differ, scores after equal steps and equal times, final bests.
 
-    Args:
-        paths: folders of two or more runs.
-
-    Raises:
-        TrainingError: if there are fewer than two, or one is missing or broken.
+    `paths`: folders of two or more runs. Raises TrainingError if there are fewer than two, or one is missing or broken.
     """
     if len(paths) < 2:
         raise TrainingError(f"{len(paths)} run given; name two or more to compare")

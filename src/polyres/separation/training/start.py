@@ -19,15 +19,7 @@ MOST_DIFFERENCES = 3
 def load_start(name: str, key: str) -> Separator:
     """Load a model that a recipe names.
 
-    Args:
-        name: a weight file, a run folder, or a name of `polyres models`.
-        key: of the recipe, for messages.
-
-    Returns:
-        The separator, in evaluation mode on the CPU.
-
-    Raises:
-        TrainingError: if it cannot be loaded, or is several models in one.
+    `name`: a weight file, a run folder, or a name of `polyres models`.
     """
     try:
         model = load_model(name)
@@ -41,12 +33,8 @@ def load_start(name: str, key: str) -> Separator:
 def start_from(model: Separator, name: str) -> None:
     """Give a model the weights that `init` names.
 
-    Args:
-        model: filled in place.
-        name: a weight file, a run folder, or a name of `polyres models`.
-
-    Raises:
-        TrainingError: if they cannot be loaded or are those of another model; names the first tensor that differs.
+    `name`: a weight file, a run folder, or a name of `polyres models`. Raises TrainingError if they cannot be loaded or
+    are those of another model; names the first tensor that differs.
     """
     source = load_start(name, "init")
     try:
@@ -66,10 +54,9 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class DistilConfig(Config):
     """From whom to learn, and how much.
 
-    Args:
-        teacher: a weight file, a run folder, or a name of `polyres models`.
-        weight: share of the teacher in what is minimised, 0 to 1; the true stems have the rest.
-        kind: name of the distance between the two models' estimates, such as `l1` or `share`.
+    `teacher`: a weight file, a run folder, or a name of `polyres models`. `weight`: share of the teacher in what is
+    minimised, 0 to 1; the true stems have the rest. `kind`: name of the distance between the two models' estimates,
+    such as `l1` or `share`.
     """
 
     teacher: str
@@ -88,17 +75,7 @@ class Teacher:
     """A frozen model and the distance to it. It is no part of the student, so no checkpoint holds it."""
 
     def __init__(self, config: DistilConfig, student: SeparatorConfig, loss: LossConfig, precision: str) -> None:
-        """Load the teacher.
-
-        Args:
-            config: who it is.
-            student: config of the model that learns.
-            loss: whose settings the distance shares; its terms do not matter.
-            precision: of the training; the teacher's forward pass has the same.
-
-        Raises:
-            TrainingError: if it cannot be loaded, or gives other stems, channels or another rate than the student.
-        """
+        """Load the teacher."""
         self.model = load_start(config.teacher, "distil.teacher").requires_grad_(False)
         for key in ("sources", "sample_rate_hz", "audio_channels"):
             wanted, given = getattr(student, key), getattr(self.model, key)
@@ -114,12 +91,7 @@ class Teacher:
     def distance(self, mix: Tensor, estimate: Tensor) -> Tensor:
         """Compare estimates of a mixture with the teacher's.
 
-        Args:
-            mix: `[B, C, T]`.
-            estimate: the student's `[B, S, C, T]`, which alone gets a gradient.
-
-        Returns:
-            The distance, a single number.
+        `mix`: `[B, C, T]`; `estimate`: the student's `[B, S, C, T]`, which alone gets a gradient.
         """
         model = self.model.to(mix.device)
         with torch.no_grad(), torch.autocast(mix.device.type, self._dtype, enabled=self._dtype is not None):

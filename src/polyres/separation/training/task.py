@@ -79,14 +79,9 @@ class SeparationTask:
     def __init__(self, config: TrainConfig, goes_on: bool = False) -> None:
         """Find the data and build the loss.
 
-        Args:
-            config: the recipe.
-            goes_on: whether a checkpoint will replace the weights, so that those of `init` are not needed.
-
-        Raises:
-            TrainingError: if a root of the data, the teacher or the weights of `init` are not there, or do not suit.
-            InputError: if a root has no tracks, or one cannot be read.
-            ConfigError: if some source is in no track.
+        `goes_on`: whether a checkpoint will replace the weights, so that those of `init` are not needed. Raises
+        TrainingError if a root of the data, the teacher or the weights of `init` are not there, or do not suit;
+        InputError if a root has no tracks, or one cannot be read; ConfigError if some source is in no track.
         """
         self.config = config
         paths = resolve_roots(tuple(root.path for root in config.data.roots), config.data_dir)

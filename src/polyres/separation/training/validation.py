@@ -29,13 +29,8 @@ class Cutting:
 def finished_pieces(forward: Callable[[Tensor], Tensor], mix: Tensor, cutting: Cutting) -> Iterator[tuple[int, Tensor]]:
     """Separate a track of any length piece by piece, in memory that does not grow with its length.
 
-    Args:
-        forward: maps mixtures `[B, C, T]` to estimates `[B, ..., T]`.
-        mix: the whole mixture `[C, T]`.
-        cutting: segment length, overlap, batch size; overlapping segments are cross-faded with a triangle.
-
-    Yields:
-        Where a piece begins, in samples, and the piece `[..., n]`; they stand side by side and cover the track.
+    `forward`: maps mixtures `[B, C, T]` to estimates `[B, ..., T]`; `mix`: the whole mixture `[C, T]`. Yields where a
+    piece begins, in samples, and the piece `[..., n]`; they stand side by side and cover the track.
     """
     size, length = cutting.segment_samples, mix.shape[-1]
     stride = max(round(size * (1 - cutting.overlap)), 1)
@@ -59,13 +54,8 @@ def finished_pieces(forward: Callable[[Tensor], Tensor], mix: Tensor, cutting: C
 def separate_in_segments(forward: Callable[[Tensor], Tensor], mix: Tensor, cutting: Cutting) -> Tensor:
     """Separate a track of any length; overlapping segments are cross-faded with a triangle.
 
-    Args:
-        forward: maps mixtures `[B, C, T]` to stems `[B, S, C, T]`.
-        mix: the whole mixture `[C, T]`.
-        cutting: segment length, overlap, batch size.
-
-    Returns:
-        The stems `[S, C, T]`.
+    `forward`: maps mixtures `[B, C, T]` to stems `[B, S, C, T]`; `mix`: the whole mixture `[C, T]`. Returns the stems
+    `[S, C, T]`.
     """
     return torch.cat([piece for _, piece in finished_pieces(forward, mix, cutting)], dim=-1)
 
@@ -80,18 +70,11 @@ def score_tracks(
 ) -> dict[str, float]:
     """Score a separator on tracks.
 
-    Args:
-        forward: maps mixtures `[B, C, T]` to stems `[B, S, C, T]`; where resolutions are asked for, it is called with
-            `(mix, None, True)` and also returns every resolution's own estimate `[B, R, S, C, T]`.
-        tracks: true stems `[S, C, T]`; their sum is the mixture.
-        sources: names of the stems.
-        cutting: how tracks are cut.
-        resolutions: names of the R resolutions whose own estimates are scored too; none by default.
-        average: of the score over the tracks.
-
-    Returns:
-        `score`: average over the tracks of the mean nSDR over the stems a track has, in dB; under the name of each
-        source its mean over the tracks that have it; and the same for every resolution alone, as `drums@4096`.
+    `forward`: maps mixtures `[B, C, T]` to stems `[B, S, C, T]`; where resolutions are asked for, it is called with
+    `(mix, None, True)` and also returns every resolution's own estimate `[B, R, S, C, T]`. `tracks`: true stems
+    `[S, C, T]`; their sum is the mixture. Returns `score`: average over the tracks of the mean nSDR over the stems a
+    track has, in dB; under the name of each source its mean over the tracks that have it; and the same for every
+    resolution alone, as `drums@4096`.
     """
 
     def estimates(mix: Tensor) -> Tensor:
@@ -136,14 +119,7 @@ PARTS_KINDS = ("sum", "unet_notes")
 def branch_shares(config: SeparatorConfig) -> Tensor:
     """Say how much each resolution's own estimate counts, where such estimates are whole stems.
 
-    Args:
-        config: of the separator.
-
-    Returns:
-        `[R, S]`, each column summing to 1: a source's weight is shared equally among the resolutions it may use.
-
-    Raises:
-        ConfigError: if a branch gives a part of the stems only, so that it must not equal them.
+    Returns `[R, S]`, each column summing to 1: a source's weight is shared equally among the resolutions it may use.
     """
     kind = config.output.kind
     advice = "set loss.branch_weight to 0"
