@@ -128,7 +128,7 @@ def test_a_channel_that_others_leave_little_of_is_kept() -> None:
     assert bt.independent_channels(wave @ wave.T) == [0, 1]
 
 
-def test_scores_are_computed_in_one_thread_and_the_others_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_are_computed_side_by_side_in_one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     real = engine._time_energies
     monkeypatch.setattr(engine, "_time_energies", lambda piece: (seen.append(torch.get_num_threads()), real(piece))[1])
@@ -136,9 +136,12 @@ def test_scores_are_computed_in_one_thread_and_the_others_given_back(monkeypatch
     try:
         torch.set_num_threads(3)
         wave = torch.randn(1, 1, 3000, generator=torch.Generator().manual_seed(0))
-        bss_eval(wave, wave + 0.1, 1000, 1000)
+        scores = bss_eval(wave, wave + 0.1, 1000, 1000)
         assert seen == [1, 1, 1]
         assert torch.get_num_threads() == 3
+        torch.set_num_threads(1)
+        alone = bss_eval(wave, wave + 0.1, 1000, 1000)
+        assert all(torch.equal(scores[name], alone[name]) for name in scores)  # in order, and to the last bit
     finally:
         torch.set_num_threads(before)
 

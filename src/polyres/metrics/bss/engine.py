@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import chain, islice
+
 import torch
 from torch import Tensor
 
 from polyres.core.cpu import keep_freed_memory
 from polyres.core.errors import InputError
 from polyres.metrics.bss.filters import FILTER_SAMPLES, correlate, projection_filters, silent_sources
-from polyres.metrics.bss.toeplitz import one_thread
+from polyres.metrics.bss.threads import one_thread, side_by_side
 from polyres.metrics.waves import Piece, Track, check_window, cut_windows
 
 MEASURES = ("SDR", "ISR", "SIR", "SAR")
@@ -94,14 +96,14 @@ def score_sdr(track: Track, window_samples: int, hop_samples: int) -> Tensor:
 class Projector:
     """Applies the filters of a track to its windows, in the frequency domain."""
 
-    def __init__(self, track: Track, window_samples: int) -> None:
+    def __init__(self, track: Track, window_samples: int, threads: int = 1) -> None:
         keep_freed_memory()  # the pieces of every block are made anew
-        correlations = correlate(track)
+        correlations = correlate(track, threads)
         self.sources = correlations.sources
         self.silent = correlations.silent
         self.n_fft = fft_size(window_samples + FILTER_SAMPLES - 1)
         if not self.silent:
-            full, own = projection_filters(correlations)
+            full, own = projection_filters(correlations, threads)
             self.full = torch.fft.rfft(full, n=self.n_fft)
             self.own = torch.fft.rfft(own, n=self.n_fft)
 
@@ -135,15 +137,22 @@ class Projector:
 def score_all(track: Track, window_samples: int, hop_samples: int) -> dict[str, Tensor]:
     """Compute SDR, ISR, SIR and SAR of BSSEval v4 in two passes over a track: dB, float64 `[S, W]` each."""
     check_window(window_samples, hop_samples)
-    projector: Projector | None = None
     times, spectra = _Windows(), _Windows()
-    # Pieces are small: a second thread saves little, and where others keep the processor busy it costs more than all.
-    with one_thread():
-        for piece in cut_windows(track, window_samples, hop_samples):
-            projector = projector or Projector(track, piece[0].shape[-1])
-            times.add(_time_energies(piece))
-            if not projector.silent:
-                spectra.add(projector.energies(piece))
+    # Pieces are small: several threads for one save little, and where others keep the processor busy they cost much.
+    with one_thread() as threads:
+        threads = threads if track.device.type == "cpu" else 1
+        windows = cut_windows(track, window_samples, hop_samples)
+        first = list(islice(windows, 1))
+        projector = Projector(track, first[0][0].shape[-1], threads) if first else None
+
+        def score(piece: Piece) -> tuple[Tensor, Tensor | None]:
+            split = None if projector is None or projector.silent else projector.energies(piece)
+            return _time_energies(piece), split
+
+        for energies_in_time, split in side_by_side(score, chain(first, windows), threads):
+            times.add(energies_in_time)
+            if split is not None:
+                spectra.add(split)
     signal, error, silent = _in_time(times)
     energies = spectra.all()
     if energies is None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from polyres.core.errors import InputError
+from polyres.metrics.bss.threads import side_by_side
 from polyres.metrics.bss.toeplitz import solve
 from polyres.metrics.waves import Track
 
@@ -33,34 +36,38 @@ def silent_sources(piece: Tensor) -> Tensor:
     return ~heard if bool(heard.all()) else ~piece.sum(dim=1).any(dim=-1)
 
 
-def correlate(track: Track) -> Correlations:
+def correlate(track: Track, threads: int = 1) -> Correlations:
     """Correlate all channels of a track over lags 0 to 511 in one pass of bounded memory."""
     n_fft, count = _BLOCKS.get(track.device.type, _BLOCKS["cpu"])
-    reach = FILTER_SAMPLES - 1
-    block = n_fft - reach
+    span = count * (n_fft - FILTER_SAMPLES + 1) + FILTER_SAMPLES - 1
     total: Tensor | None = None
     silent: Tensor | None = None
     sources = 0
-    for references, estimates in track.cut(count * block + reach, count * block):
-        sources, channels, length = references.shape
-        if silent is None or bool(silent.any()):  # once every source has been heard, there is no need to look
-            quiet = torch.stack([silent_sources(references), silent_sources(estimates)])
-            silent = quiet if silent is None else silent & quiet
-        rows = sources * channels
-        piece = torch.cat([references.reshape(rows, length), estimates.reshape(rows, length)])
-        if length < count * block + reach:
-            piece = F.pad(piece, (0, count * block + reach - length))
+
+    def pieces() -> Iterator[Tensor]:
+        nonlocal silent, sources
+        for references, estimates in track.cut(span, span - FILTER_SAMPLES + 1):
+            if silent is None or bool(silent.any()):  # once every source has been heard, there is no need to look
+                quiet = torch.stack([silent_sources(references), silent_sources(estimates)])
+                silent = quiet if silent is None else silent & quiet
+            sources = len(references)
+            piece = torch.cat([references.flatten(0, 1), estimates.flatten(0, 1)])
+            yield F.pad(piece, (0, span - piece.shape[-1]))
+
+    for references, channels in side_by_side(partial(_block_spectra, n_fft=n_fft), pieces(), threads):
         if total is None:
-            total = piece.new_zeros(n_fft // 2 + 1, rows, 2 * rows, dtype=torch.complex128)
-        _add_cross_spectra(total, piece, n_fft)
+            total = references.new_zeros(len(references), references.shape[1], channels.shape[2])
+        torch.baddbmm(total, references, channels, out=total)
     if total is None or silent is None:
         raise InputError("the track has no samples; there is nothing to score")
     lags = torch.fft.irfft(total.permute(1, 2, 0), n=n_fft)[..., :FILTER_SAMPLES]
     return Correlations(lags.contiguous(), sources, bool(silent.any()))
 
 
-def _add_cross_spectra(total: Tensor, piece: Tensor, n_fft: int) -> None:
-    """Add `conj(reference) · channel` of the blocks of a piece `[2R, n]` to `[bins, R, 2R]`."""
+def _block_spectra(piece: Tensor, n_fft: int) -> tuple[Tensor, Tensor]:
+    """Spectra of the blocks of a piece `[2R, n]`: conjugate ones of references `[bins, R, blocks]`, of all channels
+    `[bins, blocks, 2R]`.
+    """
     # Each block of a reference meets the same samples and 511 more, so that no lag is cut off or wraps around.
     block = n_fft - FILTER_SAMPLES + 1
     rows = len(piece) // 2
@@ -70,10 +77,10 @@ def _add_cross_spectra(total: Tensor, piece: Tensor, n_fft: int) -> None:
     own = torch.fft.rfft(blocks[:rows]).flatten(0, 1)
     # Plain two-dimensional transposes: copies of other layouts are many times slower.
     left = own.t().contiguous().conj_physical_().unflatten(1, (rows, -1))
-    torch.baddbmm(total, left, ahead.t().contiguous().unflatten(1, (2 * rows, -1)).transpose(1, 2), out=total)
+    return left, ahead.t().contiguous().unflatten(1, (2 * rows, -1)).transpose(1, 2)
 
 
-def projection_filters(correlations: Correlations) -> tuple[Tensor, Tensor]:
+def projection_filters(correlations: Correlations, threads: int = 1) -> tuple[Tensor, Tensor]:
     """Find the 512-tap filters to the estimates: from all channels `[S·C, S·C, 512]`, from the own `[S, C, C, 512]`."""
     lags, sources = correlations.lags, correlations.sources
     rows = lags.shape[0]
@@ -85,18 +92,17 @@ def projection_filters(correlations: Correlations) -> tuple[Tensor, Tensor]:
     scaled[:, :rows] *= gain.view(1, rows, 1)
     # A channel without sound must not make the matrix singular: its filters come out as 0.
     scaled[:, :rows, 0].diagonal().masked_fill_(~audible, 1.0)
-    own = []
-    for source in range(sources):
-        inputs = slice(source * channels, (source + 1) * channels)
-        outputs = slice(rows + source * channels, rows + (source + 1) * channels)
-        own.append(_filters(scaled[inputs, inputs], scaled[inputs, outputs]))
-    full = _filters(scaled[:, :rows], scaled[:, rows:]) if sources > 1 else own[0]
-    single = torch.stack(own) * gain.view(sources, channels, 1, 1)
-    return full * gain.view(rows, 1, 1), single
+    own = [slice(source * channels, (source + 1) * channels) for source in range(sources)]
+    problems = [slice(0, rows), *own] if sources > 1 else own  # the largest first
+    full, *single = side_by_side(partial(_filters, scaled), problems, threads)
+    alone = torch.stack(single if sources > 1 else [full])
+    return full * gain.view(rows, 1, 1), alone * gain.view(sources, channels, 1, 1)
 
 
-def _filters(lags: Tensor, products: Tensor) -> Tensor:
-    """Filters `[K, M, L]` from K channels with the correlations `[K, K, L]` to M others, correlated `[K, M, L]`."""
-    inputs, outputs, length = products.shape
-    solution = solve(lags.contiguous(), products.permute(2, 0, 1).reshape(length * inputs, outputs))
-    return solution.view(length, inputs, outputs).permute(1, 2, 0)
+def _filters(lags: Tensor, channels: slice) -> Tensor:
+    """Filters `[K, K, L]` from K of the channels `[R, 2R, L]` to the same of the estimates."""
+    inputs = lags[channels, channels]
+    products = lags[channels, slice(channels.start + len(lags), channels.stop + len(lags))]
+    count, _, length = inputs.shape
+    solution = solve(inputs.contiguous(), products.permute(2, 0, 1).reshape(length * count, count))
+    return solution.view(length, count, count).permute(1, 2, 0)

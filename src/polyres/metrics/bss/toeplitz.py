@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -26,20 +25,6 @@ BLOCK_ROWS = 16
 """Rows of a step of the factorisation where so many come together from few channels."""
 
 Solver = Callable[[Tensor], Tensor]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute in this thread alone: chains of small operations cost more to share out than to do."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def independent_channels(products: Tensor) -> list[int]:
