@@ -61,6 +61,10 @@ def synth(
     modules: Annotated[
         Path | None, typer.Option(help="Folder of tracker modules (.mod .s3m .xm .it) to play stem by stem.")
     ] = None,
+    recordings: Annotated[
+        Path | None,
+        typer.Option(help="Folder of recorded instruments (drums_*/, bass_*/, others): they play most of a song."),
+    ] = None,
     compose: Annotated[
         bool, typer.Option("--compose", help="Compose songs; what happens anyway where no folder is given.")
     ] = False,
@@ -83,7 +87,12 @@ def synth(
 
     totals = Totals()
     if miniature:
-        if any(value is not None for value in (hours, midi, singer, loops, modules)) or bank or style or instruments:
+        if (
+            any(value is not None for value in (hours, midi, singer, loops, modules, recordings))
+            or bank
+            or style
+            or instruments
+        ):
             raise ConfigError("--miniature goes with --seed, --tracks and --length alone; leave the other options out")
         _make_miniature(out, seed, tracks or MINIATURE_TRACKS, MINIATURE_S if length is None else length, totals)
     else:
@@ -96,7 +105,7 @@ def synth(
             "banks": [str(path) for path in bank or ()],
             "styles": list(style or ()),
         }
-        folders = {"midi": midi, "singer": singer, "loops": loops, "modules": modules}
+        folders = {"midi": midi, "singer": singer, "loops": loops, "modules": modules, "recordings": recordings}
         given |= {key: str(path) for key, path in folders.items() if path}
         given |= {key: value for key, value in (("tracks", tracks), ("length_s", length)) if value is not None}
         order = Order.from_dict(given)

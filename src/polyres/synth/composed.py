@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -17,6 +17,7 @@ from polyres.core.config import Config
 from polyres.synth.effects import apply_chain, draw_chain
 from polyres.synth.instruments.bank import read_presets
 from polyres.synth.instruments.electronic import render_electronic
+from polyres.synth.instruments.recorded import RECORDED_SHARE, render_recorded
 from polyres.synth.instruments.render import SAMPLE_RATE_HZ, render_stem
 from polyres.synth.jobs import Made, run_jobs, seeds
 from polyres.synth.loops import LoopBank
@@ -31,16 +32,34 @@ from polyres.synth.singer.voice import sing_formants
 
 FORMAT = 3
 INSTRUMENTAL = ("drums", "bass", "other")
-_PURPOSES = {"score": 101, "instruments": 102, "electronic": 103, "voice": 104, "effects": 105, "mix": 106}
+_PURPOSES = {
+    "score": 101,
+    "instruments": 102,
+    "electronic": 103,
+    "voice": 104,
+    "effects": 105,
+    "mix": 106,
+    "recorded": 107,
+}
 _SILENCE = 1e-4
 _AS_WRITTEN = TakeConfig(tempo_range=(1.0, 1.0), transpose_semitones=0, stem_gain_db=0.0)
+
+
+def named_folders(values: dict[str, Any]) -> dict[str, Any]:
+    """Let folders and banks of a config count by their names; one without recordings is as before there were any."""
+    for key in ("singer", "recordings"):
+        values[key] = None if values[key] is None else Path(values[key]).name
+    if values["recordings"] is None:
+        del values["recordings"]
+    return values | {"banks": [Path(bank).name for bank in values["banks"]]}
 
 
 class ComposedConfig(Config):
     """Config of composed songs.
 
-    `instruments` "both" draws for every stem whether it is played by the synthesisers or by one of the `banks`. Vocals
-    are sung with the recordings in the folder `singer`, or by the built-in voice where there is none.
+    `instruments` "both" draws for every stem whether it is played by the synthesisers or by one of the `banks`. With a
+    folder `recordings` of recorded instruments most stems are played by these. Vocals are sung with the recordings in
+    the folder `singer`, or by the built-in voice where there is none.
     """
 
     seed: int = Field(0, ge=0)
@@ -50,6 +69,7 @@ class ComposedConfig(Config):
     always: tuple[str, ...] = ()
     instruments: Literal["electronic", "sampled", "both"] = "electronic"
     banks: tuple[str, ...] = ()
+    recordings: str | None = None
     singer: str | None = None
     effects: bool = True
     mix: MixConfig = MixConfig()
@@ -71,8 +91,7 @@ class ComposedConfig(Config):
 
     def identity(self) -> str:
         """Return a fingerprint of what the songs depend on; folders count by their names."""
-        values = self.to_dict() | {"format": FORMAT, "banks": [Path(bank).name for bank in self.banks]}
-        values["singer"] = None if self.singer is None else Path(self.singer).name
+        values = named_folders(self.to_dict()) | {"format": FORMAT}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -150,9 +169,16 @@ def _play(
     sampled = {stem for stem in INSTRUMENTAL if draw.random() < share}
     bank_number = int(draw.integers(1 << 30))
     electronic = [stem for stem in INSTRUMENTAL if stem not in sampled]
+    recorded: dict[str, np.ndarray] = {}
+    if config.recordings is not None:
+        stems = [stem for stem in INSTRUMENTAL if rngs["recorded"].random() < RECORDED_SHARE]
+        recorded = render_recorded(score, rngs["recorded"], config.length_s, config.recordings, stems)
+        electronic = [stem for stem in electronic if stem not in recorded]
+        sampled -= recorded.keys()
     ducking = STYLES.build(style).kick_ducks
     waves = render_electronic(score, rngs["electronic"], config.length_s, ducking, score.beat_s, electronic)
-    players: dict[str, object] = dict.fromkeys(waves, "electronic")
+    players: dict[str, object] = dict.fromkeys(waves, "electronic") | dict.fromkeys(recorded, "recorded")
+    waves |= recorded
     played = [stem for stem in INSTRUMENTAL if stem in sampled and stem in score.stems]
     if played:
         bank = Path(config.banks[bank_number % len(config.banks)])

@@ -20,6 +20,7 @@ from polyres.core.errors import ConfigError, InputError
 from polyres.core.whole_files import write_whole
 from polyres.synth.composed import FORMAT, ComposedConfig, composed_jobs, open_loops, open_voices
 from polyres.synth.instruments.bank import find_bank
+from polyres.synth.instruments.recorded import open_recordings
 from polyres.synth.jobs import Job, Made
 from polyres.synth.modules.tracks import MAX_LENGTH_S, SAMPLE_RATE_HZ, draw_variation, judge_folder, render
 from polyres.synth.songs import (
@@ -45,6 +46,7 @@ class Order(Config):
     `singer` sings the vocals of composed songs and scores, or solo where there are neither. `compose` asks for composed
     songs beside the others. `hours` are shared out evenly between the kinds; without them there are `tracks` of each,
     and `takes` per score and module.
+    A folder `recordings` of recorded instruments plays most stems of composed songs and scores.
     `instruments` None means sampled ones for scores, and for composed songs both where a bank is installed.
     """
 
@@ -58,6 +60,7 @@ class Order(Config):
     singer: str | None = None
     loops: str | None = None
     modules: str | None = None
+    recordings: str | None = None
     instruments: Instruments | None = None
     banks: tuple[str, ...] = ()
     styles: tuple[str, ...] = ()
@@ -91,6 +94,10 @@ def plan_order(order: Order, out: Path, report: Report = print) -> list[Job]:
     """
     if order.styles and "composed" not in order.kinds:
         raise ConfigError("styles are for composed songs; add --compose, or leave --style out")
+    if order.recordings is not None:
+        if not {"midi", "composed"} & set(order.kinds):
+            raise ConfigError("recordings play scores and composed songs; add --midi FOLDER or --compose")
+        open_recordings(order.recordings)
     if order.singer is not None:
         open_voices(order.singer)
     if order.loops is not None:
@@ -115,6 +122,7 @@ def _plan_kind(kind: str, order: Order, out: Path, share_s: float | None, report
             seed=order.seed,
             instruments=instruments,
             banks=_banks(order) if instruments != "electronic" else (),
+            recordings=order.recordings,
             singer=order.singer,
         )
         return plan_songs(out, paths, config, report)
@@ -143,6 +151,7 @@ def composed_config(order: Order) -> ComposedConfig:
         styles=order.styles,
         instruments=instruments,
         banks=_banks(order) if instruments != "electronic" else (),
+        recordings=order.recordings,
         singer=order.singer,
     )
 
@@ -159,7 +168,7 @@ def write_summary(out: Path, order: Config, tracks: Sequence[Made]) -> None:
         OutputError: if it cannot be written.
     """
     wanted = order.to_dict()
-    for key in ("midi", "singer", "loops", "modules"):
+    for key in ("midi", "singer", "loops", "modules", "recordings"):
         if wanted.get(key) is not None:
             wanted[key] = Path(wanted[key]).name
     if "banks" in wanted:

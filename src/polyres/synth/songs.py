@@ -16,10 +16,11 @@ from pydantic import Field, model_validator
 
 from polyres.core.config import Config
 from polyres.core.errors import InputError
-from polyres.synth.composed import FORMAT, INSTRUMENTAL, open_loops, open_voices
+from polyres.synth.composed import FORMAT, INSTRUMENTAL, named_folders, open_loops, open_voices
 from polyres.synth.effects import apply_chain, draw_chain
 from polyres.synth.instruments.bank import find_bank, read_presets
 from polyres.synth.instruments.electronic import render_electronic
+from polyres.synth.instruments.recorded import RECORDED_SHARE, render_recorded
 from polyres.synth.instruments.render import MAX_LENGTH_S, SAMPLE_RATE_HZ, TAIL_S, render_take
 from polyres.synth.jobs import Made, run_jobs
 from polyres.synth.loops import loop_track
@@ -31,6 +32,7 @@ from polyres.synth.singer.phrases import sing_track
 
 _PURPOSE_MIX = 20
 _PURPOSE_ELECTRONIC = 21
+_PURPOSE_RECORDED = 22
 LOOPS_S = 60.0
 
 Report = Callable[[str], None]
@@ -41,8 +43,9 @@ class SongsConfig(Config):
     """Config of songs from scores: takes or hours, instruments and ranges of the changes.
 
     With `hours`, takes are added until there is so much audio; otherwise every piece gets `takes`. `instruments` "both"
-    draws for every stem whether it is played by the synthesisers or by one of the `banks`. Vocals are sung with the
-    recordings in the folder `singer` where one is given.
+    draws for every stem whether it is played by the synthesisers or by one of the `banks`. With a folder `recordings`
+    of recorded instruments most stems are played by these. Vocals are sung with the recordings in the folder `singer`
+    where one is given.
     """
 
     takes: int = Field(1, ge=1)
@@ -51,6 +54,7 @@ class SongsConfig(Config):
     max_length_s: float = Field(MAX_LENGTH_S, gt=0)
     instruments: Literal["electronic", "sampled", "both"] = "sampled"
     banks: tuple[str, ...] = ()
+    recordings: str | None = None
     singer: str | None = None
     vocals_db: tuple[float, float] = (-3.0, 3.0)
     effects: bool = True
@@ -66,8 +70,7 @@ class SongsConfig(Config):
 
     def identity(self) -> str:
         """Return a fingerprint of what a take depends on; folders count by their names."""
-        values = self.to_dict() | {"format": FORMAT, "banks": [Path(bank).name for bank in self.banks]}
-        values["singer"] = None if self.singer is None else Path(self.singer).name
+        values = named_folders(self.to_dict()) | {"format": FORMAT}
         kept = {key: value for key, value in values.items() if key not in ("takes", "hours")}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -172,10 +175,12 @@ def make_song(score: Score, number: int, config: SongsConfig) -> tuple[dict[str,
     bank = Path(config.banks[bank_number % len(config.banks)]) if config.banks else None
     take = draw_take(score, () if bank is None else read_presets(bank), config.seed, number, config.take)
     electronic = [stem for stem in INSTRUMENTAL if stem in score.stems and coins[stem]]
-    waves = {}
+    waves = _play_recorded(score, take, config)
+    recorded = list(waves)
+    electronic = [stem for stem in electronic if stem not in recorded]
     if bank is not None:
-        sampled = {stem: part for stem, part in score.stems.items() if stem not in electronic}
-        waves = render_take(score, take, bank, config.max_length_s, tuple(sampled))
+        sampled = tuple(stem for stem in score.stems if stem not in (*electronic, *recorded))
+        waves |= render_take(score, take, bank, config.max_length_s, sampled)
     waves |= _play_electronic(score, take, electronic, config.max_length_s)
     manifest: dict[str, object] = {
         "format": FORMAT,
@@ -185,6 +190,8 @@ def make_song(score: Score, number: int, config: SongsConfig) -> tuple[dict[str,
         "electronic": [stem for stem in electronic if stem in waves],
         "take": asdict(take),
     }
+    if recorded:
+        manifest["recorded"] = recorded
     if config.singer is not None and waves:
         waves["vocals"], manifest["vocals"] = _sing_along(score, take, waves, config, rng)
     effects = {}
@@ -195,8 +202,14 @@ def make_song(score: Score, number: int, config: SongsConfig) -> tuple[dict[str,
             waves[stem] = apply_chain(waves[stem], chain, rng)
             effects[stem] = chain.to_dict()
     # Bank and synthesisers know nothing of each other's level; a bank alone has the balance of the score.
-    finish = mix_stems if electronic else master
+    finish = mix_stems if electronic or recorded else master
     return finish(waves, rng, config.mix), {**manifest, "effects": effects}
+
+
+def _performed(score: Score, stems: Sequence[str], take: Take, length_s: float) -> Score:
+    """Return the notes that a take plays."""
+    played = {stem: tuple(perform(score, stem, take, length_s - TAIL_S)[0]) for stem in stems}
+    return Score(score.name, played, (), length_s)
 
 
 def _play_electronic(score: Score, take: Take, stems: Sequence[str], max_length_s: float) -> dict[str, np.ndarray]:
@@ -204,9 +217,19 @@ def _play_electronic(score: Score, take: Take, stems: Sequence[str], max_length_
     if not stems:
         return {}
     length_s = min(score.length_s / take.tempo_factor, max_length_s) + TAIL_S
-    played = {stem: tuple(perform(score, stem, take, length_s - TAIL_S)[0]) for stem in stems}
     rng = take_generator(take.seed, score.name, take.number, purpose=_PURPOSE_ELECTRONIC)
-    return render_electronic(Score(score.name, played, (), length_s), rng, length_s, 0.1, score.beat_s, stems)
+    played = _performed(score, stems, take, length_s)
+    return render_electronic(played, rng, length_s, 0.1, score.beat_s, stems)
+
+
+def _play_recorded(score: Score, take: Take, config: SongsConfig) -> dict[str, np.ndarray]:
+    """Play the stems that chance leaves to recorded instruments."""
+    if config.recordings is None:
+        return {}
+    rng = take_generator(take.seed, score.name, take.number, purpose=_PURPOSE_RECORDED)
+    stems = [stem for stem in INSTRUMENTAL if rng.random() < RECORDED_SHARE and stem in score.stems]
+    length_s = min(score.length_s / take.tempo_factor, config.max_length_s) + TAIL_S
+    return render_recorded(_performed(score, stems, take, length_s), rng, length_s, config.recordings, stems)
 
 
 def _sing_along(

@@ -122,7 +122,7 @@ def _wood(rng: np.random.Generator) -> Hit:
     return hit
 
 
-def _role(pitch: int) -> str:
+def role_of(pitch: int) -> str:
     """Name the instrument of a General MIDI drum note."""
     for name, pitches in _ROLES.items():
         if pitch in pitches:
@@ -176,7 +176,7 @@ def play_drums(notes: Sequence[Note], rng: np.random.Generator, length_samples: 
     kit: dict[str, tuple[list[np.ndarray], float, float]] = {}
     wave = np.zeros((2, length_samples), np.float32)
     for note in sorted(notes, key=lambda n: (n.start_s, n.pitch)):
-        role = _role(note.pitch)
+        role = role_of(note.pitch)
         if role not in kit:
             hit = _draw_instrument(role, rng)
             mean_db, spread_db = _GAINS_DB[role]
