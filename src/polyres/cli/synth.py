@@ -82,17 +82,12 @@ def synth(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Make songs with known stems; what is finished already is skipped."""
-    from polyres.synth.jobs import Totals, run_jobs
-    from polyres.synth.requests import Order, plan_order, write_summary
+    from polyres.synth.jobs import Totals
 
     totals = Totals()
+    folders = {"midi": midi, "singer": singer, "loops": loops, "modules": modules, "recordings": recordings}
     if miniature:
-        if (
-            any(value is not None for value in (hours, midi, singer, loops, modules, recordings))
-            or bank
-            or style
-            or instruments
-        ):
+        if any(value is not None for value in (hours, instruments, *folders.values())) or bank or style:
             raise ConfigError("--miniature goes with --seed, --tracks and --length alone; leave the other options out")
         _make_miniature(out, seed, tracks or MINIATURE_TRACKS, MINIATURE_S if length is None else length, totals)
     else:
@@ -105,15 +100,22 @@ def synth(
             "banks": [str(path) for path in bank or ()],
             "styles": list(style or ()),
         }
-        folders = {"midi": midi, "singer": singer, "loops": loops, "modules": modules, "recordings": recordings}
         given |= {key: str(path) for key, path in folders.items() if path}
         given |= {key: value for key, value in (("tracks", tracks), ("length_s", length)) if value is not None}
-        order = Order.from_dict(given)
-        planned = plan_order(order, out, lambda line: typer.echo(line, err=True))
-        with _bar(len(planned), totals) as tell:
-            made = run_jobs(planned, jobs, tell)
-        write_summary(out, order, made)
+        _make_songs(out, given, jobs, totals)
     _show(out, totals, as_json)
+
+
+def _make_songs(out: Path, given: dict[str, Any], jobs: int, totals: Totals) -> None:
+    """Make what was asked for, and write down what that was."""
+    from polyres.synth.jobs import run_jobs
+    from polyres.synth.requests import Order, plan_order, write_summary
+
+    order = Order.from_dict(given)
+    planned = plan_order(order, out, lambda line: typer.echo(line, err=True))
+    with _bar(len(planned), totals) as tell:
+        made = run_jobs(planned, jobs, tell)
+    write_summary(out, order, made)
 
 
 def _make_miniature(out: Path, seed: int, tracks: int, length_s: float, totals: Totals) -> None:

@@ -177,7 +177,7 @@ def _play(
         sampled -= recorded.keys()
     ducking = STYLES.build(style).kick_ducks
     waves = render_electronic(score, rngs["electronic"], config.length_s, ducking, score.beat_s, electronic)
-    players: dict[str, object] = dict.fromkeys(waves, "electronic") | dict.fromkeys(recorded, "recorded")
+    players: dict[str, object] = {**dict.fromkeys(waves, "electronic"), **dict.fromkeys(recorded, "recorded")}
     waves |= recorded
     played = [stem for stem in INSTRUMENTAL if stem in sampled and stem in score.stems]
     if played:

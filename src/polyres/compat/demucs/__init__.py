@@ -1,0 +1,1 @@
+"""What programs use of demucs 4: `python -m polyres.compat.demucs` and `polyres.compat.demucs.api`."""
