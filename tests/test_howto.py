@@ -216,6 +216,7 @@ ELSEWHERE = {
         "MIDI_FOLDER",
         "SYLLABLES_FOLDER",
         "LOOPS_FOLDER",
+        "INSTRUMENTS_FOLDER",
         "data check MUSDB",
         "data index MUSDB",
     ],

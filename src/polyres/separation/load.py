@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from polyres.audio.sources import MemorySource, Progress, Wave
 from polyres.batch.jobs import Job, OutputOptions, model_folder, plan_jobs
@@ -23,6 +22,7 @@ from polyres.separation.files import TrackResult, separate_track
 from polyres.separation.model import Separator
 from polyres.separation.options import SeparateOptions, plan_stems
 from polyres.separation.registry import load_model, model_label
+from polyres.separation.stems import Stems, reporting
 
 
 class LoadedSeparator:
@@ -88,19 +88,19 @@ class LoadedSeparator:
         wave: Wave,
         sample_rate_hz: int,
         options: SeparateOptions | None = None,
-        progress: Progress | None = None,
-    ) -> dict[str, Tensor]:
+        progress: Progress | bool | None = None,
+    ) -> Stems:
         """Separate a waveform in memory.
 
         Args:
             wave: `[C, T]` floating point, tensor or NumPy array, finite, any number of channels, full scale = 1.
             sample_rate_hz: its rate.
             options: how to separate; the defaults if None.
-            progress: called with the finished share, 0 to 1.
+            progress: called with the finished share, 0 to 1; True shows a bar.
 
         Returns:
             Stem name to `[C, T]` float32 on the CPU, at the rate and of the length of `wave`. The same samples as
-            `separate_file` writes to a float wav.
+            `separate_file` writes to a float wav. Notebooks show the result with players and spectrograms.
 
         Raises:
             InputError: when the waveform cannot be used.
@@ -109,8 +109,9 @@ class LoadedSeparator:
         chosen = options if options is not None else SeparateOptions()
         names = plan_stems(self.sources, chosen).names
         source = MemorySource(wave, sample_rate_hz)
-        stems = torch.cat(list(separate_blocks(source, self._ensemble, chosen, progress)), dim=-1)
-        return dict(zip(names, stems, strict=True))
+        with reporting(progress, self.name) as report:
+            stems = torch.cat(list(separate_blocks(source, self._ensemble, chosen, report)), dim=-1)
+        return Stems(dict(zip(names, stems, strict=True)), sample_rate_hz)
 
     def separate_file(
         self,
@@ -118,7 +119,7 @@ class LoadedSeparator:
         out_dir: str | Path = "separated",
         options: SeparateOptions | None = None,
         output: OutputOptions | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> TrackResult:
         """Separate a file into `out_dir/MODEL/TRACK/STEM.EXT`, in memory that does not grow with its length.
 
@@ -127,7 +128,7 @@ class LoadedSeparator:
             out_dir: folder of all results; made if missing.
             options: how to separate; the defaults if None.
             output: how to write; 24-bit wav if None.
-            progress: called with the finished share, 0 to 1.
+            progress: called with the finished share, 0 to 1; True shows a bar.
 
         Returns:
             Paths of the stems, warnings and times.
@@ -140,7 +141,8 @@ class LoadedSeparator:
         chosen = output or OutputOptions()
         folder = model_folder(Path(out_dir), self.name, self.weights_id, chosen.overwrite)
         job = plan_jobs([Path(path)], Path(out_dir), folder)[0]
-        return self.run(job, options or SeparateOptions(), chosen, progress)
+        with reporting(progress, Path(path).name) as report:
+            return self.run(job, options or SeparateOptions(), chosen, report)
 
     def listening(self, n_fft: Collection[int]) -> LoadedSeparator:
         """Return this separator with only some of its resolutions switched on; the weights are shared.
