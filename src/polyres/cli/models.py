@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,6 +29,9 @@ def register(app: typer.Typer) -> None:
     )
     group.callback(invoke_without_command=True)(models)
     group.command("fetch", epilog=examples("polyres models fetch htdemucs htdemucs_6s — two models of demucs"))(fetch)
+    group.command(
+        "push", epilog=examples("polyres models push runs/mine me/my-separator — then --model hf://me/my-separator")
+    )(push)
     app.add_typer(group, name="models")
 
 
@@ -78,6 +82,19 @@ def fetch(
         size = sum(path.stat().st_size for path in paths) / 2**20
         where = f"{size:.0f} MiB in {paths[0].parent}" if paths else "part of polyres"
         typer.echo(f"{name}: {where}")
+
+
+def push(
+    weights: Annotated[Path, typer.Argument(metavar="WEIGHTS", help="A weight file of a separator, or a run folder.")],
+    repository: Annotated[str, typer.Argument(metavar="USER/REPO", help="Repository on the Hugging Face Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="A new repository is for its owner alone.")] = False,
+    message: Annotated[str | None, typer.Option(help="Message of the commit.")] = None,
+) -> None:
+    """Publish a separator with a model card made from its weights; needs a token in HF_TOKEN."""
+    from polyres.separation import sharing
+
+    address = sharing.push(weights, repository, private, message)
+    typer.echo(f"{address}: load it with --model {sharing.SCHEME}{sharing.repository_of(repository)}")
 
 
 def _number(value: int) -> str:

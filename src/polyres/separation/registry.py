@@ -21,6 +21,7 @@ from polyres.core.yaml_files import yaml_value
 from polyres.separation.bag import Bag
 from polyres.separation.model import MUSIC_SOURCES, Separator
 from polyres.separation.official import load_official
+from polyres.separation.sharing import SCHEME, pull, repository_of
 from polyres.separation.weights import load_separator_weights, read_info
 from polyres.weights.files import RUN_FILE, count_parameters, one_line
 from polyres.weights.hub import (
@@ -48,6 +49,8 @@ def model_label(name_or_path: str) -> str:
     """
     if name_or_path == DEFAULT:
         return EMBEDDED
+    if name_or_path.startswith(SCHEME):
+        return folder_name(repository_of(name_or_path).replace("/", "_"))
     path = Path(os.path.abspath(Path(name_or_path).expanduser()))
     if path.is_dir():
         return run_label(path)
@@ -91,8 +94,8 @@ def load_model(name_or_path: str | Path = DEFAULT, device: str | torch.device = 
     """Load a model by name, or from a file or folder.
 
     Args:
-        name_or_path: a name of `known_models()`, "default", a weight file (`.safetensors`, `.th`, the `.yaml` of a
-            bag), a run folder, or a folder with the files of an official model.
+        name_or_path: a name of `known_models()`, "default", `hf://user/repo`, a weight file (`.safetensors`, `.th`, the
+            `.yaml` of a bag), a run folder, or a folder with the files of an official model.
 
     Raises:
         UnknownNameError: for a name that is not known; suggests the nearest.
@@ -106,6 +109,8 @@ def load_model(name_or_path: str | Path = DEFAULT, device: str | torch.device = 
         model = _load_named(OFFICIAL[name], fetch(OFFICIAL[name]))
     elif name in REFUSED:
         raise WeightsError(f"{name} is {REFUSED[name]}; only the transformer models can be read: {', '.join(OFFICIAL)}")
+    elif name.startswith(SCHEME):
+        model = load_separator_weights(pull(name))
     elif _looks_like_path(name):
         model = load_path(name)
     else:
