@@ -107,7 +107,20 @@ def test_json_without_figures_and_matplotlib(
     assert not [name for name in values["files"] if name.startswith("figures")]
     verdicts = {one["key"]: one["verdict"] for one in values["claims"]}
     assert verdicts["multi_beats_single"] == "holds"
-    assert verdicts["listeners_prefer_multi"] == "not testable on this data"
+    assert verdicts["listeners_prefer_multi"] == "needs data or people we lack"
+    assert verdicts["unet_fails"] == "not run"
+
+
+@pytest.mark.slow
+def test_the_committed_page_is_made_from_what_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2] / "docs" / "results")
+    text = Path("README.md").read_text(encoding="utf-8")
+    words = next(line for line in text.splitlines() if line.startswith("polyres paper main_cpu")).split()[1:-1]
+    assert main([*words, str(tmp_path)]) == 0
+    made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert len(made) == 18
+    for path in made:
+        assert (tmp_path / path).read_bytes() == (Path("main_cpu/paper") / path).read_bytes(), path
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def test_tables_of_what_is_done(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert "2 of 2 runs are done already" in shown.err
     text = (root / "out" / "report.md").read_text()
     assert text == shown.out
-    for title in ("Tiny: nsdr in dB, higher is better", "Differences to one", "Cost and quality", "nsdr by style"):
+    for title in ("Tiny: nsdr in dB, higher is better", "Against the reference.", "Cost and quality", "nsdr by style"):
         assert f"**{title}" in text
     assert "| arm | drums | bass | other | vocals | all | ± seeds | seeds | tracks |" in text
     assert "| undecided |" in text
@@ -45,7 +45,8 @@ def test_the_folder_of_a_study_prints_its_tables(root: Path, capsys: pytest.Capt
     assert [score["arm"] for score in values["scores"]] == ["one", "two"]
     assert values["scores"][0]["deviation"] is None
     (difference,) = values["differences"]
-    assert (difference["model"], difference["verdict"], difference["tracks"]) == ("two", "undecided", 3)
+    assert (difference["arm"], difference["verdict"], difference["found"]["tracks"]) == ("two", "undecided", 3)
+    assert "fewer than 3 seeds" in difference["doubts"]
     assert [cost["arm"] for cost in values["costs"]] == ["one", "two"]
     assert 0 < values["costs"][0]["macs_per_s"] < values["costs"][1]["macs_per_s"]
     assert {score["style"] for score in values["styles"]} == {"tones", "more"}

@@ -15,7 +15,18 @@ from polyres.nn.transformer import TransformerConfig
 from polyres.separation.model import Separator, SeparatorConfig
 from polyres.separation.weights import save_separator
 from polyres.study.evaluate.rows import ScoreRow
-from polyres.study.run.files import Arm, Cost, Study, model_name, run_folder, write_costs, write_rows, write_study
+from polyres.study.run.files import (
+    BASELINES_FILE,
+    Arm,
+    Cost,
+    Study,
+    model_name,
+    read_rows,
+    run_folder,
+    write_costs,
+    write_rows,
+    write_study,
+)
 from polyres.training.run_folder import BEST_FILE, CONFIG_FILE
 
 RATE_HZ = 8000
@@ -52,11 +63,13 @@ class MadeArm:
 
 @dataclass(frozen=True)
 class Made:
-    """What a study is made of."""
+    """What a study is made of; `share` is what an equal share of the mixture scores, None leaves both baselines out."""
 
     arms: Sequence[MadeArm]
     tracks: int = 8
-    seeds: tuple[int, ...] = (1, 2)
+    seeds: tuple[int, ...] = (1, 2, 3)
+    steps: int = 1000
+    share: float | None = 1.0
     metrics: tuple[str, ...] = ("nsdr",)
     name: str = "made"
     roots: Mapping[str, str] = field(default_factory=lambda: {"": "nowhere"})
@@ -73,11 +86,16 @@ def write_made(folder: Path, made: Made) -> Path:
     for arm in made.arms:
         for place, seed in enumerate(made.seeds):
             _write_run(folder, arm, seed)
-            costs.append(Cost(arm.name, seed, "f" * 16, 1000, arm.macs_per_s, 60.0, 60.0, 10, None, 10.0, "cpu", 5.0))
+            times = (60.0, 60.0, made.steps, None, 10.0, "cpu", 5.0)
+            costs.append(Cost(arm.name, seed, "f" * 16, 1000, arm.macs_per_s, *times))
             for part, loss in {"all": 0.0, **arm.parts}.items():
                 extra = arm.gain - loss + arm.wobble * (place - (len(made.seeds) - 1) / 2)
                 rows += _rows(made, model_name(arm.name, seed), part, arm, extra) if arm.scored else []
     write_rows(folder, rows)
+    for name, score in (("silence", 0.0), ("share", made.share)):
+        if score is not None and made.share is not None:
+            at = _rows(made, name, "all", MadeArm(name), score - 3)
+            write_rows(folder, [*read_rows(folder, BASELINES_FILE), *at], BASELINES_FILE)
     write_costs(folder, costs)
     data = {"roots": dict(made.roots), "layout": "stems", "split": "all", "max_length_s": None}
     arms = tuple(Arm(arm.name, {"model": dict(arm.model)}) for arm in made.arms)

@@ -13,6 +13,7 @@ from polyres.cli.shared.examples import examples
 EPILOG = examples(
     "polyres paper studies/main_cpu --out paper — then open paper/index.html",
     "polyres paper studies/one studies/two --no-audio — several studies, without what needs their songs",
+    "polyres paper studies/main_cpu complexity.json listening/report — also costs and ratings",
 )
 
 
@@ -27,7 +28,12 @@ def register(app: typer.Typer) -> None:
 
 def paper(
     studies: Annotated[
-        list[Path], typer.Argument(metavar="STUDY...", help="Folders that polyres study made, finished or not.")
+        list[Path],
+        typer.Argument(
+            metavar="EVIDENCE...",
+            help="Folders that polyres study made, finished or not; also what polyres complexity --out and "
+            "polyres listen analyse wrote, and rows of the benchmarks of enhancers and front ends.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for index, claims, tables and figures.")] = Path("paper"),
     data: Annotated[
@@ -46,9 +52,10 @@ def paper(
 ) -> None:
     """Turn studies into a paper's tables (LaTeX and Markdown), figures (PDF and PNG) and judged claims.
 
-    Every number comes from the files of the studies; what they do not have is a dash. A claim holds, fails, or is
-    undecided: with fewer than 6 tracks, or where an interval over tracks and seeds includes the bound. Claims that the
-    studies cannot speak to say what they need.
+    Every number comes from the files of the studies; what they do not have is a dash. A claim holds, fails or is
+    undecided at the size tested: it takes 3 seeds, 6 tracks, and models that were trained long enough and surely beat
+    silence and an equal share of the mixture. Arithmetic decides what it can. The rest is not run, with the command
+    to run, or needs data or people that are not at hand.
 
     Start with OUT/index.html; the evidence of every claim is in OUT/claims.md and OUT/claims.json.
     """
@@ -67,6 +74,6 @@ def paper(
     for verdict in VERDICTS:
         found = [one for one in made.claims if one.verdict == verdict]
         typer.echo(f"{len(found):3d} {verdict}")
-        for one in found if verdict != VERDICTS[-1] else ():
-            typer.echo(f"      {one.claim.statement}")
+        for one in found:
+            typer.echo(f"      {one.claim.statement}" + (f"  [{one.sizes()}]" if one.sizes() else ""))
     typer.echo(f"{len(made.files)} files; start with {out / 'index.html'}")

@@ -177,6 +177,8 @@ def test_weights_to_start_from(tmp_path: Path, songs: Path) -> None:
         (["devices=2"], TrainingError, "devices is 2, but tasks of reconstruction train on one"),
         (["task=bandwidth", "bandwidth.sample_rate_hz=22050"], ConfigError, "bandwidth.sample_rate_hz is 22050"),
         (["task=learned_enhancer", "network.informed=true"], ConfigError, "network.informed is for refiner alone"),
+        (["perceptual_weight=0.5"], ConfigError, "perceptual_weight is for autoencoder alone and would change nothing"),
+        (["stft_n_fft=[512]"], ConfigError, "stft_n_fft is for bandwidth alone"),
         (["task=autoencoder", "init=x"], ConfigError, "an autoencoder starts from the weights of its codec"),
         (["task=vae"], ConfigError, "task"),
     ],

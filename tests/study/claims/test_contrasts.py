@@ -23,17 +23,18 @@ def test_one_decibel_on_every_track_is_one_decibel_without_doubt(tmp_path: Path)
     found = contrast(study, [Term(1, study.arms[1]), Term(-1, study.arms[0])], "nsdr")
     assert found is not None
     assert (found.value, found.low, found.high) == pytest.approx((1.0, 1.0, 1.0))
-    assert (found.tracks, found.seeds, found.unit) == (8, 2, "dB")
+    assert (found.tracks, found.seeds, found.unit) == (8, 3, "dB")
 
 
-def test_seeds_that_differ_widen_the_interval_by_welchs(tmp_path: Path) -> None:
+def test_seeds_that_differ_widen_the_interval(tmp_path: Path) -> None:
     made = Made([MadeArm("base", wobble=0.2), MadeArm("better", gain=1.0, wobble=0.6)], seeds=(1, 2, 3))
     study = study_of(tmp_path, made)
     found = contrast(study, [Term(1, study.arms[1]), Term(-1, study.arms[0])], "nsdr")
     assert found is not None
     first, second = np.array([-0.6, 0, 0.6]), np.array([-0.2, 0, 0.2])
     interval = stats.ttest_ind(first + 1, second, equal_var=False).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.high - found.low == pytest.approx(interval.high - interval.low, rel=0.15)
+    assert found.low < found.inner[0] < 1 < found.inner[1] < found.high
 
 
 def test_parts_of_one_run_share_its_seed(tmp_path: Path) -> None:

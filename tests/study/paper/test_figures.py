@@ -18,8 +18,8 @@ from polyres.separation.model import Separator
 from polyres.separation.variants import VARIANTS
 from polyres.study.paper.architecture import architecture_figure
 from polyres.study.paper.audio import BEFORE_S, HOP, Excerpt, find_attack, level_spectrogram, spectrogram_figure
-from polyres.study.paper.curves import cost_quality_figure, curve, curves_figure, loss_of, points, score_of
-from polyres.study.paper.data import PaperStudy, read_paper_study
+from polyres.study.paper.curves import cost_quality_figure, curve, curves_figure, loss_of, points
+from polyres.study.paper.data import PaperStudy, read_paper_study, score_of
 from polyres.study.paper.weights import (
     ArmWeights,
     arm_weights,

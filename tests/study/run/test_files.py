@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -49,7 +49,7 @@ def test_a_study_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_study(tmp_path / "deep" / "study", STUDY)
     assert read_study(tmp_path / "deep" / "study") == STUDY
     written = json.loads((tmp_path / "deep" / "study" / "study.json").read_text())
-    assert (written["format"], written["arms"][0]) == (1, {"name": "c16", "settings": {"model.channels": 16}})
+    assert (written["format"], written["arms"][0]) == (1, asdict(STUDY.arms[0]))
     assert {*written} == {"format", *STUDY.__dataclass_fields__}
 
 

@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from polyres.core.errors import ConfigError, OutputError
+from polyres.study.paper.data import baseline_arm, basis, differences, read_paper_study
+from polyres.study.paper.weights import output_weights, read_reports
 from polyres.study.plan.arms import Plan, Request, make_plan
 from polyres.study.run import run as study_run
 from polyres.study.run.files import read_costs, read_rows, read_study, run_folder
 from polyres.study.run.job import Job, do_job, load_tracks, read_outcome
 from polyres.study.run.run import StudyResult, exit_status, last_words, mean_score, run_study
 from polyres.study.run.state import job_of, open_folder, outcome_of, places_of, state_of
+from polyres.study.run.summary import arm_scores
 from polyres.training.solver import Solver
 from tests.study.cases import STUDY, Inline, write_study
 
@@ -75,6 +78,48 @@ def test_every_run_leaves_scores_and_costs(finished: Path) -> None:
         assert cost.parameters > 1000
     assert [arm.name for arm in study.arms] == ["one", "two"]
     assert costs[0].parameters < costs[1].parameters
+
+
+def test_a_study_keeps_what_a_paper_needs_without_its_runs(finished: Path, tmp_path: Path) -> None:
+    out = copied(finished, tmp_path) / "out"
+    shutil.rmtree(out / "runs")
+    study = read_paper_study(out)
+    one, two = study.arms
+    assert (one.model is not None and one.model.n_fft, two.model is not None and two.model.n_fft) == (
+        (512,),
+        (512, 1024),
+    )
+    assert differences(one, two) == ["model.n_fft"]
+    assert basis(one, two) == "equal steps"
+    assert "data_dir" not in (out / "study.json").read_text()
+    assert [point.step for point in two.runs[0].validations()] == [2, 4]
+    report = read_reports([study])["study", "two/seed1"]
+    assert (report.model, report.n_fft) == ("two/seed1", (512, 1024))
+    assert output_weights({("study", "two/seed1"): report}, study, two).shape == (1, 4, 2)
+    silence = study.values(baseline_arm(study, "silence"), "nsdr")[0]
+    assert {track: pytest.approx(0.0) for track in study.tracks} == {
+        t: max(map(abs, s.values())) for t, s in silence.items()
+    }
+    assert len(study.values(baseline_arm(study, "share"), "nsdr")[0]) == len(study.tracks)
+    assert 0 < two.costs("separate_s")[0] < 60
+
+
+def test_parts_are_scored_where_asked_and_runs_of_a_study_beside_are_taken_over(finished: Path, tmp_path: Path) -> None:
+    root, backend, told = copied(finished, tmp_path), Inline(), []
+    plan = make_plan(root / "study.yaml", Request(seeds=(1,), overrides=("study.parts=true", "study.name=b")))
+    plan = open_folder(plan, root / "b")
+    result = run_study(plan, root / "b", backend, told.append, None)
+    assert (result.done, result.failures) == (["one/seed1", "two/seed1"], [])
+    assert [line for line in told if "trained already as" in line] == [
+        f"{name}  trained already as {root / 'out' / 'runs' / name}" for name in ("one/seed1", "two/seed1")
+    ]
+    for arm in ("one", "two"):
+        weights = [run_folder(root / place, arm, 1) / "best.safetensors" for place in ("out", "b")]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert {(row.model, row.part) for row in read_rows(root / "b")} == {
+        ("one/seed1", "all"), ("two/seed1", "all"), ("two/seed1", "only 512"), ("two/seed1", "only 1024")
+    }  # fmt: skip
+    assert {score.arm for score in arm_scores(read_rows(root / "b"))} == {"one", "two"}
 
 
 def test_what_is_done_is_not_done_again(finished: Path) -> None:

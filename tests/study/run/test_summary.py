@@ -12,13 +12,12 @@ import pytest
 
 from polyres.core.errors import InputError
 from polyres.study.evaluate.rows import ScoreRow
-from polyres.study.run.files import Arm, Cost, Study, run_folder
+from polyres.study.paper.data import read_paper_study
+from polyres.study.run.files import Arm, Cost, Study, run_folder, write_study
 from polyres.study.run.summary import (
-    arm_differences,
     arm_scores,
     cost_scores,
     curves,
-    over_seeds,
     style_of,
     style_scores,
 )
@@ -60,48 +59,11 @@ def test_scores_that_a_track_lacks_are_left_out() -> None:
     assert score.by_source == pytest.approx({"bass": 4.0, "vocals": 1.0})
     (score,) = arm_scores([replace(row, value=None) for row in rows])
     assert math.isnan(score.overall)
-    merged, _ = over_seeds([rows[0], *rows[1:]])
-    assert merged[0].value is None
 
 
 def test_rows_of_other_models_are_refused() -> None:
     with pytest.raises(InputError, match="'default' is no run of a study"):
         arm_scores([replace(rows_of("a", 1, base())[0], model="default")])
-
-
-def test_seeds_are_averaged_where_all_arms_have_them() -> None:
-    values = base()
-    rows = rows_of("a", 1, values) + rows_of("a", 2, values + 2) + rows_of("b", 2, values) + rows_of("b", 1, values)
-    merged, seeds = over_seeds([*rows, *rows_of("a", 3, values + 99)])
-    assert seeds == (1, 2)
-    assert len(merged) == 2 * 8 * 2
-    assert next(row.value for row in merged if row.model == "a") == pytest.approx(values[0] + 1 + 1)
-    assert {row.model for row in merged} == {"a", "b"}
-    assert over_seeds([]) == ([], ())
-    assert over_seeds(rows_of("a", 1, values) + rows_of("b", 2, values)) == ([], ())
-
-
-def test_differences_by_track_and_how_many_seeds_agree() -> None:
-    values = base()
-    rows = rows_of("old", 1, values) + rows_of("old", 2, values) + rows_of("old", 3, values)
-    rows += rows_of("new", 1, values + 0.9) + rows_of("new", 2, values + 0.6) + rows_of("new", 3, values - 0.3)
-    (one,) = arm_differences(rows, "old")
-    assert (one.line.model, one.line.verdict, one.seeds_better, one.seeds) == ("new", "better", 2, 3)
-    assert [one.line.mean_difference, one.line.low, one.line.high] == pytest.approx([0.4] * 3)
-    assert arm_differences(rows, "gone") == []
-    assert arm_differences([], "old") == []
-
-
-def test_less_is_better_where_a_metric_says_so() -> None:
-    values = base()
-    rows = rows_of("old", 1, values, "l1") + rows_of("new", 1, values - 0.5, "l1")
-    (one,) = arm_differences(rows, "old")
-    assert (one.line.verdict, one.seeds_better) == ("better", 1)
-
-
-def test_few_tracks_are_undecided() -> None:
-    (one,) = arm_differences(rows_of("old", 1, base(5)) + rows_of("new", 1, base(5) + 9), "old")
-    assert one.line.verdict == "undecided"
 
 
 @pytest.mark.parametrize(
@@ -157,13 +119,15 @@ def test_scores_after_equal_seconds_and_steps(tmp_path: Path) -> None:
     write_run(tmp_path, "fast", 2, [(1, 1.0, 2.0), (2, 2.0, 4.0), (3, 3.0, 4.0), (4, 4.0, 7.0)])
     write_run(tmp_path, "slow", 1, [(1, 2.0, 1.5), (2, 4.0, 3.5), (3, 6.0, 4.5), (4, 8.0, 8.0)])
     arms = (Arm("fast", {}), Arm("slow", {}), Arm("unseen", {}))
-    study = Study("s", "t", "q?", "b", None, "nsdr", ("nsdr",), {}, arms, (1, 2), None, {})
-    rows = curves(tmp_path, study, "seconds")
+    about = Study("s", "t", "q?", "b", None, "nsdr", ("nsdr",), {}, arms, (1, 2), None, {})
+    write_study(tmp_path, about)
+    study = read_paper_study(tmp_path)
+    rows = curves(study, "seconds")
     assert [row.at for row in rows] == [1.0, 2.0, 3.0, 4.0]
     assert [row.scores["fast"] for row in rows] == [1.5, 3.5, 3.5, 6.0]
     assert [row.scores["slow"] for row in rows] == [None, 1.5, 1.5, 3.5]
-    rows = curves(tmp_path, study, "steps")
+    rows = curves(study, "steps")
     assert [row.at for row in rows] == [1, 2, 3, 4]
     assert [row.scores["slow"] for row in rows] == [1.5, 3.5, 4.5, 8.0]
     assert "unseen" not in rows[0].scores
-    assert curves(tmp_path, replace(study, arms=arms[:1]), "steps") == []
+    assert curves(replace(study, arms=study.arms[:1]), "steps") == []

@@ -10,17 +10,17 @@ from typing import Any
 
 from polyres.core.tables import MISSING, Table, number, whole
 from polyres.metrics.catalogue import METRICS
+from polyres.study.paper.data import read_paper_study
+from polyres.study.paper.tables import against_reference, differences_table
 from polyres.study.plan.arms import Plan, Run, planned_steps
 from polyres.study.plan.config import StudyConfig
 from polyres.study.run.files import Study, read_costs, read_rows, read_study
 from polyres.study.run.state import state_of
 from polyres.study.run.summary import (
-    ArmDifference,
     ArmScore,
     CostScore,
     CurveRow,
     StyleScore,
-    arm_differences,
     arm_scores,
     cost_scores,
     curves,
@@ -95,13 +95,13 @@ def report_tables(folder: Path) -> list[Table]:
     Raises:
         InputError: if there is no study, or its files cannot be read.
     """
-    study, rows = read_study(folder), read_rows(folder)
+    study, rows, read = read_study(folder), read_rows(folder), read_paper_study(folder)
     tables = [_scores_table(study, [s for s in arm_scores(rows) if s.metric == metric]) for metric in study.metrics]
     if study.reference is not None:
-        tables.append(_differences_table(study.reference, arm_differences(rows, study.reference)))
+        tables.append(differences_table([read], study.metrics).table)
     tables.append(_costs_table(study, cost_scores(rows, read_costs(folder), study.primary), read_costs(folder)))
     tables.append(_styles_table(study, style_scores(rows, study.primary)))
-    tables += [_curve_table(study, curves(folder, study, by), by) for by in ("seconds", "steps")]
+    tables += [_curve_table(study, curves(read, by), by) for by in ("seconds", "steps")]
     return [table for table in tables if table.rows]
 
 
@@ -118,25 +118,6 @@ def _scores_table(study: Study, scores: Sequence[ArmScore]) -> Table:
     better = f"{metric.direction} is better" if metric.direction else ""
     title = f"{study.title}: {metric.name} in {metric.unit}, {better}"
     return Table(title, ("arm", *sources, "all", "± seeds", "seeds", "tracks"), rows)
-
-
-def _differences_table(reference: str, differences: Sequence[ArmDifference]) -> Table:
-    rows: list[tuple[str, ...]] = []
-    for one in differences:
-        line = one.line
-        p_value = MISSING if line.p_value is None else f"{line.p_value:.1e}"
-        interval = f"{number(line.low, signed=True)} to {number(line.high, signed=True)}"
-        agree = f"{one.seeds_better} of {one.seeds}"
-        rows.append(
-            (line.model, line.metric, number(line.mean_difference, signed=True), interval, p_value, str(line.tracks),
-             agree, line.verdict)
-        )  # fmt: skip
-    note = (
-        "Scores are averaged over seeds, then paired by track; intervals are bootstrapped over tracks. "
-        "Undecided: fewer than 6 tracks, or zero within the interval."
-    )
-    header = ("arm", "metric", f"against {reference}", "95 %", "p (Holm)", "tracks", "seeds better", "verdict")
-    return Table(f"Differences to {reference}", header, rows, text_columns=2, notes=(note,))
 
 
 def _costs_table(study: Study, lines: Sequence[CostScore], costs: Sequence[Any]) -> Table:
@@ -182,19 +163,15 @@ def _curve_table(study: Study, rows: Sequence[CurveRow], by: str) -> Table:
 
 def report_json(folder: Path) -> dict[str, Any]:
     """Return what `report_tables` shows as JSON would hold it."""
-    study, rows = read_study(folder), read_rows(folder)
-    differences = arm_differences(rows, study.reference) if study.reference is not None else []
+    study, rows, read = read_study(folder), read_rows(folder), read_paper_study(folder)
     found = {
         "study": asdict(study),
         "scores": [asdict(score) for score in arm_scores(rows)],
-        "differences": [
-            {**asdict(one.line), "seeds_better": one.seeds_better, "seeds": one.seeds, "verdict": one.line.verdict}
-            for one in differences
-        ],
+        "differences": [asdict(one) for one in against_reference(read, study.metrics)],
         "costs": [asdict(line) for line in cost_scores(rows, read_costs(folder), study.primary)],
         "styles": [asdict(score) for score in style_scores(rows, study.primary)],
-        "after_equal_seconds": [asdict(row) for row in curves(folder, study, "seconds")],
-        "after_equal_steps": [asdict(row) for row in curves(folder, study, "steps")],
+        "after_equal_seconds": [asdict(row) for row in curves(read, "seconds")],
+        "after_equal_steps": [asdict(row) for row in curves(read, "steps")],
     }
     return _finite(found)  # type: ignore[no-any-return]
 

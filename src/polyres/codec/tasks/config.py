@@ -74,6 +74,15 @@ class MelTrainConfig(SolverConfig):
 TaskName = Literal["learned_enhancer", "refiner", "bandwidth", "autoencoder"]
 
 
+OF_ONE_TASK: dict[str, TaskName] = {
+    "perceptual_weight": "autoencoder",
+    "kl_weight": "autoencoder",
+    "stft_n_fft": "bandwidth",
+    "tilt_db_per_octave": "bandwidth",
+}
+"""Settings that one task alone looks at."""
+
+
 class ReconstructConfig(SolverConfig):
     """A recipe: what is trained behind, in or after which codec, on what.
 
@@ -104,6 +113,9 @@ class ReconstructConfig(SolverConfig):
                 f"data.sample_rate_hz is {self.data.sample_rate_hz} but bandwidth.sample_rate_hz is "
                 f"{self.bandwidth.sample_rate_hz}; make them equal"
             )
+        for name, task in OF_ONE_TASK.items():
+            if self.task != task and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is for {task} alone and would change nothing for {self.task}; leave it out")
         if self.task != "refiner" and self.network.informed:
             raise ValueError("network.informed is for refiner alone; a latent is enhanced without the original")
         if self.task == "autoencoder" and self.init is not None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from polyres.separation.fusion_report.report import disagreement_bits, entropy_percent
 from polyres.separation.variants import FIVE, SEVEN, THREE
-from polyres.study.claims.base import FAILS, HOLDS, UNDECIDED, Claim, Evidence, Test
-from polyres.study.claims.contrasts import Term, contrast
+from polyres.study.claims.base import FAILS, HOLDS, UNDECIDED, Claim, Evidence, Material, Test, size_of
+from polyres.study.claims.contrasts import Term, contrast, doubts
 from polyres.study.paper.data import Arm, PaperStudy, Wanted
-from polyres.study.paper.weights import OUTPUT, Array, Material, output_stage, output_weights
+from polyres.study.paper.weights import OUTPUT, Array, output_stage, output_weights
 
-MIN_RUNS = 2
 EVEN_PERCENT = 98.0
 ONE_RUN = "one run"
 NO_IMPORTANCE = "a weight is no importance"
@@ -33,9 +32,7 @@ def _arms(material: Material, wanted: Wanted | None = None) -> Iterator[tuple[Pa
 
 
 def _verdict(agree: Sequence[bool]) -> str:
-    """Judge runs: all agree, none does, or they differ; one run decides nothing."""
-    if len(agree) < MIN_RUNS:
-        return UNDECIDED
+    """Judge runs: all agree, none does, or they differ."""
     return HOLDS if all(agree) else UNDECIDED if any(agree) else FAILS
 
 
@@ -83,8 +80,10 @@ def _row(
     if shares is not None and len(shares) > 1:
         low, high = 100 * float(shares.min()), 100 * float(shares.max())
         notes += "; the ends are those of the runs"
-    runs = tuple(run.name for run in arm.runs)
-    return Evidence(what, verdict, value, low, high, unit, None, len(arm.runs), study.name, runs, notes)
+    doubted = doubts(study, arm)
+    about = (study.name, tuple(run.name for run in arm.runs), "; ".join((notes, *doubted)), size_of(study, (arm,)))
+    verdict = UNDECIDED if doubted else verdict
+    return Evidence(what, verdict, value, low, high, unit, len(study.tracks), len(arm.runs), *about)
 
 
 def _sources_differ(material: Material) -> list[Evidence]:
@@ -94,7 +93,7 @@ def _sources_differ(material: Material) -> list[Evidence]:
         tables = torch.from_numpy(weights)
         between_sources = disagreement_bits(tables)
         value, notes, verdict = float(between_sources.mean()), ONE_RUN, UNDECIDED
-        if len(weights) >= MIN_RUNS:
+        if len(weights) > 1:
             between_runs = disagreement_bits(tables.transpose(0, 1))
             notes = f"between runs of one stem: at most {float(between_runs.max()):.5f} bits"
             if between_sources.min() > between_runs.max():
@@ -159,41 +158,98 @@ def _weights_are_importance(material: Material) -> list[Evidence]:
     return rows
 
 
-def _claim(key: str, place: str, statement: str, needs: str, test: Callable[[Material], list[Evidence]]) -> Claim:
-    return Claim(key, place, statement, needs, test)
+def _has(n_fft: int, among: tuple[int, ...], percent: float, source: str | None = None) -> Test:
+    """Return a test that a resolution's weight is the stated one, to a tenth of it, in the mean and in every run."""
+
+    def test(material: Material) -> list[Evidence]:
+        rows = []
+        for study, arm, weights in _arms(material, lambda model: model.n_fft == among):
+            if arm.model is None or (source is not None and source not in arm.model.sources):
+                continue
+            chosen = weights.mean(axis=1) if source is None else weights[:, arm.model.sources.index(source)]
+            shares = chosen[:, among.index(n_fft)]
+            agree = [bool(abs(100 * share - percent) <= percent / 10) for share in shares]
+            what = f"{arm.name}: output weight of {n_fft}, {source or 'all stems'} (stated: {percent:g} %)"
+            notes = f"{sum(agree)} of {len(agree)} runs within a tenth of it"
+            rows.append(_row(what, _verdict(agree), 100 * float(shares.mean()), "%", (study, arm), notes, shares))
+        return rows
+
+    return test
+
+
+def _averages_alike(material: Material) -> list[Evidence]:
+    """Look how far raw weights and their moving averages are apart."""
+    rows = []
+    for study, arm, _ in _arms(material):
+        reports = [material.reports.get((study.name, run.name)) for run in arm.runs]
+        stages = [stage for stage in (output_stage(one) for one in reports if one is not None) if stage is not None]
+        largest = [max(one.largest for one in stage.differences) for stage in stages if stage.differences]
+        if largest:
+            agree = [value < 4e-6 for value in largest]
+            what = f"{arm.name}: largest difference of a raw output weight and its average"
+            notes = f"{sum(agree)} of {len(agree)} runs below 0.000004"
+            rows.append(_row(what, _verdict(agree), 100 * max(largest), "%", (study, arm), notes))
+    return rows
 
 
 def _with(sizes: Sequence[int], more: str = "") -> str:
     return f"runs with resolutions {' '.join(map(str, sizes))} and output weights{more}"
 
 
-OF_SEVEN = _with(SEVEN, " per stem")
+STUDIES = {THREE: "family", FIVE: "family", SEVEN: "joining", WIDE: "spans"}
+
+
+def _leads(
+    key: str, place: str, n_fft: int, among: tuple[int, ...], percent: float, source: str | None = None
+) -> list[Claim]:
+    """Return two claims: that a resolution has the largest weight, and that it is the stated one."""
+    stem, verb = (
+        (source.capitalize(), "gives")
+        if source in ("bass", "other")
+        else ((source or "all stems").capitalize(), "give")
+    )
+    listed = f"{among[0]} … {among[-1]} ({len(among)})" if len(among) > 3 else ", ".join(map(str, among))
+    needs, run = _with(among, " per stem" if source else ""), STUDIES[among]
+    return [
+        Claim(
+            key, place, f"{stem} {verb} most weight to {n_fft} of {listed}.", needs, leading(n_fft, among, source), run
+        ),
+        Claim(
+            f"{key}_by",
+            place,
+            f"{stem} {verb} {percent:g} % to {n_fft} of {listed}.",
+            needs,
+            _has(n_fft, among, percent, source),
+            run,
+        ),
+    ]
+
+
 # fmt: off
 WEIGHT_CLAIMS: tuple[Claim, ...] = (
-    _claim("8192_leads_three", "notes, core findings 1", "Among 2048, 4096 and 8192, 8192 gets most weight (38 %).",
-           _with(THREE), leading(8192, THREE)),
-    _claim("2048_leads_five", "draft 0, 4.3; notes 1", "Among five resolutions 2048 gets most weight (26 %).",
-           _with(FIVE), leading(2048, FIVE)),
-    _claim("8192_leads_seven", "notes, core findings 1", "Among seven resolutions 8192 gets most weight (16.8 %).",
-           _with(SEVEN), leading(8192, SEVEN)),
-    _claim("4096_leads_wide", "notes, large span",
-           "In a span of four, 4096 between 1024 and 16384 gets most weight (43 %).", _with(WIDE), leading(4096, WIDE)),
-    _claim("drums_want_8192", "notes, core findings 3", "Drums give most weight to 8192.", OF_SEVEN,
-           leading(8192, SEVEN, "drums")),
-    _claim("bass_wants_16384", "notes, core findings 3", "Bass gives most weight to 16384.", OF_SEVEN,
-           leading(16384, SEVEN, "bass")),
-    _claim("other_wants_32768", "notes, core findings 3", "Other gives most weight to 32768.", OF_SEVEN,
-           leading(32768, SEVEN, "other")),
-    _claim("vocals_want_8192", "notes, core findings 3", "Vocals give most weight to 8192.", OF_SEVEN,
-           leading(8192, SEVEN, "vocals")),
-    _claim("stems_weigh_differently", "notes, findings 6", "Stems learn weights of their own.",
-           "runs of source_weights, two seeds or more", _sources_differ),
-    _claim("weights_stay_even", "notes, convergence; draft 4.3",
-           "The weights stay near even: 98 % of the entropy of uniform ones or more.",
-           "runs with output weights, two seeds or more", _near_even),
-    _claim("weights_spread", "notes, evolution 2", "During training the weights move apart.",
-           "runs with output weights and two epochs or more", _spreads),
-    _claim("weights_are_importance", "draft 3.2", "A weight says how important its resolution is.",
-           "runs with output weights, and rows of parts (without each resolution)", _weights_are_importance),
+    *_leads("8192_leads_three", "notes, core findings 1", 8192, THREE, 38),
+    *_leads("2048_leads_five", "draft 0, 4.3; notes 1", 2048, FIVE, 26),
+    *_leads("8192_leads_seven", "notes, core findings 1", 8192, SEVEN, 16.8),
+    *_leads("4096_leads_wide", "notes, large span", 4096, WIDE, 43),
+    *_leads("drums_want_8192", "notes, core findings 3", 8192, SEVEN, 21.0, "drums"),
+    *_leads("bass_wants_16384", "notes, core findings 3", 16384, SEVEN, 20.1, "bass"),
+    *_leads("other_wants_32768", "notes, core findings 3", 32768, SEVEN, 16.8, "other"),
+    *_leads("vocals_want_8192", "notes, core findings 3", 8192, SEVEN, 17.5, "vocals"),
+    *_leads("drums_want_4096_of_wide", "notes, large span", 4096, WIDE, 49.0, "drums"),
+    *_leads("bass_wants_16384_of_wide", "notes, large span", 16384, WIDE, 43.6, "bass"),
+    *_leads("other_wants_16384_of_wide", "notes, large span", 16384, WIDE, 40.1, "other"),
+    *_leads("vocals_want_4096_of_wide", "notes, large span", 4096, WIDE, 60.0, "vocals"),
+    Claim("stems_weigh_differently", "notes, findings 6", "Stems learn weights of their own.",
+          "runs of source_weights", _sources_differ, "joining"),
+    Claim("weights_stay_even", "notes, convergence; draft 4.3",
+          f"The weights stay near even: {EVEN_PERCENT:g} % of the entropy of uniform ones or more.",
+          "runs with output weights", _near_even, "family"),
+    Claim("weights_spread", "notes, evolution 2", "During training the weights move apart.",
+          "runs with output weights and two epochs or more", _spreads, "family"),
+    Claim("averages_alike", "notes, convergence",
+          "Raw weights and their moving averages differ by less than 0.000004.",
+          "runs with output weights and moving averages", _averages_alike, "family"),
+    Claim("weights_are_importance", "draft 3.2", "A weight says how important its resolution is.",
+          "runs with output weights, and rows of parts (without each resolution)", _weights_are_importance, "family"),
 )
 # fmt: on

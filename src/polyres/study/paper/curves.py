@@ -10,7 +10,7 @@ import numpy as np
 
 from polyres.metrics.catalogue import METRICS
 from polyres.report.figures import canvas, colour, line, marker, tidy
-from polyres.study.paper.data import Arm, PaperStudy, seed_means
+from polyres.study.paper.data import Arm, PaperStudy, score_of, seed_means
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ COSTS = (
     ("macs_per_s", "GMAC per second of audio", 1e9),
     ("parameters", "parameters, millions", 1e6),
     ("train_s", "training time, min", 60.0),
-    ("eval_s", "evaluation time, s", 1.0),
+    ("separate_s", "separating, s per s of audio", 1.0),
 )
 WIDE = 4.0
 """An axis that spans more than this factor is logarithmic."""
@@ -121,13 +121,6 @@ def loss_of(row: Mapping[str, Any]) -> float | None:
     loss = row.get("loss")
     total = loss.get("total") if isinstance(loss, Mapping) else None
     return float(total) if isinstance(total, int | float) else None
-
-
-def score_of(row: Mapping[str, Any]) -> float | None:
-    """Return the best validation score of a row of the metrics, in dB."""
-    valid = row.get("valid")
-    scores = [one["score"] for one in valid.values() if "score" in one] if isinstance(valid, Mapping) else []
-    return float(max(scores)) if scores else None
 
 
 def curve(arm: Arm, value: Callable[[Mapping[str, Any]], float | None], place: str) -> Curve | None:

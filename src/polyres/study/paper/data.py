@@ -15,10 +15,23 @@ from polyres.core.json_text import json_value
 from polyres.core.yaml_files import read_yaml
 from polyres.separation.complexity.subjects import config_from_yaml
 from polyres.separation.model import MUSIC_SOURCES, SeparatorConfig
+from polyres.separation.training.run_table import Point
 from polyres.separation.variants import VARIANTS
 from polyres.study.evaluate.rows import ScoreRow
 from polyres.study.plan.arms import flatten
-from polyres.study.run.files import Cost, Study, model_name, read_costs, read_rows, read_study, run_folder
+from polyres.study.run.files import (
+    BASELINES_FILE,
+    Cost,
+    History,
+    Study,
+    model_name,
+    read_costs,
+    read_history,
+    read_rows,
+    read_study,
+    run_folder,
+)
+from polyres.study.run.files import Arm as StudyArm
 from polyres.training.run_folder import CONFIG_FILE, MAY_CHANGE, METRICS_FILE
 
 WHOLE = "all"
@@ -35,8 +48,21 @@ class PaperRun:
     name: str  # as in the rows: arm/seed0
     seed: int  # of the run
     folder: Path  # of the run; may be missing
-    epochs: list[dict[str, Any]]  # rows of its metrics, oldest first
+    epochs: Sequence[Mapping[str, Any]]  # rows of its metrics, oldest first
     cost: Cost | None  # what it cost; None before it was scored
+    fusion: Mapping[str, Any] | None = None  # its fusion report, if the study kept one
+
+    def validations(self) -> list[Point]:
+        """Return the validations, oldest first."""
+        scored = [(row, score_of(row)) for row in self.epochs if "step" in row]
+        return [Point(row["step"], row.get("elapsed_s", 0.0), score) for row, score in scored if score is not None]
+
+
+def score_of(row: Mapping[str, Any]) -> float | None:
+    """Return the best validation score of a row of the metrics, in dB."""
+    valid = row.get("valid")
+    scores = [one["score"] for one in valid.values() if "score" in one] if isinstance(valid, Mapping) else []
+    return float(max(scores)) if scores else None
 
 
 @dataclass(frozen=True)
@@ -63,9 +89,11 @@ class Arm:
 
 Values = dict[int, dict[str, dict[str, float]]]
 """Seed -> track -> source -> score."""
+BASELINES = {"silence": "silence", "share": "an equal share of the mixture"}
+"""What every model has to beat: its name among the rows, and in words."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PaperStudy:
     """A study and all its results."""
 
@@ -73,11 +101,13 @@ class PaperStudy:
     about: Study  # what it compares
     arms: tuple[Arm, ...]  # in order
     rows: list[ScoreRow]  # all scores
+    baselines: list[ScoreRow] = field(default_factory=list)  # scores of silence and of an equal share of the mixture
     _index: dict[tuple[str, str, str], Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         runs = {run.name: (arm.name, run.seed) for arm in self.arms for run in arm.runs}
-        for row in self.rows:
+        runs |= {name: (_baseline(name), 0) for name in BASELINES}
+        for row in [*self.rows, *self.baselines]:
             if row.value is None or row.model not in runs:
                 continue
             arm, seed = runs[row.model]
@@ -119,6 +149,15 @@ class PaperStudy:
         return list(dict.fromkeys(row.track for row in self.rows))
 
 
+def _baseline(name: str) -> str:
+    return f"baseline/{name}"  # no arm has a slash in its name
+
+
+def baseline_arm(study: PaperStudy, name: str) -> Arm:
+    """Return a baseline as an arm without runs."""
+    return Arm(study.name, _baseline(name), {}, None, {}, ())
+
+
 def track_means(values: Values, sources: Iterable[str] | None = None) -> dict[int, dict[str, float]]:
     """Average the scores of every track over its stems: seed -> track -> mean; all stems if `sources` is None."""
     wanted = None if sources is None else set(sources)
@@ -158,14 +197,14 @@ def read_studies(folders: Sequence[Path]) -> list[PaperStudy]:
 
 
 def read_paper_study(folder: Path) -> PaperStudy:
-    """Read one study, complete or not."""
-    about = read_study(folder)
-    costs = {(cost.arm, cost.seed): cost for cost in read_costs(folder)}
-    arms = tuple(_arm(folder, about, name, costs) for name in (arm.name for arm in about.arms))
-    return PaperStudy(folder, about, arms, read_rows(folder))
+    """Read one study, complete or not; what it kept goes before what lies in the folders of its runs."""
+    about, history = read_study(folder), read_history(folder)
+    costs = {model_name(cost.arm, cost.seed): cost for cost in read_costs(folder)}
+    arms = tuple(_arm(folder, about, arm, costs, history) for arm in about.arms)
+    return PaperStudy(folder, about, arms, read_rows(folder), read_rows(folder, BASELINES_FILE))
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read JSON lines; a last line cut by a crash is left out."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     found = []
@@ -178,19 +217,21 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _arm(folder: Path, about: Study, name: str, costs: Mapping[tuple[str, int], Cost]) -> Arm:
+def _arm(folder: Path, about: Study, arm: StudyArm, costs: Mapping[str, Cost], history: Mapping[str, History]) -> Arm:
     runs = []
     for seed in about.seeds:
-        path = run_folder(folder, name, seed)
-        epochs = _lines(path / METRICS_FILE)
-        runs.append(PaperRun(model_name(name, seed), seed, path, epochs, costs.get((name, seed))))
-    config = next((run.folder / CONFIG_FILE for run in runs if (run.folder / CONFIG_FILE).is_file()), None)
-    model = None if config is None else config_from_yaml(config)
-    training: dict[str, Any] = {}
-    if config is not None:
-        values = flatten({key: value for key, value in read_yaml(config).items() if key != "model"})
-        training = {key: value for key, value in values.items() if key not in NOT_COMPARED}
-    return Arm(about.name, name, about.arm(name).settings, model, training, tuple(runs))
+        name, path = model_name(arm.name, seed), run_folder(folder, arm.name, seed)
+        kept = history.get(name)
+        epochs = read_lines(path / METRICS_FILE) if kept is None else kept.epochs
+        runs.append(PaperRun(name, seed, path, epochs, costs.get(name), None if kept is None else kept.fusion))
+    config: Mapping[str, Any] = arm.config
+    found = next((run.folder / CONFIG_FILE for run in runs if (run.folder / CONFIG_FILE).is_file()), None)
+    if not config and found is not None:
+        config = {**read_yaml(found), "model": config_from_yaml(found).to_dict()}
+    values = flatten({key: value for key, value in config.items() if key != "model"})
+    training = {key: value for key, value in values.items() if key not in NOT_COMPARED}
+    model = SeparatorConfig.from_dict(config["model"]) if config else None
+    return Arm(about.name, arm.name, arm.settings, model, training, tuple(runs))
 
 
 EQUAL_STEPS, EQUAL_TIME = "equal steps", "equal time"

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from polyres.core.tables import Table
+from polyres.core.tables import MISSING, Table
 from polyres.study.claims.base import FAILS, HOLDS, UNDECIDED, VERDICTS, Judged
 from polyres.study.paper.tables import PaperTable
 
@@ -36,9 +36,10 @@ def _counts(claims: Sequence[Judged]) -> str:
 
 def claims_table(claims: Sequence[Judged]) -> Table:
     """List claims and verdicts."""
-    table = Table("", ("claim", "said in", "verdict", "rows of evidence"), text_columns=3)
+    table = Table("", ("claim", "said in", "verdict", "size tested", "rows of evidence"), text_columns=4)
     for one in claims:
-        table.rows.append((one.claim.statement, one.claim.place, one.verdict, str(len(one.evidence))))
+        about = (one.claim.statement, one.claim.place, one.verdict, one.sizes() or MISSING)
+        table.rows.append((*about, str(len(one.evidence))))
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from polyres.metrics.catalogue import METRICS
 from polyres.nn.fusion.base import OUTPUT_FUSION, FusionShape
 from polyres.separation.model import MUSIC_SOURCES, SeparatorConfig
 from polyres.separation.variants import FIVE, THREE
-from polyres.study.claims.contrasts import Term, contrast
+from polyres.study.claims.contrasts import Contrast, Term, contrast, doubts
 from polyres.study.paper.data import Arm, PaperStudy, Values, families, method_of, resolutions_text, seed_means
 
 GIGA, MILLION = 1e9, 1e6
@@ -23,10 +24,7 @@ SEED_NOTE = (
     f"Mean over the tracks, ± standard deviation over the seeds; bold: best; {PARTIAL} not all tracks and seeds yet, "
     "so it does not compare."
 )
-INTERVAL_NOTE = (
-    "Interval: tracks drawn anew, widened by the seeds' own. "
-    "Undecided: it holds zero, or there are fewer than 6 tracks."
-)
+INTERVAL_NOTE = "Interval: tracks and seeds drawn anew. Undecided: it holds zero, or an arm is in doubt."
 ABSENT_NOTE = "Rows of dashes: sizes of the draft that none of the studies has trained."
 
 
@@ -56,11 +54,19 @@ class PaperTable:
         return replace(self.table, rows=rows).markdown()
 
 
-def build(name: str, table: Table, rows: Sequence[Sequence[Cell]]) -> PaperTable:
-    """Fill a table and mark the best cell of every column; none where all rows tie or there is one."""
+def build(name: str, table: Table, rows: Sequence[Sequence[Cell]], groups: Sequence[str] = ()) -> PaperTable:
+    """Fill a table and mark the best cell of every column; none where all rows tie or there is one.
+
+    Args:
+        name: of its files.
+        table: title, header and notes.
+        rows: its cells.
+        groups: per row the name of its group, within which cells compete; all rows compete if empty.
+    """
     bold = set()
-    for column in range(len(table.header)):
-        cells = [(place, row[column]) for place, row in enumerate(rows)]
+    names = list(groups) or [""] * len(rows)
+    for column, group in ((column, group) for column in range(len(table.header)) for group in dict.fromkeys(names)):
+        cells = [(place, row[column]) for place, row in enumerate(rows) if names[place] == group]
         values = [cell.better * cell.value for _, cell in cells if cell.value is not None and cell.better]
         if len(values) > 1 and min(values) < max(values):
             best = max(values)
@@ -127,15 +133,15 @@ def main_table(studies: Sequence[PaperStudy]) -> PaperTable:
     """Build table 1: methods with scores and costs; untrained methods of the draft are dashes."""
     chosen = [study for study in studies if any("variant" in arm.settings for arm in study.arms)] or list(studies)
     lead = _columns(chosen)
-    costs = ("GMAC per s", "parameters", "training s", "evaluation s")
-    header = ("model", "resolutions", "channels", *_sources(lead), "mean", *costs)
+    header = ("model", "resolutions", "channels", *_sources(lead), "mean", *_sdr_header(lead), *COST_HEADER)
     rows: list[list[Cell]] = []
     trained = set()
     for study, arm in [(one, arm) for one in chosen for arm in one.arms]:
         if arm.model is not None:
             trained.add((method_of(arm.model), arm.model.channels))
         name = arm.name if len(chosen) == 1 else f"{study.name}: {arm.name}"
-        rows.append([Cell(name), *_size(arm), *_scores(study, arm), *_costs(arm)])
+        scores = [*_scores(study, arm), *_sdr(study, arm, lead)]
+        rows.append([Cell(name), *_size(arm), *scores, *_costs(arm)])
     draft = (
         ("HTDemucs", "htdemucs", (4096,), 48),
         ("n", "n", THREE, 24),
@@ -163,85 +169,117 @@ def _costs(arm: Arm | None) -> list[Cell]:
         cost_cell(arm, "macs_per_s", GIGA, 3),
         cost_cell(arm, "parameters", 1, -1),
         cost_cell(arm, "train_s", 1, 0),
-        cost_cell(arm, "eval_s", 1, 0),
+        cost_cell(arm, "separate_s", 1, 3),
     ]
 
 
-def _family_rows(
-    studies: Sequence[PaperStudy], free: str, value: Callable[[SeparatorConfig], object]
-) -> list[tuple[PaperStudy, Arm]]:
-    """Return the arms of all families in which a setting of the model takes several values."""
-    found = []
+COST_HEADER = ("GMAC per s", "parameters", "training s", "separating, s per s")
+
+
+def _sdr_header(lead: PaperStudy) -> tuple[str, ...]:
+    """Return the column of BSSEval's SDR beside another metric that decides."""
+    return (f"mean {_unit('sdr')}",) if lead.primary != "sdr" and "sdr" in lead.about.metrics else ()
+
+
+def _sdr(study: PaperStudy, arm: Arm, lead: PaperStudy) -> list[Cell]:
+    return [score_cell(study, arm, "sdr")] if _sdr_header(lead) else []
+
+
+Order = Callable[[SeparatorConfig], tuple[object, ...]]
+
+
+def _family_rows(studies: Sequence[PaperStudy], free: str, order: Order) -> list[tuple[str, PaperStudy, Arm]]:
+    """Return the arms of all families in which a setting of the model takes several values, each with its group.
+
+    Args:
+        studies: to look in.
+        free: the dotted key in which arms of a family differ.
+        order: what a family is sorted by; its first value is the setting.
+    """
+    found: list[tuple[str, PaperStudy, Arm]] = []
     for study in studies:
         for family in families(study, (free,)):
-            if len({value(arm.model) for arm in family if arm.model is not None}) > 1:
-                found += [(study, arm) for arm in family]
+            known = [(order(arm.model), arm) for arm in family if arm.model is not None]
+            if len({key[0] for key, _ in known}) > 1:
+                group = string.ascii_uppercase[len({name for name, *_ in found}) % 26]
+                found += [(group, study, arm) for _, arm in sorted(known, key=lambda pair: pair[0])]  # type: ignore[arg-type,return-value]
     return found
+
+
+GROUP_NOTE = "Arms of one group differ in nothing else; scores of two groups do not compare."
+
+
+def _named(value: str, group: str, study: PaperStudy, arm: Arm) -> list[Cell]:
+    return [Cell(value), Cell(f"{study.name}: {arm.name}"), Cell(group)]
+
+
+def _groups(found: Sequence[tuple[str, PaperStudy, Arm]], rows: Sequence[Sequence[Cell]]) -> list[str]:
+    """Return the group of every row; rows of dashes have none."""
+    return [group for group, *_ in found] + [MISSING] * (len(rows) - len(found))
 
 
 def resolutions_table(studies: Sequence[PaperStudy]) -> PaperTable:
     """Build table 2: numbers and choices of resolutions, everything else equal."""
     lead = _columns(studies)
-    header = ("resolutions", "arm", *_sources(lead), "mean", "GMAC per s", "parameters")
-    found = _family_rows(studies, "model.n_fft", lambda model: model.n_fft)
-    found.sort(key=lambda pair: (len(pair[1].model.n_fft), pair[1].model.n_fft) if pair[1].model else (0, ()))
+    header = ("resolutions", "arm", "group", *_sources(lead), "mean", *COST_HEADER[:2])
+    found = _family_rows(studies, "model.n_fft", lambda model: ((len(model.n_fft), model.n_fft),))
     draft = ((2048, 8192), THREE, (2048, 4096, 8192, 16384), FIVE)
-    trained = {arm.model.n_fft for _, arm in found if arm.model is not None}
+    trained = {arm.model.n_fft for _, _, arm in found if arm.model is not None}
     rows = [
-        [Cell(resolutions_text(arm.model)), Cell(f"{study.name}: {arm.name}"), *_scores(study, arm), *_costs(arm)[:2]]
-        for study, arm in found
+        [*_named(resolutions_text(arm.model), group, study, arm), *_scores(study, arm), *_costs(arm)[:2]]
+        for group, study, arm in found
     ]
     absent = [n_fft for n_fft in draft if n_fft not in trained]
     rows += [[Cell(" ".join(map(str, n_fft))), *[Cell()] * (len(header) - 1)] for n_fft in absent]
-    title = f"Table 2. Resolutions: {_unit(lead.primary)}, arms that differ in nothing else."
-    notes = (SEED_NOTE, *((ABSENT_NOTE,) if absent else ()))
-    return build("table2", Table(title, header, notes=notes, text_columns=2), rows)
+    title = f"Table 2. Resolutions: {_unit(lead.primary)}."
+    notes = (GROUP_NOTE, SEED_NOTE, *((ABSENT_NOTE,) if absent else ()))
+    return build("table2", Table(title, header, notes=notes, text_columns=3), rows, _groups(found, rows))
 
 
 def channels_table(studies: Sequence[PaperStudy]) -> PaperTable:
     """Build table 3: channels, everything else equal."""
     lead = _columns(studies)
-    header = ("channels", "arm", "resolutions", "mean", "GMAC per s", "parameters", "training s", "evaluation s")
-    found = _family_rows(studies, "model.channels", lambda model: model.channels)
-    found.sort(key=lambda pair: (pair[1].model.channels, pair[1].model.n_fft) if pair[1].model else (0, ()))
+    header = ("channels", "arm", "group", "resolutions", "mean", *_sdr_header(lead), *COST_HEADER)
+    found = _family_rows(studies, "model.channels", lambda model: (model.channels, model.n_fft))
     rows = []
-    for study, arm in found:
+    for group, study, arm in found:
         resolutions, channels = _size(arm)
-        score = score_cell(study, arm, study.primary)
-        rows.append([channels, Cell(f"{study.name}: {arm.name}"), resolutions, score, *_costs(arm)])
-    trained = {arm.model.channels for _, arm in found if arm.model is not None}
+        scores = [score_cell(study, arm, study.primary), *_sdr(study, arm, lead)]
+        rows.append([*_named(channels.text, group, study, arm), resolutions, *scores, *_costs(arm)])
+    trained = {arm.model.channels for _, _, arm in found if arm.model is not None}
     absent = [channels for channels in (16, 24, 32, 48) if channels not in trained]
     rows += [[Cell(str(channels)), *[Cell()] * (len(header) - 1)] for channels in absent]
-    title = f"Table 3. Channels: {_unit(lead.primary)}, arms that differ in nothing else."
-    notes = (SEED_NOTE, *((ABSENT_NOTE,) if absent else ()))
-    return build("table3", Table(title, header, notes=notes, text_columns=3), rows)
+    title = f"Table 3. Channels: {_unit(lead.primary)}."
+    notes = (GROUP_NOTE, SEED_NOTE, *((ABSENT_NOTE,) if absent else ()))
+    return build("table3", Table(title, header, notes=notes, text_columns=4), rows, _groups(found, rows))
 
 
 def fusion_table(studies: Sequence[PaperStudy]) -> PaperTable:
     """Build table 4: output fusions, everything else equal."""
     lead = _columns(studies)
-    header = ("fusion", "arm", "resolutions", "weights", "mean", "fusion parameters", "GMAC per s")
-    found = _family_rows(studies, "model.output", lambda model: model.output.fingerprint())
+    header = ("fusion", "arm", "group", "resolutions", "weights", "mean", "fusion parameters", "GMAC per s")
+    found = [
+        one
+        for one in _family_rows(studies, "model.output", lambda model: (model.output.fingerprint(),))
+        if one[2].model is not None and len(one[2].model.n_fft) > 1
+    ]
     rows = []
-    for study, arm in found:
+    for group, study, arm in found:
         model = arm.model
-        if model is None or len(model.n_fft) < 2:
+        if model is None:
             continue
         kind, parameters, nature = _fusion_of(model)
-        about = [Cell(kind), Cell(f"{study.name}: {arm.name}"), Cell(resolutions_text(model)), Cell(nature)]
+        about = [*_named(kind, group, study, arm), Cell(resolutions_text(model)), Cell(nature)]
         score = score_cell(study, arm, study.primary)
         rows.append([*about, score, Cell(whole(parameters), parameters, -1), cost_cell(arm, "macs_per_s", GIGA, 3)])
-    trained = {arm.model.output.kind for _, arm in found if arm.model is not None}
+    trained = {arm.model.output.kind for _, _, arm in found if arm.model is not None}
     absent = [kind for kind in ("weights", "conv", "unet") if kind not in trained]
     rows += [[Cell(kind), *[Cell()] * (len(header) - 1)] for kind in absent]
-    title = f"Table 4. Output fusions: {_unit(lead.primary)}, arms that differ in nothing else."
+    title = f"Table 4. Output fusions: {_unit(lead.primary)}."
     note = "Weights: explicit ones mix the resolutions; implicit ones are shares of kernel energy, a hint only."
-    notes = (
-        SEED_NOTE,
-        note,
-        *(("Rows of dashes: fusions of the draft that none of the studies has trained.",) if absent else ()),
-    )
-    return build("table4", Table(title, header, notes=notes, text_columns=4), rows)
+    dashes = "Rows of dashes: fusions of the draft that none of the studies has trained."
+    notes = (GROUP_NOTE, SEED_NOTE, note, *((dashes,) if absent else ()))
+    return build("table4", Table(title, header, notes=notes, text_columns=5), rows, _groups(found, rows))
 
 
 def _fusion_of(model: SeparatorConfig) -> tuple[str, int, str]:
@@ -269,24 +307,51 @@ def metrics_table(studies: Sequence[PaperStudy]) -> PaperTable:
     )
 
 
-def differences_table(studies: Sequence[PaperStudy]) -> PaperTable:
-    """Tabulate every arm against the reference of its study, with intervals; positive is better."""
+@dataclass(frozen=True)
+class Difference:
+    """An arm against the reference of its study."""
+
+    arm: str  # its name
+    reference: str  # what it is compared with
+    metric: str  # name
+    found: Contrast | None  # None without scores
+    verdict: str  # better, worse or undecided
+    doubts: tuple[str, ...]  # why nothing is decided, besides an interval that holds zero
+
+
+def against_reference(study: PaperStudy, metrics: Sequence[str]) -> list[Difference]:
+    """Compare every arm of a study with its reference by some metrics; empty without a reference."""
+    reference = study.arm(study.about.reference)
+    found = []
+    for arm, metric in ((arm, metric) for arm in study.arms for metric in metrics):
+        if reference is None or arm is reference:
+            continue
+        one = contrast(study, [Term(1, arm), Term(-1, reference)], metric)
+        reasons = () if one is None else doubts(study, arm, reference)
+        word = "undecided" if one is None or reasons else verdict((one.low, one.high), one.tracks)
+        found.append(Difference(arm.name, reference.name, metric, one, word, reasons))
+    return found
+
+
+def differences_table(studies: Sequence[PaperStudy], metrics: Sequence[str] = ()) -> PaperTable:
+    """Tabulate every arm against the reference of its study, with intervals; positive is better.
+
+    Args:
+        studies: to compare within.
+        metrics: to compare by; those that decide if empty.
+    """
     header = ("study", "arm", "against", "metric", "verdict", "difference", "95 %", "tracks", "seeds")
-    rows = []
+    rows, doubted = [], []
     for study in studies:
-        reference = study.arm(study.about.reference)
-        for arm in study.arms:
-            if reference is None or arm is reference:
-                continue
-            found = contrast(study, [Term(1, arm), Term(-1, reference)], study.primary)
-            cells = [Cell()] * 5
+        for one in against_reference(study, metrics or (study.primary,)):
+            cells, found = [Cell()] * 5, one.found
             if found is not None:
-                word = verdict((found.low, found.high), found.tracks)
-                shown = (word, number(found.value, 2, True), interval_text(found.low, found.high))
+                shown = (one.verdict, number(found.value, 2, True), interval_text(found.low, found.high))
                 cells = [Cell(text) for text in (*shown, str(found.tracks), str(found.seeds))]
-            rows.append([Cell(study.name), Cell(arm.name), Cell(reference.name), Cell(study.primary), *cells])
-    note = f"Positive is better. {INTERVAL_NOTE}"
-    return build("differences", Table("Against the reference.", header, notes=(note,), text_columns=5), rows)
+            doubted += [reason for reason in one.doubts if reason not in doubted]
+            rows.append([Cell(study.name), Cell(one.arm), Cell(one.reference), Cell(one.metric), *cells])
+    notes = (f"Positive is better. {INTERVAL_NOTE}", *((f"In doubt: {'; '.join(doubted)}.",) if doubted else ()))
+    return build("differences", Table("Against the reference.", header, notes=notes, text_columns=5), rows)
 
 
 def styles_table(studies: Sequence[PaperStudy], styles: dict[str, dict[str, str]]) -> PaperTable | None:

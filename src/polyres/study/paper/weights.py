@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from polyres.core.config import read_as
 from polyres.report.figures import canvas, colour, resolution_colours, spare, tidy
 from polyres.separation.fusion_report.report import FusionReport, Stage, build_report, choose_weights
-from polyres.separation.fusion_report.weights_over_time import BEST, load_fusion_subject
-from polyres.study.paper.data import Arm, PaperRun, PaperStudy
+from polyres.separation.fusion_report.weights_over_time import load_fusion_subject
+from polyres.study.paper.data import Arm, PaperStudy
 from polyres.training.run_folder import BEST_FILE, CONFIG_FILE, METRICS_FILE
 
 if TYPE_CHECKING:
@@ -29,34 +31,26 @@ Reports = Mapping[tuple[str, str], FusionReport]
 """(study, run) -> report."""
 
 
-@dataclass(frozen=True)
-class Material:
-    """The inputs of the tests of claims."""
-
-    studies: Sequence[PaperStudy]  # with scores and costs
-    reports: Reports  # fusion reports of runs with several resolutions
-
-
 def read_reports(studies: Sequence[PaperStudy]) -> dict[tuple[str, str], FusionReport]:
     """Read the fusion weights of all runs that have several resolutions; runs without weights are left out."""
     found = {}
     for study in studies:
         for arm in study.arms:
             for run in arm.runs if arm.model is not None and len(arm.model.n_fft) > 1 else ():
-                report = _report(run)
+                kept = run.fusion
+                report = fusion_report(run.folder, run.name) if kept is None else read_as(FusionReport, kept)
                 if report is not None:
                     found[study.name, run.name] = report
     return found
 
 
-def _report(run: PaperRun) -> FusionReport | None:
-    has_weights = (run.folder / BEST_FILE).exists() or (run.folder / METRICS_FILE).exists()
-    if not (run.folder / CONFIG_FILE).exists() or not has_weights:
+def fusion_report(folder: Path, name: str) -> FusionReport | None:
+    """Report on the fusions of a run under the name it has in a study; None without weights."""
+    has_weights = (folder / BEST_FILE).exists() or (folder / METRICS_FILE).exists()
+    if not (folder / CONFIG_FILE).exists() or not has_weights:
         return None
-    subject = load_fusion_subject(str(run.folder))
-    if BEST in subject.states:
-        subject.states = {BEST: subject.states[BEST]}
-    return build_report(subject, choose_weights(subject, None))
+    subject = load_fusion_subject(str(folder))
+    return replace(build_report(subject, choose_weights(subject, None)), model=name)
 
 
 def output_stage(report: FusionReport) -> Stage | None:

@@ -13,6 +13,8 @@ from polyres.report.figures import check_matplotlib
 from polyres.report.tables import latex_table
 from polyres.separation.fusion_report.figures import lines_figure, save
 from polyres.study.claims.base import Judged, judge
+from polyres.study.claims.codecs import CODEC_CLAIMS
+from polyres.study.claims.costs import COST_CLAIMS
 from polyres.study.claims.facts import FACT_CLAIMS
 from polyres.study.claims.scores import RESOLUTION_CLAIMS
 from polyres.study.claims.settings import SETTING_CLAIMS
@@ -21,7 +23,8 @@ from polyres.study.claims.weights import WEIGHT_CLAIMS
 from polyres.study.paper.architecture import architecture_figure
 from polyres.study.paper.audio import StudyAudio, attack_excerpt, find_audio, spectrogram_figure, styles_of
 from polyres.study.paper.curves import cost_quality_figure, curves_figure
-from polyres.study.paper.data import Arm, PaperStudy, read_studies
+from polyres.study.paper.data import Arm, PaperStudy
+from polyres.study.paper.evidence import read_material
 from polyres.study.paper.index import Shown, index_html, index_markdown
 from polyres.study.paper.tables import (
     PaperTable,
@@ -34,11 +37,9 @@ from polyres.study.paper.tables import (
     styles_table,
 )
 from polyres.study.paper.weights import (
-    Material,
     Reports,
     arm_weights,
     output_stage,
-    read_reports,
     spectrum_figure,
     stem_spectra,
     weights_figure,
@@ -47,7 +48,7 @@ from polyres.study.paper.weights import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CLAIMS = (*RESOLUTION_CLAIMS, *SETTING_CLAIMS, *WEIGHT_CLAIMS, *FACT_CLAIMS)
+CLAIMS = (*RESOLUTION_CLAIMS, *COST_CLAIMS, *SETTING_CLAIMS, *WEIGHT_CLAIMS, *FACT_CLAIMS, *CODEC_CLAIMS)
 Say = Callable[[str], None]
 
 
@@ -81,11 +82,11 @@ class Paper:
     notes: list[str] = field(default_factory=list)  # what could not be made, and why
 
 
-def write_paper(folders: Sequence[Path], out: Path, options: PaperOptions, say: Say = lambda line: None) -> Paper:
+def write_paper(paths: Sequence[Path], out: Path, options: PaperOptions, say: Say = lambda line: None) -> Paper:
     """Write tables, figures, claims and an index of studies.
 
     Args:
-        folders: one per study.
+        paths: folders of studies and other evidence, see `read_material`.
         out: gets all files; made if missing.
         options: what to make.
         say: receives a line per step.
@@ -96,29 +97,29 @@ def write_paper(folders: Sequence[Path], out: Path, options: PaperOptions, say: 
     Raises:
         AnalysisError: when a study cannot be used.
         ConfigError: when figures are wanted without matplotlib.
-        InputError: when a folder holds no study.
+        InputError: when a path holds no evidence.
         OutputError: when a file cannot be written.
     """
     if options.figures:
         check_matplotlib(otherwise="add --no-figures")
-    studies = read_studies(folders)
+    say("reading scores and fusion weights")
+    material = read_material(paths)
+    studies = material.studies
     lead = _lead(studies, options.arm)
     for place in (out / "tables", out / "figures"):
         try:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folder {place}: {error.strerror}; choose another --out") from error
-    say("reading fusion weights")
-    reports = read_reports(studies)
     paper = Paper()
     tables = _write_tables(studies, out, paper)
-    figures = _Figures(studies, reports, options, out, paper, say)
+    figures = _Figures(studies, material.reports, options, out, paper, say)
     if options.figures:
         figures.find_audio()
         figures.draw(lead)
     shown = figures.shown
     say("judging claims")
-    paper.claims = judge(CLAIMS, Material(studies, reports))
+    paper.claims = judge(CLAIMS, material)
     lines = [_study_line(study) for study in studies]
     _write(paper, out / "claims.md", claims_markdown(paper.claims, lines))
     _write(paper, out / "claims.json", claims_json(paper.claims))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +144,16 @@ def make_plan(path: Path, request: Request = Request()) -> Plan:
     _refuse_twins(runs)
     if config.budget is not None and config.budget.equal == "steps":
         _check_equal_steps(runs)
+    arms = [replace(arm, config=_kept(runs, arm.name)) for arm in arms]
     shared = {**flatten(common), **{".".join(keys): value for keys, value in overrides}}
     read = {key: _value_at(runs[0].config.to_dict(), key.split("."), value) for key, value in shared.items()}
     return Plan(config, _describe(path, config, arms, read), tuple(runs))
+
+
+def _kept(runs: Sequence[Run], arm: str) -> dict[str, Any]:
+    """Return the recipe of an arm as a study keeps it: without what tells seeds and machines apart."""
+    config = next((run.config.to_dict() for run in runs if run.arm == arm), {})
+    return {key: value for key, value in config.items() if key not in ("seed", "data_dir")}
 
 
 def _read(path: Path, request: Request) -> StudyConfig:

@@ -103,6 +103,7 @@ class StudyConfig(Config):
         primary: the metric that decides; the first one if None.
         reference: the arm that the others are compared with; None compares nothing.
         budget: what all arms get alike.
+        parts: score every resolution alone and all but each, too.
         separation: how to separate for the scores.
         watts_per_core: what a busy core is assumed to draw, for the estimate of energy.
     """
@@ -119,6 +120,7 @@ class StudyConfig(Config):
     primary: str | None = None
     reference: str | None = None
     budget: StudyBudgetConfig | None = None
+    parts: bool = False
     separation: SeparationConfig = SeparationConfig()
     watts_per_core: float = Field(default=10.0, gt=0)
 

@@ -1,7 +1,9 @@
 """The folder of a study: what was compared, every score, and what every run cost.
 
-`study.json` says what was compared, `runs/ARM/seedK/` are ordinary run folders, `rows.jsonl` holds the scores with the
-run as model (`ARM/seedK`), `costs.jsonl` one line per run that has been scored.
+`study.json` says what was compared, with the whole recipe of every arm; `runs/ARM/seedK/` are ordinary run folders.
+`rows.jsonl` holds the scores with the run as model (`ARM/seedK`), `baselines.jsonl` those of silence and of an equal
+share of the mixture, `costs.jsonl` and `history.jsonl` one line per run that has been scored. A paper needs the files
+beside `runs/` only.
 """
 
 from __future__ import annotations
@@ -11,19 +13,23 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from polyres.core.config import read_as
 from polyres.core.errors import InputError
 from polyres.core.json_text import json_file, json_value
 from polyres.core.whole_files import write_whole
-from polyres.study.evaluate.rows import RowFile, ScoreRow
+from polyres.study.evaluate.rows import RowFile, ScoreRow, row_text
 
 STUDY_FILE = "study.json"
 ROWS_FILE = "rows.jsonl"
+BASELINES_FILE = "baselines.jsonl"
 COSTS_FILE = "costs.jsonl"
+HISTORY_FILE = "history.jsonl"
 RUNS_FOLDER = "runs"
 FORMAT = 1
+
+T = TypeVar("T", bound="Cost | History")
 
 _RUN_NAME = re.compile(r"(?P<arm>[^/]+)/seed(?P<seed>\d+)")
 
@@ -34,6 +40,7 @@ class Arm:
 
     name: str  # of the arm; a folder is named after it
     settings: Mapping[str, Any]  # dotted keys of the recipe with the values that make it differ from the study's recipe
+    config: Mapping[str, Any] = field(default_factory=dict)  # its whole recipe but for seed and data folder, once known
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,17 @@ class Cost:
     watts_per_core: float  # what a busy core is assumed to draw
     device: str  # what trained
     eval_s: float  # seconds of separating and scoring
+    separate_s: float | None = None  # seconds of separating per second of audio; None where nobody looked
+
+
+@dataclass(frozen=True)
+class History:
+    """What a paper wants to know of a run beside its scores."""
+
+    run: str  # its name
+    weights_id: str  # of the weights that were scored
+    epochs: tuple[Mapping[str, Any], ...]  # rows of its metrics, oldest first
+    fusion: Mapping[str, Any] | None = None  # its fusion report, where it has several resolutions
 
 
 def model_name(arm: str, seed: int) -> str:
@@ -147,21 +165,22 @@ def read_study(folder: Path) -> Study:
         raise InputError(f"'{path}' cannot be read ({error}); run the study again to write it anew") from error
 
 
-def read_rows(folder: Path) -> list[ScoreRow]:
+def read_rows(folder: Path, name: str = ROWS_FILE) -> list[ScoreRow]:
     """Read the scores of a study; none where nothing has been scored yet.
 
     Args:
         folder: of the study.
+        name: of the file in it.
 
     Raises:
         InputError: if the file is no file of scores.
     """
-    return RowFile(folder / ROWS_FILE).rows
+    return RowFile(folder / name).rows
 
 
-def write_rows(folder: Path, rows: Sequence[ScoreRow]) -> None:
+def write_rows(folder: Path, rows: Sequence[ScoreRow], name: str = ROWS_FILE) -> None:
     """Write all scores of a study atomically."""
-    write_whole(folder / ROWS_FILE, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+    write_whole(folder / name, "".join(row_text(row) + "\n" for row in rows))
 
 
 def read_costs(folder: Path) -> list[Cost]:
@@ -173,20 +192,32 @@ def read_costs(folder: Path) -> list[Cost]:
     Raises:
         InputError: if the file cannot be read.
     """
-    path = folder / COSTS_FILE
-    if not path.is_file():
-        return []
-    wanted = {one.name for one in fields(Cost)}
-    costs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    return _read_lines(folder / COSTS_FILE, Cost)
+
+
+def read_history(folder: Path) -> dict[str, History]:
+    """Read what is known of the runs, by their names."""
+    return {one.run: one for one in _read_lines(folder / HISTORY_FILE, History)}
+
+
+def _read_lines(path: Path, kind: type[T]) -> list[T]:
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else (), start=1):
         try:
             values = json_value(line, special=True)
-            costs.append(read_as(Cost, {name: values[name] for name in wanted}))
+            found.append(read_as(kind, {one.name: values[one.name] for one in fields(kind) if one.name in values}))
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"line {number} of '{path}' is no cost of a run; run the study again") from error
-    return costs
+            raise InputError(
+                f"line {number} of '{path}' is no {kind.__name__.lower()} of a run; run the study again"
+            ) from error
+    return found
 
 
 def write_costs(folder: Path, costs: Sequence[Cost]) -> None:
     """Write the costs of the runs atomically."""
     write_whole(folder / COSTS_FILE, "".join(json.dumps(asdict(cost)) + "\n" for cost in costs))
+
+
+def write_history(folder: Path, history: Sequence[History]) -> None:
+    """Write what is known of the runs atomically."""
+    write_whole(folder / HISTORY_FILE, "".join(json.dumps(asdict(one)) + "\n" for one in history))

@@ -32,7 +32,7 @@ from polyres.separation.training.task import TrainConfig
 from polyres.study.evaluate.rows import RowFile, ScoreRow
 from polyres.study.evaluate.run import ROWS_FILE as SCORES_FILE
 from polyres.study.evaluate.run import EvaluateOptions, evaluate
-from polyres.study.evaluate.subjects import ModelSubject, origin_of
+from polyres.study.evaluate.subjects import ModelSubject, origin_of, parts_of
 from polyres.study.plan.config import SeparationConfig, StudyDataConfig
 from polyres.study.run.train import run_training
 from polyres.training.run_folder import BEST_FILE, CONFIG_FILE
@@ -53,6 +53,7 @@ class Job(Config):
     recipe: str  # YAML file with its whole recipe
     data: StudyDataConfig  # what to score on
     metrics: tuple[str, ...]  # names
+    parts: bool = False  # score the resolutions of a model one by one, and all but each, too
     separation: SeparationConfig = SeparationConfig()  # how to separate for the scores
     threads: int = 1  # that computing may take
 
@@ -87,6 +88,8 @@ class Outcome:
     steps: int  # optimiser steps
     device: str  # what trained
     eval_s: float  # seconds of separating and scoring, over all parts
+    separate_s: float | None = None  # seconds of separating per second of audio
+    parts: bool = False  # whether its resolutions were scored, or there is but one
 
 
 def read_outcome(folder: Path) -> Outcome | None:
@@ -123,6 +126,11 @@ def _read_effort(folder: Path) -> Effort:
 
 def _write_effort(folder: Path, effort: Effort) -> None:
     write_whole(folder / EFFORT_FILE, json.dumps(asdict(effort)) + "\n")
+
+
+def forget_scoring(folder: Path) -> None:
+    """Leave out of the effort of a run what its scores took."""
+    _write_effort(folder, replace(_read_effort(folder), eval_s=0.0))
 
 
 def busy_s() -> float:
@@ -183,9 +191,12 @@ def _score(job: Job, run: Path, recipe: TrainConfig) -> None:
     def report(model: str, part: str, track: str) -> None:
         nonlocal done
         done += 1
-        print(f"{100 * done / len(tracks):5.1f} %  scored {track}", file=sys.stderr, flush=True)
+        print(
+            f"{100 * done / len(tracks) / len(subjects):5.1f} %  scored {track} ({part})", file=sys.stderr, flush=True
+        )
 
-    evaluate([subject], tracks, job.scores_folder(), EvaluateOptions(job.metrics, 1, job.data.own_mixture), report)
+    subjects = [subject, *(parts_of(subject) if job.parts and len(recipe.model.n_fft) > 1 else ())]
+    evaluate(subjects, tracks, job.scores_folder(), EvaluateOptions(job.metrics, 1, job.data.own_mixture), report)
     for line in tracks.warnings:
         print(f"warning: {line}", file=sys.stderr, flush=True)
     effort = _read_effort(run)
@@ -204,8 +215,17 @@ def _score(job: Job, run: Path, recipe: TrainConfig) -> None:
         steps=summary.step,
         device=device_name(device),
         eval_s=effort.eval_s,
+        separate_s=_time_separation(separator, options, tracks),
+        parts=job.parts,
     )
     write_whole(job.scores_folder() / OUTCOME_FILE, json.dumps(asdict(outcome), indent=2) + "\n")
+
+
+def _time_separation(separator: LoadedSeparator, options: SeparateOptions, tracks: TracksDataset) -> float:
+    """Return the seconds that separating takes per second of audio, on the first track while nothing is scored."""
+    mixture, start_s = tracks[0].sum(dim=0), time.monotonic()
+    separator.separate(mixture, tracks.config.sample_rate_hz, options)
+    return (time.monotonic() - start_s) * tracks.config.sample_rate_hz / mixture.shape[-1]
 
 
 def load_tracks(data: StudyDataConfig, recipe: TrainConfig) -> TracksDataset:

@@ -9,19 +9,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from polyres.core.config import diff
-from polyres.core.errors import OutputError
+from polyres.core.errors import OutputError, PolyresError
 from polyres.core.whole_files import write_whole
 from polyres.separation.training.task import TrainConfig
 from polyres.study.evaluate.rows import ScoreRow
+from polyres.study.evaluate.run import EvaluateOptions, evaluate
+from polyres.study.evaluate.subjects import GuessSubject
+from polyres.study.paper.data import BASELINES, read_lines
+from polyres.study.paper.weights import fusion_report
 from polyres.study.plan.arms import Plan, Run
-from polyres.study.run.files import Cost, read_costs, run_folder, write_costs, write_rows
-from polyres.study.run.job import Outcome
+from polyres.study.run.files import (
+    BASELINES_FILE,
+    Cost,
+    History,
+    read_costs,
+    read_history,
+    run_folder,
+    write_costs,
+    write_history,
+    write_rows,
+)
+from polyres.study.run.job import Outcome, load_tracks, scores_id
 from polyres.study.run.processes import Backend, Handle
-from polyres.study.run.state import Clock, config_of, job_of, outcome_of, places_of, scores_of
+from polyres.study.run.state import Clock, config_of, job_of, outcome_of, places_of, scores_of, take_over
 from polyres.training.progress import StopRequest
-from polyres.training.run_folder import CONFIG_FILE, MAY_CHANGE
+from polyres.training.run_folder import CONFIG_FILE, MAY_CHANGE, METRICS_FILE
 
 KILL_AFTER_S = 60.0
+BASELINES_FOLDER = "baselines"
+EPOCH_KEYS = ("epoch", "step", "elapsed_s", "loss", "grad_norm", "grad_norms")
+"""What is kept of the rows of a run's metrics, beside the validation scores."""
 
 _POLL_S = 0.2
 _TELL_EVERY_S = 30.0
@@ -76,6 +93,8 @@ def run_study(plan: Plan, folder: Path, backend: Backend, report: Report, count_
             carrying.end_all(hard=True)
             raise
     carrying.result.stopped_by = stop.number
+    if carrying.result.done and stop.number is None:
+        carrying.score_baselines()
     return carrying.result
 
 
@@ -140,7 +159,9 @@ class _Carrying:
             if not self._waiting:
                 return
             run = self._waiting.pop(0)
-            places = places_of(self.folder, run)
+            places, twin = places_of(self.folder, run), take_over(run, self.folder)
+            if twin is not None:
+                self.report(f"{run.name}  trained already as {twin}")
             job = job_of(self.plan, run, self.folder, self.backend.threads())
             write_whole(places.recipe, run.config.to_yaml())
             write_whole(places.job, job.to_yaml())
@@ -184,7 +205,8 @@ class _Carrying:
         """Write the rows and costs of all runs of the study that are done, those of earlier calls included."""
         known = {(cost.arm, cost.seed): cost for cost in read_costs(self.folder)}
         planned = {(run.arm, run.seed): run for run in self.plan.runs}
-        rows, costs, self.result.done = [], [], []
+        before = read_history(self.folder)
+        rows, costs, history, self.result.done = [], [], [], []
         for seed in self.plan.study.seeds:
             for arm in self.plan.study.arms:
                 run = planned.get((arm.name, seed)) or self._earlier(arm.name, seed)
@@ -194,8 +216,35 @@ class _Carrying:
                 self.result.done.append(run.name)
                 rows += scores_of(self.plan, run, self.folder)
                 costs.append(self._cost(run, outcome, known.get((run.arm, run.seed))))
+                kept = before.get(run.name)
+                same = kept is not None and kept.weights_id == outcome.weights_id
+                history.append(kept if kept is not None and same else self._history(run, outcome))
         write_rows(self.folder, rows)
         write_costs(self.folder, costs)
+        write_history(self.folder, history)
+
+    def _history(self, run: Run, outcome: Outcome) -> History:
+        """Gather what a paper wants to know of a run, so that its folder is not needed."""
+        place = run_folder(self.folder, run.arm, run.seed)
+        epochs = []
+        for row in read_lines(place / METRICS_FILE):
+            valid = {name: {"score": one["score"]} for name, one in (row.get("valid") or {}).items() if "score" in one}
+            epochs.append({**{key: row[key] for key in EPOCH_KEYS if key in row}, "valid": valid})
+        report = fusion_report(place, run.name) if len(run.config.model.n_fft) > 1 else None
+        return History(run.name, outcome.weights_id, tuple(epochs), None if report is None else report.to_dict())
+
+    def score_baselines(self) -> None:
+        """Score silence and an equal share of the mixture on the same tracks."""
+        config = self.plan.config
+        place = self.folder / BASELINES_FOLDER / scores_id(config.data, config.separation)
+        options = EvaluateOptions(config.metrics, 1, config.data.own_mixture)
+        try:
+            tracks = load_tracks(config.data, self.plan.runs[0].config)
+            rows = evaluate([GuessSubject(name) for name in BASELINES], tracks, place, options, lambda *_: None)
+        except PolyresError as error:
+            self.report(f"silence and the share of the mixture are not scored: {error}")
+            return
+        write_rows(self.folder, rows, BASELINES_FILE)
 
     def _earlier(self, arm: str, seed: int) -> Run | None:
         """Return a run that an earlier call asked for; None if it is not what this study would train now."""
@@ -229,6 +278,7 @@ class _Carrying:
             watts_per_core=watts,
             device=outcome.device,
             eval_s=round(outcome.eval_s, 1),
+            separate_s=None if outcome.separate_s is None else round(outcome.separate_s, 4),
         )
 
 

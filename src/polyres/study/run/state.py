@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from polyres.core.config import diff
-from polyres.core.errors import ConfigError
+from polyres.core.errors import ConfigError, OutputError
 from polyres.separation.training.task import TrainConfig
 from polyres.study.evaluate.rows import ScoreRow
 from polyres.study.plan.arms import Plan, Run
-from polyres.study.run.files import STUDY_FILE, read_study, run_folder, write_study
-from polyres.study.run.job import Job, Outcome, is_trained, read_outcome, read_scores
+from polyres.study.run.files import RUNS_FOLDER, STUDY_FILE, read_study, run_folder, write_study
+from polyres.study.run.job import SCORES_FOLDER, Job, Outcome, forget_scoring, is_trained, read_outcome, read_scores
 from polyres.training.run_folder import CONFIG_FILE, MAY_CHANGE, is_held
 
 
@@ -43,6 +44,7 @@ def job_of(plan: Plan, run: Run, folder: Path, threads: int = 1) -> Job:
         recipe=str(places.recipe),
         data=config.data,
         metrics=config.metrics,
+        parts=config.parts,
         separation=config.separation,
         threads=min(run.config.threads or threads, threads),
     )
@@ -55,7 +57,9 @@ def outcome_of(plan: Plan, run: Run, folder: Path) -> Outcome | None:
     if not is_trained(Path(job.run), run.config):
         return None
     outcome = read_outcome(job.scores_folder())
-    return outcome if outcome is not None and set(plan.config.metrics) <= set(outcome.metrics) else None
+    if outcome is None or plan.config.parts > outcome.parts:
+        return None
+    return outcome if set(plan.config.metrics) <= set(outcome.metrics) else None
 
 
 def config_of(place: Path) -> TrainConfig:
@@ -102,11 +106,35 @@ def open_folder(plan: Plan, folder: Path) -> Plan:
         before = read_study(folder)
         if before.name != study.name:
             raise ConfigError(f"{folder} holds the study {before.name!r}; choose another --out for {study.name!r}")
-        study = replace(study, seeds=tuple(dict.fromkeys((*before.seeds, *study.seeds))))
+        kept = {arm.name: arm.config for arm in before.arms}
+        arms = tuple(replace(arm, config=arm.config or kept.get(arm.name, {})) for arm in study.arms)
+        study = replace(study, arms=arms, seeds=tuple(dict.fromkeys((*before.seeds, *study.seeds))))
     for run in plan.runs:
         _refuse_another(places_of(folder, run).run, run)
     write_study(folder, study)
     return replace(plan, study=study)
+
+
+def take_over(run: Run, folder: Path) -> Path | None:
+    """Copy the run of a study beside this one that was trained just so; return where it came from, None without one.
+
+    Its scores stay behind, as they have another run's name.
+    """
+    place = places_of(folder, run).run
+    for found in sorted(folder.parent.glob(f"*/{RUNS_FOLDER}/*/{place.name}/{CONFIG_FILE}")):
+        other = found.parent
+        if place.exists() or set(diff(config_of(other), run.config)) - MAY_CHANGE or not is_trained(other, run.config):
+            continue
+        part = place.with_name(f"{place.name}.part")
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(other, part, ignore=shutil.ignore_patterns(SCORES_FOLDER))
+            forget_scoring(part)
+            part.rename(place)
+        except OSError as error:
+            raise OutputError(f"cannot copy {other} to {place}: {error.strerror}; free space") from error
+        return other
+    return None
 
 
 def scores_of(plan: Plan, run: Run, folder: Path) -> list[ScoreRow]:

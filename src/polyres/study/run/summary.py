@@ -6,14 +6,12 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from polyres.core.errors import PolyresError
 from polyres.metrics.catalogue import METRICS
-from polyres.separation.training.run_table import Point, read_run
-from polyres.study.evaluate.rows import ScoreRow, number_or_none
-from polyres.study.evaluate.summary import PairedLine, paired
-from polyres.study.run.files import Cost, Study, run_folder, split_name
+from polyres.separation.training.run_table import Point
+from polyres.study.evaluate.rows import ScoreRow, select
+from polyres.study.paper.data import PaperStudy
+from polyres.study.run.files import Cost, split_name
 
 NO_STYLE = "all"
 CURVE_ROWS = 4
@@ -46,7 +44,7 @@ def arm_scores(rows: Sequence[ScoreRow]) -> list[ArmScore]:
     """Average the scores of every arm and metric: over tracks, then over seeds.
 
     Args:
-        rows: of a study.
+        rows: of a study; those of parts are left out.
 
     Returns:
         In the order in which arms and metrics first appear.
@@ -55,7 +53,7 @@ def arm_scores(rows: Sequence[ScoreRow]) -> list[ArmScore]:
         InputError: if a row is of no run of a study.
     """
     found: dict[tuple[str, str], dict[int, list[ScoreRow]]] = {}
-    for row in rows:
+    for row in select(rows):
         arm, seed = split_name(row.model)
         found.setdefault((arm, row.metric), {}).setdefault(seed, []).append(row)
     return [_arm_score(*key, by_seed) for key, by_seed in found.items()]
@@ -76,73 +74,6 @@ def _mean(values: Iterable[float | None]) -> float:
     """Mean of what is there and finite; NaN of nothing."""
     kept = [value for value in values if value is not None and math.isfinite(value)]
     return statistics.fmean(kept) if kept else math.nan
-
-
-def over_seeds(rows: Sequence[ScoreRow]) -> tuple[list[ScoreRow], tuple[int, ...]]:
-    """Average every score over the seeds that all arms have; empty where no seed is in all of them."""
-    seeds_of: dict[str, set[int]] = {}
-    for row in rows:
-        arm, seed = split_name(row.model)
-        seeds_of.setdefault(arm, set()).add(seed)
-    shared = set.intersection(*seeds_of.values()) if seeds_of else set()
-    groups: dict[tuple[str, str, str, str, str], list[ScoreRow]] = {}
-    for row in rows:
-        arm, seed = split_name(row.model)
-        if seed in shared:
-            groups.setdefault((arm, row.part, row.track, row.source, row.metric), []).append(row)
-    merged = []
-    for (arm, *_), group in groups.items():
-        value = number_or_none(_mean(row.value for row in group))
-        window_mean = number_or_none(_mean(row.window_mean for row in group))
-        merged.append(replace(group[0], model=arm, value=value, window_mean=window_mean, seed=None))
-    return merged, tuple(sorted(shared))
-
-
-@dataclass(frozen=True)
-class ArmDifference:
-    """One arm against the reference.
-
-    Args:
-        line: the paired difference over tracks of scores averaged over seeds.
-        seeds_better: in how many of the seeds the mean is better than that of the reference.
-        seeds: how many seeds both have.
-    """
-
-    line: PairedLine
-    seeds_better: int
-    seeds: int
-
-
-def arm_differences(rows: Sequence[ScoreRow], reference: str) -> list[ArmDifference]:
-    """Compare every arm with the reference, track by track, over the seeds that all arms have.
-
-    Args:
-        rows: of a study.
-        reference: name of the arm.
-
-    Returns:
-        A line per other arm and metric; none where the reference or a shared seed is missing.
-    """
-    merged, seeds = over_seeds(rows)
-    if not any(row.model == reference for row in merged):
-        return []
-    wholes = _wholes(rows, seeds)
-    found = []
-    for line in paired(merged, reference):
-        sign = 1 if METRICS.build(line.metric).direction == "higher" else -1
-        pairs = [(wholes[line.model, seed, line.metric], wholes[reference, seed, line.metric]) for seed in seeds]
-        found.append(ArmDifference(line, sum(sign * (ours - theirs) > 0 for ours, theirs in pairs), len(seeds)))
-    return found
-
-
-def _wholes(rows: Sequence[ScoreRow], seeds: Sequence[int]) -> dict[tuple[str, int, str], float]:
-    """Mean over stems and tracks of every arm, seed and metric."""
-    parts: dict[tuple[str, int, str], list[ScoreRow]] = {}
-    for row in rows:
-        arm, seed = split_name(row.model)
-        if seed in seeds:
-            parts.setdefault((arm, seed, row.metric), []).append(row)
-    return {key: _arm_score(key[0], key[2], {key[1]: group}).overall for key, group in parts.items()}
 
 
 def style_of(track: str) -> str:
@@ -275,19 +206,18 @@ class CurveRow:
     scores: Mapping[str, float | None]
 
 
-def curves(folder: Path, study: Study, by: str = "seconds") -> list[CurveRow]:
+def curves(study: PaperStudy, by: str = "seconds") -> list[CurveRow]:
     """Compare how far the arms were after equal seconds of training, or equal steps.
 
     Args:
-        folder: of the study.
-        study: that lies there.
+        study: with the validations of its runs.
         by: "seconds" or "steps".
 
     Returns:
         Rows up to the end of the run that ended first; none where some arm was never validated.
     """
     place: Callable[[Point], float] = (lambda point: point.elapsed_s) if by == "seconds" else (lambda p: p.step)
-    points = {arm.name: [_points(run_folder(folder, arm.name, seed)) for seed in study.seeds] for arm in study.arms}
+    points = {arm.name: [run.validations() for run in arm.runs] for arm in study.arms}
     points = {arm: [one for one in runs if one] for arm, runs in points.items()}
     points = {arm: runs for arm, runs in points.items() if runs}
     if len(points) < 2:
@@ -299,14 +229,6 @@ def curves(folder: Path, study: Study, by: str = "seconds") -> list[CurveRow]:
         best = {arm: [_best(run, place, at) for run in runs] for arm, runs in points.items()}
         rows.append(CurveRow(at, {arm: None if None in got else _mean(got) for arm, got in best.items()}))
     return [row for row in rows if any(score is not None for score in row.scores.values())]
-
-
-def _points(run: Path) -> tuple[Point, ...]:
-    """Validations of a run; none where it is not there."""
-    try:
-        return read_run(run).points
-    except PolyresError:
-        return ()
 
 
 def _best(points: Sequence[Point], place: Callable[[Point], float], at: float) -> float | None:
