@@ -12,7 +12,7 @@ export POLYRES_SONG := $(value SONG)
 export POLYRES_OUT := $(value OUT)
 
 .DEFAULT_GOAL := help
-.PHONY: help separate .song-is-given test test-slow lint format setup
+.PHONY: help separate .song-is-given test test-slow docs lint format setup
 .DELETE_ON_ERROR:
 
 help: ## Show what can be made
@@ -30,6 +30,10 @@ test: lint ## Check style, types and imports, then run the tests
 
 test-slow: $(VENV)/.test ## Run the tests that take long
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+docs: $(VENV)/.docs ## Build the documentation site in build/site, with its links checked
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open build/site/index.html"
 
 lint: $(VENV)/.test ## Check style, types and imports
 	@$(BIN)/ruff check --quiet .
@@ -68,6 +72,11 @@ $(VENV)/.runtime: pyproject.toml constraints.txt $(VENV)/.torch
 	@echo 'Installing polyres'
 	@$(PIP) -e .
 	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt $(VENV)/.torch
+	@echo 'Installing what builds the documentation'
+	@$(PIP) -e '.[docs]'
+	@touch $@ $(VENV)/.runtime
 
 $(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.torch
 	@echo 'Installing polyres with the tools for its tests'
