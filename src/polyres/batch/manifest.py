@@ -57,10 +57,7 @@ class StemRecord:
 
 @dataclass
 class Manifest:
-    """All files of one track folder.
-
-    `input`: the input file the folder belongs to.
-    """
+    """All files of one track folder. `input`: the input file the folder belongs to."""
 
     input: InputId
     files: dict[str, StemRecord] = field(default_factory=dict)

@@ -26,8 +26,6 @@ def scratch_path(folder: Path, suffix: str = "") -> Path:
     """Name something unfinished; nothing is made.
 
     What processes that are gone left in the folder is removed, the first time that this process asks for it.
-
-    `suffix`: an ending, such as `.part`.
     """
     remove_left_behind(folder)
     machine, pid = _machine(), os.getpid()
@@ -83,10 +81,7 @@ def _remove_left_behind(folder: str, pid: int) -> None:
 
 
 def is_left_behind(path: Path) -> bool:
-    """Say whether an unfinished file or folder belongs to no living process.
-
-    `path`: named by `scratch_path`, or by an older version of it.
-    """
+    """Say whether an unfinished file or folder belongs to no living process."""
     match = _NAME.fullmatch(path.name)
     if match is None and not re.fullmatch(r"\.polyres-([0-9a-f]{16}\.part|[a-z0-9_]{8})", path.name):
         return False

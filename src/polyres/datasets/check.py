@@ -193,10 +193,7 @@ class _Comparison:
 
 
 def check_track(track: TrackFiles, sources: Sequence[str] = SOURCES) -> TrackCheck:
-    """Read all files of a track once, side by side, second by second.
-
-    `track`: as `polyres.datasets.layouts.find_tracks` lists it.
-    """
+    """Read all files of a track once, side by side, second by second."""
     problems = list(track.problems)
     voices = [_Voice(source, track.stems[source], problems) for source in sources if source in track.stems]
     if track.mixture is not None:

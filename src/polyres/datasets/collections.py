@@ -93,8 +93,7 @@ class StemStreamReader:
     def blocks(self, block_samples: int) -> Generator[Wave, None, None]:
         """Pass over the stream once.
 
-        `block_samples`: Samples per block, 1 or more. Yields `[C, n]` float32, multiples of 1/32768; n is
-        `block_samples` in all blocks but the last.
+        Yields `[C, n]` float32, multiples of 1/32768; n is `block_samples` in all blocks but the last.
         """
         self.warnings.clear()
         got = 0
@@ -110,11 +109,10 @@ class StemStreamReader:
     def read(self, start_samples: int, length_samples: int) -> Wave:
         """Read a part after a jump to shortly before it.
 
-        Samples equal those of a whole pass, but for bands that the encoder replaced by a description of noise: an
-        AAC decoder draws those anew from wherever it began.
+        Samples equal those of a whole pass, but for bands that the encoder replaced by a description of noise: an AAC
+        decoder draws those anew from wherever it began.
 
-        `start_samples`: First sample, from 0. Returns `[C, n]` float32, n below `length_samples` where the stream ends
-        earlier.
+        Returns `[C, n]` float32, n below `length_samples` where the stream ends earlier.
         """
         parts = [np.zeros((self.channels, 0), np.float32)]
         missing = length_samples
@@ -342,9 +340,6 @@ def _moises_files(folder: Path) -> tuple[str, list[tuple[str, Path]]]:
 
 
 def source_of(instrument: str, sources: Sequence[str]) -> str:
-    """Return the source that an instrument belongs to.
-
-    Returns `drums`, `bass` or `vocals` for these; the instrument's own name where that is wanted; else `other`.
-    """
+    """Return the source that an instrument belongs to."""
     name = instrument.strip().lower().replace(" ", "_")
     return name if name in ("drums", "bass", "vocals") or name in sources else REST

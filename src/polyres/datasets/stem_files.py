@@ -118,19 +118,13 @@ def spread_channels(wave: Wave, channels: int) -> Wave:
 
 
 def refuse_warnings(warnings: Sequence[str]) -> None:
-    """Refuse a file that did not end well.
-
-    Raises InputError if there is a warning.
-    """
+    """Refuse a file that did not end well. Raises InputError if there is a warning."""
     if warnings:
         raise InputError(f"{warnings[0]}; copy the file again or take it away")
 
 
 def read_whole(part: Part) -> tuple[Wave, int]:
-    """Read one file into memory.
-
-    Returns `[C, T]` float32 and the sample rate in Hz.
-    """
+    """Read one file into memory. Returns `[C, T]` float32 and the sample rate in Hz."""
     reader, rate_hz, _ = _open(part)
     wave = np.concatenate(list(reader.blocks(_WHOLE_BLOCK_SAMPLES)), axis=1)
     refuse_warnings(reader.warnings)

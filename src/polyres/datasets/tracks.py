@@ -98,11 +98,7 @@ def _measured(track: TrackFiles, files: Mapping[Parts, StemFile]) -> Track:
 
 
 def padding_warning(track: TrackFiles, lengths_s: Mapping[str, float], sample_rate_hz: int) -> str | None:
-    """Word the warning about stems that are shorter than the longest.
-
-    `lengths_s`: length of each of its stems in seconds; `sample_rate_hz`: lengths that differ by at most a sample and a
-    half of this rate count as equal. Returns one line, or None where all are equal.
-    """
+    """Word the warning about stems that are shorter than the longest."""
     longest_s = max(lengths_s.values())
     short = [source for source, length_s in lengths_s.items() if longest_s - length_s > 1.5 / sample_rate_hz]
     if not short:
@@ -289,8 +285,7 @@ def load_layout_track(
 def load_mixture(track: TrackFiles, sample_rate_hz: int = 44_100, channels: int = 2) -> Tensor | None:
     """Read the mixture that a track brings along.
 
-    `track`: as `polyres.datasets.layouts.find_tracks` lists it. Returns float32 `[C, T]`, or None where the track has
-    no file of its mixture.
+    Returns float32 `[C, T]`, or None where the track has no file of its mixture.
     """
     if track.mixture is None:
         return None

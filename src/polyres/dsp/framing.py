@@ -52,17 +52,12 @@ class Framing:
     @staticmethod
     def centred(n_fft: int, hop_length: int, length_samples: int, win_length: int | None = None) -> Framing:
         """Place frame k around sample k * hop, as `torch.stft` with center=True: 1 + T // hop frames if n_fft is even.
-
-        `win_length`: window length in samples, n_fft where None.
         """
         return Framing(n_fft, hop_length, n_fft // 2, length_samples, win_length)
 
     @staticmethod
     def between(n_fft: int, hop_length: int, length_samples: int, win_length: int | None = None) -> Framing:
-        """Place frame k around sample (k + 1/2) * hop, as HiFi-GAN and AudioLDM do: T // hop frames.
-
-        `win_length`: window length in samples, n_fft where None.
-        """
+        """Place frame k around sample (k + 1/2) * hop, as HiFi-GAN and AudioLDM do: T // hop frames."""
         if (n_fft - hop_length) % 2:
             raise InputError(f"n_fft {n_fft} less hop_length {hop_length} is odd; frames between hops need it even")
         return Framing(n_fft, hop_length, (n_fft - hop_length) // 2, length_samples, win_length)

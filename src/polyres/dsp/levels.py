@@ -18,10 +18,7 @@ INTEGER_CEILING = 32767.0 / 32768.0
 
 
 def peak_level(wave: Tensor) -> float:
-    """Largest absolute sample value.
-
-    Returns peak, 0 for an empty tensor.
-    """
+    """Largest absolute sample value. Returns peak, 0 for an empty tensor."""
     return float(wave.abs().max()) if wave.numel() else 0.0
 
 
@@ -63,10 +60,7 @@ def spread_residual(stems: Tensor, mix: Tensor) -> Tensor:
 
 
 def mono_mean_m2(wave: Tensor) -> tuple[int, float, float]:
-    """Count, mean and sum of squared deviations of the channel mean, in float64.
-
-    `wave`: `[C, T]`, T >= 0; returns (samples, mean, sum of squared deviations); (0, 0, 0) for an empty block.
-    """
+    """Count, mean and sum of squared deviations of the channel mean, in float64. `wave`: `[C, T]`, T >= 0."""
     mono = wave.to(torch.float64).mean(dim=0)
     if mono.numel() == 0:
         return 0, 0.0, 0.0
@@ -84,10 +78,7 @@ class RunningLevel:
         self._m2 = 0.0
 
     def push(self, wave: Tensor) -> None:
-        """Take in one block.
-
-        `wave`: `[C, n]`, n >= 0.
-        """
+        """Take in one block. `wave`: `[C, n]`, n >= 0."""
         count, mean, m2 = mono_mean_m2(wave)
         if count == 0:
             return
@@ -155,10 +146,7 @@ class LoudnessMeter:
         self._powers: list[npt.NDArray[np.float64]] = []
 
     def push(self, block: Wave) -> None:
-        """Take the next block.
-
-        `block`: `[C, n]` float32.
-        """
+        """Take the next block. `block`: `[C, n]` float32."""
         weighted, self._state = sosfilt(self._sections, block, axis=1, zi=self._state)
         power = np.concatenate([self._rest, np.einsum("ct,ct->t", weighted, weighted)])
         whole = len(power) - len(power) % self._step_samples
@@ -192,19 +180,13 @@ _GUARD = 1e-8  # added to the peak, so that silence stays silence
 
 @dataclass(frozen=True)
 class InputLevel:
-    """Measured levels of a file, per channel.
-
-    `mean`: `[..., 1]` float64; `gain`: `[..., 1]` float64, > 0.
-    """
+    """Measured levels of a file, per channel. `mean`: `[..., 1]` float64; `gain`: `[..., 1]` float64, > 0."""
 
     mean: Tensor
     gain: Tensor
 
     def apply(self, wave: Tensor) -> Tensor:
-        """Remove the mean and bring the peak to 0.5.
-
-        `wave`: `[..., T]` or any block of it, float32 or float64.
-        """
+        """Remove the mean and bring the peak to 0.5. `wave`: `[..., T]` or any block of it, float32 or float64."""
         return ((wave.double() - self.mean.to(wave.device)) * self.gain.to(wave.device)).to(wave.dtype)
 
     def undo(self, wave: Tensor) -> Tensor:
@@ -226,10 +208,7 @@ class InputLevelMeter:
         self._high: Tensor | None = None
 
     def push(self, block: Tensor) -> None:
-        """Take in one block.
-
-        `block`: `[..., n]`, n >= 0; the same channels every time.
-        """
+        """Take in one block. `block`: `[..., n]`, n >= 0; the same channels every time."""
         if block.shape[-1] == 0:
             return
         wide = block.double()
@@ -240,10 +219,7 @@ class InputLevelMeter:
         self._count += block.shape[-1]
 
     def level(self) -> InputLevel:
-        """Return the level of all blocks so far.
-
-        Raises InputError when there was no sample.
-        """
+        """Return the level of all blocks so far. Raises InputError when there was no sample."""
         if self._sum is None or self._low is None or self._high is None:
             raise InputError("the signal has 0 samples; its level cannot be measured")
         mean = self._sum / self._count

@@ -235,10 +235,7 @@ def _check_wave(wave: Tensor) -> None:
 
 
 def mel_centres_hz(config: MelConfig) -> Tensor:
-    """Return the middle frequencies of the filters of a front end.
-
-    Returns `[M]` float64 in Hz.
-    """
+    """Return the middle frequencies of the filters of a front end. Returns `[M]` float64 in Hz."""
     ends = mel_from_hz(torch.tensor([config.min_hz, config.max_hz], dtype=torch.float64), config.scale)
     steps = torch.arange(1, config.mel_bins + 1, dtype=torch.float64) / (config.mel_bins + 1)
     return hz_from_mel(ends[0] + (ends[1] - ends[0]) * steps, config.scale)

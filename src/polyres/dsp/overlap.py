@@ -13,11 +13,7 @@ from polyres.core.errors import ConfigError, InputError
 
 
 def stride_samples(segment_samples: int, overlap: float) -> int:
-    """Distance between the starts of neighbouring segments.
-
-    `overlap`: share of a segment that the next one covers again, 0 <= overlap < 1; returns stride in samples, at least
-    1.
-    """
+    """Distance between the starts of neighbouring segments."""
     if not 0.0 <= overlap < 1.0:
         raise ConfigError(f"overlap {overlap} is not possible; choose 0 <= overlap < 1, such as 0.25")
     return max(1, int((1.0 - overlap) * segment_samples))
@@ -38,10 +34,7 @@ def triangle_weight(segment_samples: int) -> Tensor:
 
 
 def centred_bounds(start: int, length_samples: int, segment_samples: int) -> tuple[int, int]:
-    """Range that a segment of full length takes around a shorter piece, the piece in its middle.
-
-    Returns (first, last + 1) in samples; may lie outside the signal, where zeros stand in.
-    """
+    """Range that a segment of full length takes around a shorter piece, the piece in its middle."""
     first = start - (segment_samples - length_samples) // 2
     return first, first + segment_samples
 
@@ -60,11 +53,7 @@ class OverlapAdd:
         self._position = 0
 
     def add(self, segment: Tensor, start: int) -> None:
-        """Add one segment to the sum.
-
-        `segment`: `[..., n]`, n <= L. `start`: absolute position of its first sample; not before what was handed out
-        already.
-        """
+        """Add one segment to the sum. `segment`: `[..., n]`, n <= L."""
         if start < self._position:
             raise InputError(f"segment at sample {start} comes too late; samples before {self._position} are finished")
         length = segment.shape[-1]

@@ -38,8 +38,7 @@ def check_sizes(n_fft: int, hop_length: int) -> None:
 def reflect_pad(wave: Tensor, left: int, right: int) -> Tensor:
     """Pad the last axis by reflection; a signal too short for that gets zeros first, on the right before the left.
 
-    `wave`: `[..., T]`; `left`: samples to add on the left, >= 0; `right`: samples to add on the right, >= 0; returns
-    `[..., left + T + right]`.
+    `wave`: `[..., T]`. Returns `[..., left + T + right]`.
     """
     missing = max(left, right) - wave.shape[-1] + 1
     if missing > 0:

@@ -29,10 +29,7 @@ ATTENTION: Catalogue[nn.Module] = Catalogue("attention")
 
 @ATTENTION.register("softmax", summary="exact scaled dot-product attention, O(P^2)")
 class SoftmaxAttention(nn.Module):
-    """Scaled dot-product attention.
-
-    Source: Vaswani et al. 2017, eq. 1.
-    """
+    """Scaled dot-product attention. Source: Vaswani et al. 2017, eq. 1."""
 
     def __init__(self, sparse: SparseConfig) -> None:
         super().__init__()

@@ -88,10 +88,7 @@ class MlpMixing(nn.Module):
 
 
 class LineAttention(nn.Module):
-    """Attention along one axis, with sinusoidal positions in queries and keys.
-
-    `kind`: name in `ATTENTION`.
-    """
+    """Attention along one axis, with sinusoidal positions in queries and keys. `kind`: name in `ATTENTION`."""
 
     def __init__(self, kind: str, width: int) -> None:
         super().__init__()

@@ -33,20 +33,13 @@ class Run(NamedTuple):
 
 
 def band_edges_hz(bands: tuple[tuple[int, float], ...], sample_rate_hz: int) -> list[float]:
-    """Lower edges of the bands that begin below half the sample rate.
-
-    `bands`: (number of bands, width of each in Hz), lowest first. Returns K rising values, the first 0.
-    """
+    """Lower edges of the bands that begin below half the sample rate."""
     widths = [width for count, width in bands for _ in range(count)]
     return [edge for edge in accumulate(widths[:-1], initial=0.0) if edge < sample_rate_hz / 2]
 
 
 def band_runs(edges_hz: list[float], n_fft: int, sample_rate_hz: int) -> list[Run]:
-    """Lay the bands over the bins of a resolution.
-
-    `n_fft`: window length in samples. Returns runs from the lowest to the highest, which hold all bands and all n_fft /
-    2 bins once.
-    """
+    """Lay the bands over the bins of a resolution."""
     bins = n_fft // 2
     edges = [min(round(edge * n_fft / sample_rate_hz), bins) for edge in edges_hz] + [bins]
     units: list[tuple[int, int]] = []

@@ -135,11 +135,7 @@ def glu_channels(x: Tensor) -> Tensor:
 
 
 def gated_convolution(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """Convolution, norm and gated linear unit over channels.
-
-    `conv`: `nn.Conv1d` or `nn.Conv2d` from D to 2 D' channels; `norm`: norm over 2 D' channels, or identity; `x`:
-    `[B, D, ...]`. Returns `[B, D', ...]`.
-    """
+    """Convolution, norm and gated linear unit over channels. `x`: `[B, D, ...]`. Returns `[B, D', ...]`."""
     if not isinstance(norm, nn.Identity) or x.dim() == 3:
         return glu_channels(norm(conv(x)))
     # two half convolutions leave value and gate dense in memory, which the gating is bound by

@@ -124,10 +124,7 @@ class MultiResolutionStft(nn.Module):
     """
 
     def __init__(self, n_fft: tuple[int, ...]) -> None:
-        """Prepare the windows.
-
-        `n_fft`: window lengths in samples; the hop is a quarter of each.
-        """
+        """Prepare the windows. `n_fft`: window lengths in samples; the hop is a quarter of each."""
         super().__init__()
         self.n_fft = n_fft
         for size in n_fft:
@@ -170,10 +167,7 @@ class WeightedLoss(nn.Module):
     """Several named distances between stems, and the sum that is minimised."""
 
     def __init__(self, config: LossConfig, num_sources: int) -> None:
-        """Build the distances.
-
-        Raises ConfigError if the number of source weights is wrong or none is above 0.
-        """
+        """Build the distances. Raises ConfigError if the number of source weights is wrong or none is above 0."""
         super().__init__()
         given = config.source_weights or (1.0,) * num_sources
         if len(given) not in (1, num_sources) or min(given) < 0 or sum(given) <= 0:

@@ -156,8 +156,7 @@ def line_positions(length: int, channels: int, max_period: float, device: torch.
 def grid_positions(bins: int, frames: int, channels: int, max_period: float, device: torch.device) -> Tensor:
     """Sinusoidal positions of a grid: time in the first half of the channels, frequency in the second.
 
-    `channels`: D, a multiple of 4. Returns `[frames * bins, channels]`, sines and cosines alternating, frequency
-    running fastest.
+    Returns `[frames * bins, channels]`, sines and cosines alternating, frequency running fastest.
 
     Source: Rouard et al. 2023, section 3 ("2D sinusoidal encoding").
     """

@@ -31,10 +31,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Everything that turns a normalised mixture into estimates.
-
-    `precision`: "fp32" or "bf16".
-    """
+    """Everything that turns a normalised mixture into estimates. `precision`: "fp32" or "bf16"."""
 
     members: tuple[Member, ...]
     sources: tuple[str, ...]
@@ -61,10 +58,7 @@ class Passes:
 
 
 def carriers(sources: Sequence[str], offset: str) -> tuple[int, ...]:
-    """Say which sources get back the mean that is taken from the mixture.
-
-    `offset`: "once" or "every", as `SeparateOptions` has it.
-    """
+    """Say which sources get back the mean that is taken from the mixture."""
     if offset == "every":
         return tuple(range(len(sources)))
     named = [index for name in ("other", "residual") for index, source in enumerate(sources) if source == name]
@@ -72,11 +66,7 @@ def carriers(sources: Sequence[str], offset: str) -> tuple[int, ...]:
 
 
 def shift_offsets(shifts: int, seed: int, sample_rate_hz: int) -> tuple[int, ...]:
-    """Draw where the shifted passes begin.
-
-    `shifts`: number of passes, 0 for one without a shift. Returns one position in samples per pass, -0.5 s <= position
-    <= 0.
-    """
+    """Draw where the shifted passes begin."""
     if shifts == 0:
         return (0,)
     longest = int(MAX_SHIFT_S * sample_rate_hz)
@@ -123,10 +113,7 @@ class GroupStream:
     """
 
     def __init__(self, ensemble: Ensemble, passes: Passes, end: int, level: tuple[float, float], channels: int) -> None:
-        """Prepare a stream.
-
-        `end`: length of the stream at the models' rate, >= 1.
-        """
+        """Prepare a stream."""
         mean, std = level
         self._mean, self._std = mean, std + STD_FLOOR
         self._copies = ensemble.audio_channels if channels == 1 else 1

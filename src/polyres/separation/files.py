@@ -106,11 +106,9 @@ def separate_track(
 ) -> TrackResult:
     """Separate one file into its folder.
 
-    The stems are made in a hidden folder beside their place and moved there when all are complete, so that no half
-    file is ever seen and what was there before is never lost. Stems that are there and were made the same way are
-    not made again.
-
-    `progress`: called with the finished share, 0 to 1.
+    The stems are made in a hidden folder beside their place and moved there when all are complete, so that no half file
+    is ever seen and what was there before is never lost. Stems that are there and were made the same way are not made
+    again.
     """
     if job.error is not None:
         raise job.error

@@ -130,11 +130,7 @@ _CROSS = {"attention": "cross_attn", "norm_query": "norm1", "norm_memory": "norm
 
 
 def load_official(path: str | Path, segment_s: float | Fraction | None = None) -> Separator:
-    """Read an official HTDemucs weight file.
-
-    `path`: a `.th` package, or a safetensors file of Demucs 4.1; `segment_s`: segment of a bag in seconds, used where
-    it is not longer than the file's own. Returns the separator, float32, in evaluation mode.
-    """
+    """Read an official HTDemucs weight file."""
     return convert(read_package(path), segment_s)
 
 
@@ -245,10 +241,7 @@ def _check_expressible(arguments: Mapping[str, Any]) -> None:
 
 
 def official_name(name: str) -> str:
-    """Official name of one of our tensors.
-
-    `name`: a key of `Separator.state_dict()`.
-    """
+    """Official name of one of our tensors."""
     for ours, official in _NAMES:
         name = ours.sub(official, name)
     found = _LAYER.match(name)

@@ -67,10 +67,7 @@ _SIGNATURE = re.compile(r"[\w.-]+")
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model known by name.
-
-    `parameters`: number of parameters; 0 where not known.
-    """
+    """A model known by name. `parameters`: number of parameters; 0 where not known."""
 
     name: str
     sources: tuple[str, ...]

@@ -68,10 +68,7 @@ VARIANTS: dict[str, SeparatorConfig] = {
 
 
 def variant(name: str) -> SeparatorConfig:
-    """Config of a named variant.
-
-    `name`: a key of `VARIANTS`. Raises UnknownNameError naming the nearest right name.
-    """
+    """Config of a named variant. `name`: a key of `VARIANTS`. Raises UnknownNameError naming the nearest right name."""
     if name not in VARIANTS:
         raise UnknownNameError(unknown_name_message("variant", name, VARIANTS))
     return VARIANTS[name]

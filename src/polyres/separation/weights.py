@@ -34,19 +34,13 @@ class WeightsInfo:
 def save_separator(
     model: Separator, path: str | Path, card: Mapping[str, Any] | None = None, dtype: Literal["fp16", "fp32"] = "fp16"
 ) -> Path:
-    """Write a separator with its config and card; an older file is replaced only when the new one is complete.
-
-    `path`: the file, or an existing folder that gets `best.safetensors`.
-    """
+    """Write a separator with its config and card; an older file is replaced only when the new one is complete."""
     about = {"format": FORMAT, "kind": KIND, "config": model.config.to_dict(), "card": dict(card or {})}
     return write_weights(model, path, about, dtype)
 
 
 def load_separator_weights(path: str | Path) -> Separator:
-    """Read a separator written by `save_separator`.
-
-    `path`: the file, or a run folder with `best.safetensors`. Returns the separator, float32, in evaluation mode.
-    """
+    """Read a separator written by `save_separator`."""
     source = weights_file(path)
     info = read_info(source)
     tensors = read_tensors(source)
@@ -54,10 +48,7 @@ def load_separator_weights(path: str | Path) -> Separator:
 
 
 def read_info(path: str | Path) -> WeightsInfo:
-    """Read config and card without reading any tensor.
-
-    `path`: the file, or a run folder with `best.safetensors`.
-    """
+    """Read config and card without reading any tensor."""
     source = weights_file(path)
     about = read_about(source)
     if not about:

@@ -127,10 +127,7 @@ def save_run(path: Path, parts: Parts, state: RunState, identity: Mapping[str, A
 
 
 def restore_run(path: Path, parts: Parts) -> RunState:
-    """Put a checkpoint back, bit for bit.
-
-    `path`: the file that `save_run` wrote.
-    """
+    """Put a checkpoint back, bit for bit."""
     tensors, facts = load_state(path)
     state = _state(path, facts.get("state"))
     saved = under_prefix("model", tensors)

@@ -45,10 +45,7 @@ def device_kind(config: SolverConfig) -> str:
 
 
 def started_outside() -> tuple[int, int] | None:
-    """Say what torchrun, or whatever sets the same variables, has started.
-
-    Returns processes in all and processes on this machine; None if this process was started on its own.
-    """
+    """Say what torchrun, or whatever sets the same variables, has started."""
     if "LOCAL_RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return None
     size = int(os.environ["WORLD_SIZE"])

@@ -22,10 +22,7 @@ class Ema:
     """
 
     def __init__(self, model: nn.Module, decay: float, unit: Literal["step", "epoch"] = "step") -> None:
-        """Start an average that has seen nothing yet.
-
-        `decay`: share of the old average that an update keeps, above 0 and below 1.
-        """
+        """Start an average that has seen nothing yet."""
         self.decay, self.unit = decay, unit
         self.num_updates = 0
         self._names = [name for name, _ in model.named_parameters()]

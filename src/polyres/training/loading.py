@@ -60,10 +60,7 @@ class StepSampler(Sampler[list[Key]]):
     """
 
     def __init__(self, num_items: int, batch_size: int, seed: int, start: int = 0, every: int = 1) -> None:
-        """Place the sampler.
-
-        `every`: distance between the numbers of two batches; processes that share the batches take turns.
-        """
+        """Place the sampler."""
         if num_items < 1:
             raise TrainingError("the training data set has no segments; check data.roots and the length of the tracks")
         self._num_items, self._batch_size, self._seed = num_items, batch_size, seed
@@ -88,10 +85,7 @@ class StepSampler(Sampler[list[Key]]):
 
 
 def seed_of(seed: int, purpose: str, number: int) -> int:
-    """Return a seed that belongs to a run, a purpose and a counter, and to nothing else.
-
-    Returns 63 well-mixed bits.
-    """
+    """Return a seed that belongs to a run, a purpose and a counter, and to nothing else."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -113,10 +107,7 @@ class NoBatchError(TrainingError):
 
 
 def next_batch(batches: Iterator[Tensor]) -> Tensor:
-    """Return the next batch.
-
-    `batches`: from `endless_batches`.
-    """
+    """Return the next batch."""
     try:
         return next(batches)
     except PolyresError as error:
@@ -137,10 +128,7 @@ def whole(batch: Any) -> Any:
 
 
 def endless_batches(batches: StepBatches, sampler: StepSampler, num_workers: int, pin: bool) -> Iterator[Tensor]:
-    """Load batches ahead in worker processes that live as long as the iterator.
-
-    `num_workers`: processes; 0 loads in this one.
-    """
+    """Load batches ahead in worker processes that live as long as the iterator."""
     options: dict[str, Any] = {}
     if num_workers > 0:
         methods = torch.multiprocessing.get_all_start_methods()

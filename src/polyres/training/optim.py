@@ -98,10 +98,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             start = end
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state.
-
-        `state_dict`: as `state_dict` returned it.
-        """
+        """Take over a state."""
         super().load_state_dict(state_dict)
         self._share()
 
@@ -164,10 +161,7 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig, fused: bool = Tru
 
 
 def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Set the rate of every group.
-
-    `optimiser`: built by `build_optimiser`.
-    """
+    """Set the rate of every group."""
     for group in optimiser.param_groups:
         group["lr"] = group["initial_lr"] * factor
 
@@ -267,8 +261,5 @@ def _lowered(times: int, config: ScheduleConfig) -> float:
 
 
 def rate_factor(place: Place, config: ScheduleConfig) -> float:
-    """Say by how much the learning rate is multiplied at a place of the run.
-
-    Returns the factor, 0 to 1.
-    """
+    """Say by how much the learning rate is multiplied at a place of the run."""
     return SCHEDULES.build(config.name, place, config)

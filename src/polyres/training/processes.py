@@ -28,10 +28,7 @@ class Ranks:
     """
 
     def __init__(self, fabric: Fabric) -> None:
-        """Refer to a group.
-
-        `fabric`: launched, where there is more than one process.
-        """
+        """Refer to a group. `fabric`: launched, where there is more than one process."""
         self._fabric = fabric
         self.size, self.number = fabric.world_size, fabric.global_rank
 
@@ -57,10 +54,7 @@ class Ranks:
         return self._reduced([value], "sum")[0]
 
     def means(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Return the means of named numbers over the processes.
-
-        `values`: with the same names in every process.
-        """
+        """Return the means of named numbers over the processes. `values`: with the same names in every process."""
         names = sorted(values)
         sums = self._reduced([values[name] for name in names], "sum")
         return {name: value / self.size for name, value in zip(names, sums, strict=True)}

@@ -23,10 +23,7 @@ class RunDisplay:
     """Shows progress on standard error; a context manager."""
 
     def __init__(self, every_s: float, shown: bool = True) -> None:
-        """Prepare the display.
-
-        `every_s`: seconds between two lines where there is no terminal.
-        """
+        """Prepare the display."""
         self._every_s, self._shown = every_s, shown
         self._last_s = -float("inf")
         console = Console(stderr=True)
@@ -48,10 +45,7 @@ class RunDisplay:
             self._bar.stop()
 
     def update(self, progress: float, text: str) -> None:
-        """Show how far the run is, if it is time to.
-
-        `progress`: share of the run that is over, 0 to 1.
-        """
+        """Show how far the run is, if it is time to."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=progress, description=text)
         elif time.monotonic() - self._last_s >= self._every_s:
@@ -88,12 +82,7 @@ def under(sums: Mapping[str, float], prefix: str) -> dict[str, float]:
 
 
 def epoch_figures(sums: Mapping[str, float]) -> dict[str, Any]:
-    """Turn the sums of an epoch into means.
-
-    Returns `loss` by term; `grad_norm` before clipping; `grad_norms` by part of the model, over the steps at which they
-    were taken; `ms_per_step` by part of a step; `waiting_share`, the share of the time of the steps, 0 to 1, that went
-    by waiting for data; `skipped_steps`, where gradient scaling skipped any.
-    """
+    """Turn the sums of an epoch into means."""
     steps = max(sums.get("steps", 0.0), 1.0)
     unskipped = max(steps - sums.get("skipped", 0.0), 1.0)
     seconds = under(sums, "seconds")

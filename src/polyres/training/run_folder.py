@@ -200,10 +200,7 @@ else:
 
 
 def is_held(folder: Path) -> bool:
-    """Say whether some process on this machine is training in a run folder.
-
-    `folder`: of the run; may be missing.
-    """
+    """Say whether some process on this machine is training in a run folder. `folder`: of the run; may be missing."""
     try:
         with (folder / LOCK_FILE).open("rb") as file:
             return not _lock(file)

@@ -64,10 +64,7 @@ class Board:
             self._writer = None
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add a row.
-
-        `row`: with its `step`.
-        """
+        """Add a row."""
         if self._writer is not None:
             for name, value in scalars(row):
                 self._writer.add_scalar(name, value, row["step"])

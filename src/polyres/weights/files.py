@@ -70,19 +70,13 @@ def weights_file(path: str | Path) -> Path:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Read the metadata of any safetensors file.
-
-    Raises WeightsError when it is missing, cut or no safetensors file.
-    """
+    """Read the metadata of any safetensors file. Raises WeightsError when it is missing, cut or no safetensors file."""
     with _opened(path) as file:
         return dict(file.metadata() or {})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of any safetensors file.
-
-    Raises WeightsError when it is missing, cut or no safetensors file.
-    """
+    """Read all tensors of any safetensors file. Raises WeightsError when it is missing, cut or no safetensors file."""
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
 

@@ -36,10 +36,7 @@ _FRACTION_TEXT = re.compile(r"-?\d{1,12}(/\d{1,12})?")
 
 @dataclass(frozen=True)
 class OfficialPackage:
-    """What an official weight file holds.
-
-    `klass`: dotted name of the class it was made from.
-    """
+    """What an official weight file holds. `klass`: dotted name of the class it was made from."""
 
     klass: str
     args: tuple[Any, ...]

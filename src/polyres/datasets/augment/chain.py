@@ -59,10 +59,7 @@ def augment_batch(stems: Tensor, config: AugmentConfig, generator: torch.Generat
 
 
 def augmented_length(config: AugmentConfig, length_samples: int) -> int:
-    """Tell how long a segment is after the chain: as before, unless it has crops or a tempo that trims.
-
-    `length_samples`: samples of a segment before. Returns samples after; below 1 where nothing would be left.
-    """
+    """Tell how long a segment is after the chain: as before, unless it has crops or a tempo that trims."""
     for name in config.chain:
         if name == "crop":
             length_samples -= crop_samples(config)

@@ -29,11 +29,7 @@ def remix(stems: Tensor, config: AugmentConfig, generator: torch.Generator) -> T
 
 
 def remix_groups(batch: int, group_size: int | None) -> tuple[Tensor, ...]:
-    """Cut the items of a batch into runs that exchange stems.
-
-    `batch`: items, 1 or more. `group_size`: items that a group has at least, if the batch has as many; None for one
-    group.
-    """
+    """Cut the items of a batch into runs that exchange stems."""
     return torch.tensor_split(torch.arange(batch), max(1, batch // (group_size or batch)))
 
 
@@ -139,8 +135,7 @@ def stretch(
 ) -> npt.NDArray[np.float32]:
     """Change pitch and tempo of a signal, the one without the other.
 
-    `wave`: `[C, T]` with T ≥ 1; `speed`: factor on the tempo, above 0. Returns `[C, round(T / speed)]`; what was at
-    sample n is at n / speed.
+    `wave`: `[C, T]` with T ≥ 1. Returns `[C, round(T / speed)]`; what was at sample n is at n / speed.
 
     Source: https://github.com/Signalsmith-Audio/signalsmith-stretch, https://github.com/gregogiudici/python-stretch.
     """

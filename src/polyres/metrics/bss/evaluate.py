@@ -59,8 +59,7 @@ def framewise_sdr(
 ) -> WaveT:
     """Compute the SDR of `bss_eval` alone: in images mode the filters cancel out of it, so it takes no filters.
 
-    `references`: true sources `[S, C, T]`, array or tensor. `window_samples`: length of a window, >= 1; a shorter track
-    is one window. `hop_samples`: distance of windows, >= 1. Returns dB, float64 `[S, frames]`; NaN where a window has a
+    `references`: true sources `[S, C, T]`, array or tensor. Returns dB, float64 `[S, frames]`; NaN where a window has a
     silent reference or estimate.
 
     Source: as `bss_eval`; the three error terms add up to estimate − reference.

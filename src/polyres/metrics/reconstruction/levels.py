@@ -96,10 +96,7 @@ def lag_samples(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> flo
 
 
 def loudness_lufs(wave: Tensor, sample_rate_hz: int) -> float:
-    """Integrated loudness of `[C, T]` in LUFS; -120 for what never passes the gate.
-
-    Source: ITU-R BS.1770-4.
-    """
+    """Integrated loudness of `[C, T]` in LUFS; -120 for what never passes the gate. Source: ITU-R BS.1770-4."""
     meter = LoudnessMeter(sample_rate_hz, wave.shape[0])
     meter.push(wave.detach().cpu().numpy())
     return meter.integrated_lufs()

@@ -23,10 +23,7 @@ _DB_PER_NEPER = 20 / math.log(10)
 
 
 def spectral_n_fft(sample_rate_hz: int) -> int:
-    """Choose the window length of the spectral metrics: the power of two nearest to 46 ms.
-
-    `sample_rate_hz`: > 0. Returns samples, at least 16: 1024 at 16 kHz, 2048 at 44.1 and 48 kHz.
-    """
+    """Choose the window length of the spectral metrics: the power of two nearest to 46 ms."""
     return max(16, 2 ** round(math.log2(sample_rate_hz * _WINDOW_S)))
 
 

@@ -47,10 +47,7 @@ ROUNDING_MACS = 0.5
 
 
 def fft_macs(n_fft: int) -> float:
-    """Multiply-accumulates of one real Fourier transform of n points: 1.25 n log2 n.
-
-    `n_fft`: number of points, >= 1.
-    """
+    """Multiply-accumulates of one real Fourier transform of n points: 1.25 n log2 n."""
     return 1.25 * n_fft * math.log2(n_fft)
 
 
@@ -136,10 +133,7 @@ def _watched(module: nn.Module, so_far: Callable[[], float]) -> Iterator[dict[st
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a model.
-
-    `name`: as in `named_modules`, with the window length of a branch.
-    """
+    """One part of a model. `name`: as in `named_modules`, with the window length of a branch."""
 
     name: str
     parameters: int
@@ -183,10 +177,7 @@ def _count_shapes(model: Separator | Bag, mix: Tensor) -> Macs:
 
 
 def spent_in(name: str, macs: Macs) -> float:
-    """What is spent in a module, or in the outermost of its parts that are called where it is not called itself.
-
-    `name`: of the module, as in `named_modules`.
-    """
+    """What is spent in a module, or in the outermost of its parts that are called where it is not called itself."""
     if not name:
         return macs.total
     if name in macs.by_module:

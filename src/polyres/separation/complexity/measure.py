@@ -207,10 +207,7 @@ def measure(request: Request) -> Complexity:
 
 @torch.no_grad()
 def time_model(model: Separator | Bag, mix: Tensor, request: Request, audio_s: float) -> Speed:
-    """Time warm passes; see `measure`.
-
-    `model`: on the device of `mix`; `mix`: `[1, C, T]`; `audio_s`: length of `mix` in seconds.
-    """
+    """Time warm passes; see `measure`. `mix`: `[1, C, T]`."""
     device = mix.device
     precision = resolve_precision(request.precision, device)
     ready = memory_mib(device)
@@ -298,10 +295,7 @@ def measure_apart(request: Request) -> Complexity:
 
 
 def main(text: str) -> None:
-    """Answer a request in JSON with a line of JSON.
-
-    `text`: fields of `Request`.
-    """
+    """Answer a request in JSON with a line of JSON. `text`: fields of `Request`."""
     try:
         answer = measure(Request(**json.loads(text))).to_dict()
     except PolyresError as error:

@@ -51,10 +51,7 @@ def subjects_named(names: Sequence[str]) -> list[str]:
 
 
 def check_subject(name: str) -> None:
-    """Refuse what names no model, before any work is done.
-
-    `name`: see `load_subject`.
-    """
+    """Refuse what names no model, before any work is done."""
     if name in known_subjects() or name in REFUSED or Path(name).expanduser().exists():
         return
     if "/" not in name and Path(name).suffix not in (*SUFFIXES, *YAML_SUFFIXES):
@@ -63,11 +60,7 @@ def check_subject(name: str) -> None:
 
 
 def load_subject(name: str) -> Separator | Bag:
-    """Build or load a model; without weights of its own it starts at random.
-
-    `name`: a name of `known_subjects()`, a weight file, a run folder (with or without weights yet), a recipe or the
-    config of a model as YAML.
-    """
+    """Build or load a model; without weights of its own it starts at random."""
     check_subject(name)
     if name in ARCHITECTURES:
         return Separator(ARCHITECTURES[name]).eval()

@@ -50,10 +50,7 @@ def draw_report(report: FusionReport, folder: Path) -> list[Path]:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure in all formats, each file whole or not at all.
-
-    Raises OutputError when one cannot be written.
-    """
+    """Write a figure in all formats, each file whole or not at all. Raises OutputError when one cannot be written."""
     paths = []
     for kind in FORMATS:
         target = stem.with_name(f"{stem.name}.{kind}")
@@ -217,10 +214,7 @@ def divergence_figure(report: FusionReport) -> Figure:
 
 
 def correlation_figure(report: FusionReport) -> Figure:
-    """Draw the correlation between the resolutions' own estimates, and between their errors, per source.
-
-    `report`: the numbers; its `data` must be there.
-    """
+    """Draw the correlation between the resolutions' own estimates, and between their errors, per source."""
     if report.data is None:
         raise AnalysisError("correlations need tracks; add --data")
     figure, panels = _figure(len(report.sources), 2, width=2.6, height=2.5)

@@ -103,10 +103,7 @@ def choose_weights(subject: FusionSubject, wanted: str | None) -> str:
 
 
 def build_report(subject: FusionSubject, chosen: str, data: DataReport | None = None) -> FusionReport:
-    """Put the report together.
-
-    `subject`: the model, its weights and its past; `chosen`: from `choose_weights`.
-    """
+    """Put the report together. `subject`: the model, its weights and its past; `chosen`: from `choose_weights`."""
     tables: dict[str, dict[str, Tensor]] = {}
     for name in subject.states:
         for stage, weights in subject.use(name).fusion_weights().items():
@@ -218,10 +215,7 @@ def spread(weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class WeightSummary:
-    """Weights of one stage at one moment.
-
-    `weights`: `[S, R]`.
-    """
+    """Weights of one stage at one moment. `weights`: `[S, R]`."""
 
     weights: Table
     entropy_percent: list[float]
@@ -231,10 +225,7 @@ class WeightSummary:
 
 
 def summarise(weights: Tensor) -> WeightSummary:
-    """Sum up a table of weights.
-
-    `weights`: `[S, R]`.
-    """
+    """Sum up a table of weights. `weights`: `[S, R]`."""
     return WeightSummary(
         weights=weights.tolist(),
         entropy_percent=entropy_percent(weights).tolist(),

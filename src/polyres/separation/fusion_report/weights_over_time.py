@@ -53,10 +53,7 @@ class FusionSubject:
     notes: list[str] = field(default_factory=list)
 
     def use(self, name: str) -> Separator:
-        """Put a set of weights into the model.
-
-        `name`: a key of `states`.
-        """
+        """Put a set of weights into the model."""
         if name not in self.states:
             there = ", ".join(self.states) or "none yet: the run has not saved any"
             raise AnalysisError(f"{self.name} has no weights {name!r}; there are: {there}")

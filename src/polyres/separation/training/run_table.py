@@ -104,10 +104,7 @@ def list_runs(folder: Path) -> list[RunSummary]:
 
 
 def read_run(path: Path) -> RunSummary:
-    """Summarise one run that is whole.
-
-    Raises TrainingError if there is no run, or it is broken.
-    """
+    """Summarise one run that is whole. Raises TrainingError if there is no run, or it is broken."""
     if not (path / CONFIG_FILE).is_file():
         raise TrainingError(f"{path} holds no run ({CONFIG_FILE} is missing); give the folder of a run")
     summary = summarise(path, path.resolve().name)

@@ -17,10 +17,7 @@ MOST_DIFFERENCES = 3
 
 
 def load_start(name: str, key: str) -> Separator:
-    """Load a model that a recipe names.
-
-    `name`: a weight file, a run folder, or a name of `polyres models`.
-    """
+    """Load a model that a recipe names."""
     try:
         model = load_model(name)
     except (WeightsError, ConfigError) as error:

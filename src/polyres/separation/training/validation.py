@@ -72,9 +72,7 @@ def score_tracks(
 
     `forward`: maps mixtures `[B, C, T]` to stems `[B, S, C, T]`; where resolutions are asked for, it is called with
     `(mix, None, True)` and also returns every resolution's own estimate `[B, R, S, C, T]`. `tracks`: true stems
-    `[S, C, T]`; their sum is the mixture. Returns `score`: average over the tracks of the mean nSDR over the stems a
-    track has, in dB; under the name of each source its mean over the tracks that have it; and the same for every
-    resolution alone, as `drums@4096`.
+    `[S, C, T]`; their sum is the mixture.
     """
 
     def estimates(mix: Tensor) -> Tensor:
