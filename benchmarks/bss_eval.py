@@ -18,7 +18,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from polyres.metrics.bss.evaluate import bss_eval, framewise_sdr
+from polyres.metrics.track_score import bss_eval, framewise_sdr
 
 RATE_HZ = 44100
 NAMES = ("SDR", "ISR", "SIR", "SAR")

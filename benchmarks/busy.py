@@ -27,7 +27,7 @@ import soundfile
 from bss_eval import RATE_HZ, museval_metrics, timed
 from speed import make_package, make_song
 
-from polyres.core.cpu import THREADS_VARIABLES, WAITING_VARIABLES, usable_processors
+from polyres.core.process import THREADS_VARIABLES, WAITING_VARIABLES, usable_processors
 
 LOOP = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    for _ in range(1_000_000): pass"
 STEMS = ("drums", "bass", "other", "vocals")
@@ -131,7 +131,7 @@ def score(program: str, path: Path) -> None:
         references, estimates = references.transpose(0, 2, 1), estimates.transpose(0, 2, 1)
         _, wall_s, processor_s = timed(lambda: inner(references, estimates, window=window, hop=window), 1)
     else:
-        from polyres.metrics.bss.evaluate import bss_eval
+        from polyres.metrics.track_score import bss_eval
 
         bss_eval(references[..., :RATE_HZ], estimates[..., :RATE_HZ])
         _, wall_s, processor_s = timed(lambda: bss_eval(references, estimates), 1)

@@ -31,8 +31,7 @@ from polyres.codec.load import LoadedCodec, load_codec
 from polyres.codec.wave.codec import WaveCodec
 from polyres.codec.wave.streaming import WaveStreamDecoder, WaveStreamEncoder
 from polyres.core.whole_files import write_whole
-from polyres.dsp.mel import AUDIOLDM2_16K, mel_of_magnitude
-from polyres.dsp.mel_inverse import mel_to_linear
+from polyres.dsp.mel import AUDIOLDM2_16K, mel_of_magnitude, mel_to_linear
 from polyres.dsp.phase import reconstruct_phase
 from polyres.metrics.reconstruction.levels import matched
 from polyres.metrics.reconstruction.spectra import log_spectral_distance, metric_magnitude

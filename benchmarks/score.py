@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import polyres
-from polyres.datasets.stems import load_track
+from polyres.datasets.tracks import load_track
 from polyres.metrics.separation import nsdr
 from polyres.separation.load import LoadedSeparator
 

@@ -61,7 +61,7 @@ def test_every_folder_with_code_is_a_package() -> None:
 
 
 PUBLIC = {PACKAGE / "metrics" / "__init__.py"}
-"""Packages that name functions for others to import: polyres.metrics.bss.evaluate and its kin."""
+"""Packages that name functions for others to import: polyres.metrics.track_score and its kin."""
 
 
 @pytest.mark.parametrize(

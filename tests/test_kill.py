@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import safetensors.numpy
 
-from polyres.core.scratch import PREFIX
+from polyres.core.whole_files import PREFIX
 from tests.studio.studios import VISITOR, song
 from tests.study.cases import RECIPE, write_study
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from polyres.codec.load import load_codec
-    from polyres.core.cpu import tune_cpu
+    from polyres.core.process import tune_cpu
     from polyres.separation.load import load_separator
 
 __all__ = ["__version__", "load_separator", "load_codec", "tune_cpu"]  # noqa: RUF022  (in the order to learn them)
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> object:
 
         return load_codec
     if name == "tune_cpu":
-        from polyres.core.cpu import tune_cpu
+        from polyres.core.process import tune_cpu
 
         return tune_cpu
     raise AttributeError(f"module 'polyres' has no attribute {name!r}; public names: {', '.join(__all__)}")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from polyres.cli.main import main
-from polyres.separation.complexity import measure, subjects
+from polyres.separation import variants
+from polyres.separation.complexity import measure
 from polyres.separation.weights import save_separator
 from tests.separation.fusion_report.runs import SMALL, small
 
@@ -62,7 +63,7 @@ def test_wrong_names_stop_before_the_first_model(model: str, capsys: pytest.Capt
 def test_all_architectures_into_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(subjects, "ARCHITECTURES", {"one": SMALL, "two": SMALL.with_values({"n_fft": [512]})})
+    monkeypatch.setattr(variants, "ARCHITECTURES", {"one": SMALL, "two": SMALL.with_values({"n_fft": [512]})})
     out = tmp_path / "deep" / "out"
     words = ["complexity", "all", "--seconds", "0.5", "--repeats", "0", "--device", "cpu"]
     assert main([*words, "--out", str(out), "--markdown"]) == 0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from polyres.audio.track_files import SOURCES
 from polyres.cli.main import main
-from polyres.datasets.tracks import SOURCES
 from tests.datasets.stem_folders import RATE_HZ, noise, write_moises_track, write_track, write_wave
 
 

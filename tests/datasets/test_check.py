@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from polyres.audio.track_files import SOURCES
 from polyres.core.errors import InputError
 from polyres.datasets.check import RESIDUAL_LIMIT_DB, TrackCheck, check_data, check_track
 from polyres.datasets.layouts import stems_track
-from polyres.datasets.tracks import SOURCES
 from tests.datasets.stem_folders import (
     RATE_HZ,
     noise,

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from polyres.audio.track_files import SOURCES
 from polyres.core.errors import InputError
 from polyres.datasets.collections import source_of
 from polyres.datasets.layouts import find_tracks
-from polyres.datasets.tracks import SOURCES, index_tracks, load_layout_track, load_mixture, read_stem
+from polyres.datasets.tracks import index_tracks, load_layout_track, load_mixture, read_stem
 from tests.datasets.stem_folders import RATE_HZ, noise, write_moises_track, write_slakh_track, write_wave
 
 SLAKH = {"S00": "Piano", "S01": "Drums", "S02": "Bass", "S03": "Guitar", "S04": "Synth Lead"}

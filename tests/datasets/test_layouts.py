@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from polyres.audio.track_files import Part, track_folder
+from polyres.audio.track_files import SOURCES, Part, track_folder
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
 from polyres.datasets.layouts import LAYOUTS, check_split, find_tracks, guess_layout, stems_track
-from polyres.datasets.segments import RootConfig
-from polyres.datasets.tracks import SOURCES, index_tracks
+from polyres.datasets.stems import RootConfig
+from polyres.datasets.tracks import index_tracks
 from polyres.synth.instruments.render import write_track as write_made_track
 from tests.datasets.stem_folders import noise, write_moises_track, write_slakh_track, write_stem_mp4, write_track
 from tests.synth.modules.module_files import openmpt_is_there, write_module

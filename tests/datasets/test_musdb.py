@@ -8,12 +8,12 @@ import av
 import numpy as np
 import pytest
 
-from polyres.audio.track_files import Part
+from polyres.audio.track_files import SOURCES, Part
 from polyres.core.errors import InputError
 from polyres.datasets.collections import STREAMS, VALIDATION_TRACKS, StemStreamReader
 from polyres.datasets.layouts import find_tracks
 from polyres.datasets.stem_files import read_whole
-from polyres.datasets.tracks import SOURCES, index_tracks, load_layout_track, load_mixture, read_stem
+from polyres.datasets.tracks import index_tracks, load_layout_track, load_mixture, read_stem
 from tests.audio.sound_files import cut, lag, sound
 from tests.datasets.stem_folders import RATE_HZ, noise, write_stem_mp4, write_track, write_wave
 

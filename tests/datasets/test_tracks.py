@@ -9,11 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polyres.audio.track_files import SOURCES, list_tracks, stem_paths
 from polyres.audio.writer import AudioWriter, WriteSpec
 from polyres.core.errors import InputError
 from polyres.datasets.check import check_track
 from polyres.datasets.layouts import find_tracks
-from polyres.datasets.tracks import SOURCES, index_tracks, list_tracks, load_track, read_part, read_stem, stem_paths
+from polyres.datasets.tracks import index_tracks, load_track, read_part, read_stem
 from tests.audio.sound_files import sound, unsized_flac
 
 RATE_HZ = 8000

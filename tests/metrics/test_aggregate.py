@@ -13,7 +13,6 @@ from polyres.core.errors import InputError, UnknownNameError
 from polyres.metrics.aggregate import (
     AGGREGATIONS,
     Statistic,
-    aggregate,
     bootstrap_columns,
     bootstrap_interval,
     holm,
@@ -33,33 +32,15 @@ def scores(count: int, seed: int = 0, shift: float = 0.0) -> np.ndarray:
     return np.random.default_rng(seed).normal(shift, 1, count)
 
 
-@pytest.mark.parametrize(
-    ("method", "value"), [("median_of_medians", 2), ("mean_of_medians", 7 / 3), ("mean", (4 + 5 + 2.5) / 3)]
-)
-def test_methods_by_hand(method: str, value: float) -> None:
-    result = aggregate(TRACKS, method)
-    assert result.value == pytest.approx(value)
-    assert result.tracks == 3
-    assert result.nan_share == pytest.approx(4 / 13)
-
-
 def test_methods_are_named_and_explained() -> None:
     assert AGGREGATIONS.names() == ["median_of_medians", "mean_of_medians", "mean"]
     assert all("over tracks" in AGGREGATIONS.summary(name) for name in AGGREGATIONS.names())
     with pytest.raises(UnknownNameError, match="unknown aggregation 'median'"):
-        aggregate(TRACKS, "median")
-
-
-def test_nothing_to_aggregate_is_nan() -> None:
-    empty, silent = aggregate([]), aggregate([[NAN], [NAN, INF]])
-    assert math.isnan(empty.value)
-    assert empty.nan_share == 0
-    assert math.isnan(silent.value)
-    assert (silent.nan_share, silent.tracks) == (1, 0)
+        AGGREGATIONS.build("median")
 
 
 def test_scores_per_track_may_be_plain_numbers() -> None:
-    assert aggregate([1.0, 2.0, 6.0], "mean").value == 3
+    np.testing.assert_array_equal(track_scores([1.0, 2.0]), [1, 2])
     np.testing.assert_array_equal(track_scores(TRACKS), [2, 5, NAN, 0])
     with pytest.raises(InputError, match="statistic 'mode' is not known; choose mean or median"):
         track_scores(TRACKS, "mode")

@@ -8,9 +8,9 @@ import torch
 
 from polyres.core.errors import InputError, UnknownNameError
 from polyres.metrics import catalogue
-from polyres.metrics.bss.evaluate import bss_eval
 from polyres.metrics.catalogue import METRICS, make_scene, measure
 from polyres.metrics.separation import nsdr
+from polyres.metrics.track_score import bss_eval
 
 RATE = 8000
 

@@ -54,7 +54,6 @@ def test_it_says_what_a_separator_says() -> None:
     assert (bag.sources, bag.audio_channels, bag.sample_rate_hz) == (("a", "b", "c"), 2, 44100)
     assert bag.segment_samples == 1500
     assert bag.weights == ((1.0, 0.0, 1.0), (0.0, 1.0, 1.0))
-    assert bag.models_of == {"a": (0,), "b": (1,), "c": (0, 1)}
 
 
 def test_models_without_any_weight_are_not_run() -> None:

@@ -86,7 +86,7 @@ def test_defaults_are_those_of_the_official_constructor() -> None:
     assert len(DEFAULTS) == len(wanted)
     for name, value in DEFAULTS.items():
         default = wanted[name].default
-        assert value == (None if name == "sources" else tuple(default) if isinstance(default, list) else default), name
+        assert value == (None if name == "sources" else default), name
 
 
 def test_the_released_config() -> None:

@@ -13,9 +13,9 @@ from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polyres.audio.track_files import list_tracks
 from polyres.core.errors import ConfigError, InputError, OutputError
-from polyres.datasets.segments import RootConfig
-from polyres.datasets.tracks import list_tracks
+from polyres.datasets.stems import RootConfig
 from polyres.synth import cache as made
 from polyres.synth.cache import MadeConfig, cache_folder, is_made, make_root, root_of
 from polyres.synth.jobs import Made

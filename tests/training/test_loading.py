@@ -91,7 +91,7 @@ def test_batches_are_stacked_and_prepared_with_the_generator_of_their_number():
 
 @pytest.mark.slow
 def test_workers_give_the_same_batches_as_none(stems_config):
-    from polyres.datasets.augment.chain import AugmentConfig
+    from polyres.datasets.augment.config import AugmentConfig
     from polyres.datasets.stems import StemsDataset
     from polyres.separation.training.task import augmented
 

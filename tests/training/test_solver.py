@@ -47,6 +47,18 @@ def without_times(rows):
     return [{key: value for key, value in row.items() if key not in times} for row in rows]
 
 
+def whole_and_parts(make_solver, config, task):
+    """Train without a stop, and with the stop that the task makes; both must come to the same."""
+    whole = make_solver(config, "whole")
+    whole.fit()
+    assert not make_solver(config, "parts", task).fit().finished
+    second = make_solver(config, "parts", resume=True)
+    second.fit()
+    assert_same_run(whole.run.path, second.run.path)
+    assert without_times(whole.run.rows()) == without_times(second.run.rows())
+    return whole, second
+
+
 def test_training_lowers_the_loss_and_reports_every_epoch(make_solver, toy_config):
     solver = make_solver(toy_config.with_values({"epochs": 20}))
     result = solver.fit()
@@ -134,19 +146,15 @@ def test_cosine_by_absolute_epoch_goes_on_along_the_same_curve(make_solver, toy_
 def test_groups_have_rates_of_their_own_and_go_on(make_solver, toy_config, toy_task):
     groups = [{"match": r"^0\.", "lr": 1e-3, "weight_decay": 0.1}]
     config = toy_config.with_values({"optimiser.groups": groups, "optimiser.decay_norms": False})
-    whole = make_solver(config, "whole")
-    slow = rates_of(whole)
-    whole.fit()
+    slow = make_solver(config, "slow")
     plain = make_solver(toy_config, "plain")
-    fast = rates_of(plain)
+    tenth, fast = rates_of(slow), rates_of(plain)
+    slow.fit()
     plain.fit()
-    assert slow == pytest.approx([rate / 10 for rate in fast])
-    row = whole.run.rows()[-1]
+    assert tenth == pytest.approx([rate / 10 for rate in fast])
+    row = slow.run.rows()[-1]
     assert row["lr_groups"] == pytest.approx({r"^0\.": row["lr"] / 10, "rest": row["lr"]})
-    make_solver(config, "parts", toy_task(hook=stop_at(4))).fit()
-    second = make_solver(config, "parts", resume=True)
-    second.fit()
-    assert_same_run(whole.run.path, second.run.path)
+    whole_and_parts(make_solver, config, toy_task(hook=stop_at(4)))
 
 
 def test_averages_by_epoch_are_weighted_means_of_the_epochs(make_solver, toy_config):
@@ -173,24 +181,17 @@ def test_averages_by_epoch_are_weighted_means_of_the_epochs(make_solver, toy_con
     assert set(rows[0]["valid"]) == {"raw", "ema_epoch_0.5", "ema_epoch_0.9"}
 
 
-@pytest.mark.parametrize("while_validating", [True, False])
-def test_averages_by_epoch_go_on(make_solver, toy_config, toy_task, while_validating):
-    config = toy_config.with_values({"ema_epoch": [0.5]})
-    whole = make_solver(config, "whole")
-    whole.fit()
-    task = toy_task(hook=None if while_validating else stop_at(4))
+@pytest.mark.parametrize("averages", [{}, {"ema_epoch": [0.5]}])
+def test_stopping_while_validating_repeats_the_validation(make_solver, toy_config, toy_task, averages):
+    task = toy_task()
 
     def stopping(loss: float) -> float:
-        if while_validating and task.step == 6:
+        if task.step == 6:
             os.kill(os.getpid(), signal.SIGTERM)
         return -loss
 
     task.scores = stopping
-    assert not make_solver(config, "parts", task).fit().finished
-    second = make_solver(config, "parts", resume=True)
-    second.fit()
-    assert_same_run(whole.run.path, second.run.path)
-    assert without_times(whole.run.rows()) == without_times(second.run.rows())
+    whole_and_parts(make_solver, toy_config.with_values(averages), task)
 
 
 def test_without_validation_an_average_by_epoch_is_the_longer_one(make_solver, toy_config, toy_task):
@@ -200,15 +201,18 @@ def test_without_validation_an_average_by_epoch_is_the_longer_one(make_solver, t
     assert [card["weights"] for card in task.exported] == ["ema_epoch_0.8"] * 3
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_other_optimisers_go_on_too(make_solver, toy_config, toy_task, name):
-    config = toy_config.with_values({"optimiser.name": name})
-    whole = make_solver(config, "whole")
-    whole.fit()
-    make_solver(config, "parts", toy_task(hook=stop_at(4))).fit()
-    second = make_solver(config, "parts", resume=True)
-    second.fit()
-    assert_same_run(whole.run.path, second.run.path)
+@pytest.mark.parametrize(
+    ("changes", "step"),
+    [
+        ({"optimiser.name": "sgd"}, 4),
+        ({"optimiser.name": "adamw"}, 4),
+        ({"accumulate": 2}, 5),
+        ({"ema_epoch": [0.5]}, 4),
+    ],
+    ids=str,
+)
+def test_other_runs_go_on_too(make_solver, toy_config, toy_task, changes, step):
+    whole_and_parts(make_solver, toy_config.with_values(changes), toy_task(hook=stop_at(step)))
 
 
 def test_plateau_lowers_the_rate_when_the_score_stops_rising_and_goes_on(make_solver, toy_config, toy_task):
@@ -255,16 +259,6 @@ def test_stop_and_go_on_equals_never_stopping(make_solver, toy_config, toy_task,
     assert without_times(whole.run.rows()) == without_times(second.run.rows())
 
 
-def test_accumulated_runs_go_on_too(make_solver, toy_config, toy_task):
-    config = toy_config.with_values({"accumulate": 2})
-    whole = make_solver(config, "whole")
-    whole.fit()
-    make_solver(config, "parts", toy_task(hook=stop_at(5))).fit()
-    second = make_solver(config, "parts", resume=True)
-    second.fit()
-    assert_same_run(whole.run.path, second.run.path)
-
-
 def test_rows_written_after_the_checkpoint_are_done_again(make_solver, toy_config, toy_task):
     whole = make_solver(toy_config, "whole")
     whole.fit()
@@ -302,27 +296,6 @@ def test_more_epochs_continue_a_finished_run(make_solver, toy_config):
     make_solver(toy_config).fit()
     result = make_solver(toy_config.with_values({"epochs": 5}), resume=True).fit()
     assert (result.step, result.epoch) == (15, 5)
-
-
-def test_stopping_while_validating_repeats_the_validation(make_solver, toy_config, toy_task):
-    whole = make_solver(toy_config, "whole")
-    whole.fit()
-    task = toy_task()
-
-    def stopping(loss: float) -> float:
-        if task.step == 6:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return -loss
-
-    task.scores = stopping
-    first = make_solver(toy_config, "parts", task)
-    result = first.fit()
-    assert result.stopped_by == signal.SIGTERM
-    assert len(first.run.rows()) == 1
-    second = make_solver(toy_config, "parts", resume=True)
-    second.fit()
-    assert_same_run(whole.run.path, second.run.path)
-    assert without_times(whole.run.rows()) == without_times(second.run.rows())
 
 
 class FailingSource(ToySource):

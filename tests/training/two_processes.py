@@ -21,8 +21,7 @@ from toy_training import PlainTask, ToyTask
 from polyres.core.errors import PolyresError
 from polyres.training import checkpoint as saving
 from polyres.training.config import SolverConfig
-from polyres.training.devices import build_fabric
-from polyres.training.processes import Ranks
+from polyres.training.devices import Ranks, build_fabric
 from polyres.training.run_folder import RunFolder
 from polyres.training.solver import Solver
 

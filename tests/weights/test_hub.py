@@ -21,6 +21,7 @@ from polyres.weights.hub import (
     OFFICIAL,
     REFUSED,
     OfficialModel,
+    answering,
     cache_folder,
     check_name,
     download,
@@ -32,7 +33,6 @@ from polyres.weights.hub import (
     remark_licence,
     signature_of,
 )
-from polyres.weights.servers import answering
 
 CONTENT = bytes(range(256)) * 5000
 SUM = hashlib.sha256(CONTENT).hexdigest()[:8]

@@ -19,7 +19,7 @@ from polyres.audio.opening import new_container
 from polyres.audio.resample import BlockBuffer, StreamResampler
 from polyres.audio.tags import wav_tag_chunks, write_tags
 from polyres.audio.wav import BitDepth, WavSink, quantize
-from polyres.core.interrupts import called_from_c
+from polyres.core.process import called_from_c
 
 Wave = npt.NDArray[np.float32]
 

@@ -15,7 +15,7 @@ import soundfile
 from polyres.audio import headers
 from polyres.audio.file_names import shown
 from polyres.core.errors import InputError
-from polyres.core.interrupts import called_from_c
+from polyres.core.process import called_from_c
 
 FORMATS = (
     "aac,ac3,ac4,aiff,amr,amrnb,amrwb,ape,apac,asf,au,av1,avi,bonk,caf,dts,dtshd,dv,eac3,evc,flac,flv,gxf,h264,hevc,"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from polyres.core.json_text import json_file
-from polyres.core.scratch import make_scratch_folder
+from polyres.core.whole_files import make_scratch_folder
 
 MANIFEST_NAME = "separation.json"
 MANIFEST_FORMAT = 1

@@ -57,7 +57,7 @@ def complexity(
     """
     from polyres.cli.shared.tables import print_tables
     from polyres.separation.complexity.measure import Request, kinds_table, measure_apart, parts_table, summary_table
-    from polyres.separation.complexity.subjects import subjects_named
+    from polyres.separation.variants import subjects_named
 
     results: list[Complexity] = []
     for model in subjects_named(models):

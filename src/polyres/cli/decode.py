@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from polyres.cli.shared.pipes import PIPE, MaxStdin, from_stdin, to_stdout
-from polyres.core.interrupts import interruptible
+from polyres.core.process import interruptible
 
 EPILOG = "\n\n".join(
     (

@@ -19,10 +19,9 @@ from typer.core import TyperGroup
 import polyres
 from polyres.cli.shared.examples import examples
 from polyres.cli.shared.streams import prepare_streams
-from polyres.core.cpu import tune_cpu
+from polyres.core.catalogue import PLUGINS_VARIABLE, use_plugin
 from polyres.core.errors import PolyresError
-from polyres.core.interrupts import interruptible
-from polyres.core.plugins import PLUGINS_VARIABLE, use_plugin
+from polyres.core.process import interruptible, tune_cpu
 
 COMMANDS = {
     "separate": "Split songs into stems, file to file, in memory that does not grow with their length.",

@@ -12,7 +12,7 @@ import typer
 from polyres.cli.shared.audio_jobs import tell_note
 from polyres.cli.shared.json_tracks import JsonTracks
 from polyres.cli.shared.pipes import MaxStdin, Name, Stream, from_stdin
-from polyres.core.interrupts import interruptible
+from polyres.core.process import interruptible
 
 if TYPE_CHECKING:
     from polyres.codec.track import Chain, Reconstruction

@@ -12,7 +12,7 @@ import typer
 from polyres.cli.shared.audio_jobs import tell_note
 from polyres.cli.shared.json_tracks import JsonTracks
 from polyres.cli.shared.pipes import MaxStdin, Name, Piped, Stream, from_stdin
-from polyres.core.interrupts import interruptible
+from polyres.core.process import interruptible
 
 if TYPE_CHECKING:
     from polyres.batch.jobs import OutputOptions
@@ -137,7 +137,7 @@ def _run(
     """Separate all files; tell whether one of them failed."""
     from polyres.batch.jobs import model_folder, plan_jobs, plan_tracks
     from polyres.cli.shared.progress import Bars
-    from polyres.separation.batch import separate_jobs
+    from polyres.separation.files import separate_jobs
 
     out, layout = where
     if layout is None:

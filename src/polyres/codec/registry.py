@@ -17,7 +17,7 @@ from polyres.codec.base import CODEC_FILES, CODECS, Codec
 from polyres.core.catalogue import unknown_name_message
 from polyres.core.errors import UnknownNameError, WeightsError
 from polyres.weights.files import EMBEDDED_FOLDER, checked_facts, count_parameters, read_about, weights_file
-from polyres.weights.servers import from_hub_cache
+from polyres.weights.hub import from_hub_cache
 
 DEFAULT = "default"
 EMBEDDED = "polyres_wave"

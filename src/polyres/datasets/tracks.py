@@ -16,27 +16,12 @@ from polyres.audio.decode import UNLIMITED
 from polyres.audio.file_names import shown
 from polyres.audio.files import probe, read_audio
 from polyres.audio.opening import open_sound
-from polyres.audio.track_files import AUDIO_SUFFIXES, SOURCES, Part, Parts, TrackFiles, list_tracks, stem_paths
+from polyres.audio.track_files import SOURCES, Part, Parts, TrackFiles
 from polyres.core.errors import InputError
-from polyres.datasets.activity import StemFile, index_stems
 from polyres.datasets.collections import StemStreamReader
 from polyres.datasets.layouts import find_tracks, stems_track
-from polyres.datasets.stem_files import read_whole, spread_channels
+from polyres.datasets.stem_files import StemFile, index_stems, read_whole, spread_channels
 from polyres.synth.modules.tracks import AS_WRITTEN, Variation, render
-
-__all__ = [
-    "AUDIO_SUFFIXES",
-    "SOURCES",
-    "Track",
-    "index_tracks",
-    "list_tracks",
-    "load_layout_track",
-    "load_mixture",
-    "load_track",
-    "read_part",
-    "read_stem",
-    "stem_paths",
-]
 
 _SEEKABLE_SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif")
 

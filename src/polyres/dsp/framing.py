@@ -51,8 +51,7 @@ class Framing:
 
     @staticmethod
     def centred(n_fft: int, hop_length: int, length_samples: int, win_length: int | None = None) -> Framing:
-        """Place frame k around sample k * hop, as `torch.stft` with center=True: 1 + T // hop frames if n_fft is even.
-        """
+        """Place frame k around sample k * hop, as a centred `torch.stft`: 1 + T // hop frames if n_fft is even."""
         return Framing(n_fft, hop_length, n_fft // 2, length_samples, win_length)
 
     @staticmethod

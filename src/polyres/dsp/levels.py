@@ -72,7 +72,6 @@ class RunningLevel:
     """Mean and standard deviation of the mono mixture over a stream of blocks, in float64."""
 
     def __init__(self) -> None:
-        """Start with no samples."""
         self.count = 0
         self.mean = 0.0
         self._m2 = 0.0
@@ -201,7 +200,6 @@ class InputLevelMeter:
     """Measures a file block by block, each channel on its own."""
 
     def __init__(self) -> None:
-        """Start with no samples."""
         self._count = 0
         self._sum: Tensor | None = None
         self._low: Tensor | None = None

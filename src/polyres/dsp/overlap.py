@@ -94,7 +94,6 @@ class Fifo:
     """First in, first out for samples."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._parts: deque[Tensor] = deque()
         self.length = 0
 

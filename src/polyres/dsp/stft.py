@@ -126,7 +126,6 @@ class _OverlapAdd(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        """Keep the sizes."""
         pieces, hop_length = inputs
         ctx.sizes = (pieces.shape[-1], hop_length)
 

@@ -5,7 +5,6 @@ Everything else is reached by name: `polyres.metrics.catalogue.METRICS`. Importi
 
 from __future__ import annotations
 
-from polyres.metrics.bss.evaluate import bss_eval, framewise_sdr
-from polyres.metrics.track_score import nsdr
+from polyres.metrics.track_score import bss_eval, framewise_sdr, nsdr
 
 __all__ = ["bss_eval", "framewise_sdr", "nsdr"]

@@ -24,15 +24,6 @@ MIN_TRACKS = 6
 
 
 @dataclass(frozen=True)
-class Aggregate:
-    """One number for a source or system."""
-
-    value: float  # the number, NaN if no track has any
-    nan_share: float  # fraction of scores that are NaN or infinite and were left out, 0 to 1
-    tracks: int  # number of tracks that count
-
-
-@dataclass(frozen=True)
 class Aggregation:
     """How scores are summarised: first the windows of a track, then the tracks."""
 
@@ -64,16 +55,6 @@ def track_scores(tracks: Sequence[ArrayLike], over_windows: Statistic = "median"
     statistic = _statistic(over_windows)
     finite = [_finite(track) for track in tracks]
     return np.array([float(statistic(values)) if values.size else np.nan for values in finite])
-
-
-def aggregate(tracks: Sequence[ArrayLike], method: str = "median_of_medians") -> Aggregate:
-    """Aggregate the scores of many tracks by a method of `AGGREGATIONS`."""
-    way = AGGREGATIONS.build(method)
-    per_track = _finite(track_scores(tracks, way.over_windows))
-    total = sum(np.size(track) for track in tracks)
-    kept = sum(_finite(track).size for track in tracks)
-    value = float(_statistic(way.over_tracks)(per_track)) if per_track.size else float("nan")
-    return Aggregate(value, 1 - kept / total if total else 0.0, per_track.size)
 
 
 def _statistic(name: Statistic) -> Callable[..., Any]:

@@ -12,9 +12,17 @@ from torch import Tensor
 from polyres.core.catalogue import Catalogue
 from polyres.core.errors import InputError
 from polyres.metrics import transients
-from polyres.metrics.bss.evaluate import bss_eval, framewise_sdr
-from polyres.metrics.distances import l1_distance, log_wmse, multi_resolution_stft_distance
-from polyres.metrics.separation import BANDS_HZ, band_sdr, nsdr, si_sdr, snr
+from polyres.metrics.separation import (
+    BANDS_HZ,
+    band_sdr,
+    l1_distance,
+    log_wmse,
+    multi_resolution_stft_distance,
+    nsdr,
+    si_sdr,
+    snr,
+)
+from polyres.metrics.track_score import bss_eval, framewise_sdr
 from polyres.metrics.waves import Wave, as_float64, check_pair
 
 BSS_WINDOW_S = 1.0
@@ -101,45 +109,19 @@ def measure(scene: Scene, names: Sequence[str]) -> dict[str, Tensor]:
     return {metric.name: results[metric.measure][metric.name] for metric in metrics}
 
 
-def _window_samples(scene: Scene) -> int:
-    return round(BSS_WINDOW_S * scene.sample_rate_hz)
+Each = Callable[[Tensor, Tensor, Scene], Tensor]
+"""Takes true and separated waveform `[C, T]` of one source, and the scene they are from."""
 
 
 def _bss(scene: Scene) -> dict[str, Tensor]:
-    window = _window_samples(scene)
+    window = round(BSS_WINDOW_S * scene.sample_rate_hz)
     scores = bss_eval(scene.references, scene.estimates, window, window)
     return {name.lower(): values for name, values in scores.items()}
 
 
 def _sdr_alone(scene: Scene) -> dict[str, Tensor]:
-    window = _window_samples(scene)
+    window = round(BSS_WINDOW_S * scene.sample_rate_hz)
     return {"sdr": framewise_sdr(scene.references, scene.estimates, window, window)}
-
-
-def _each(name: str, function: Callable[[Tensor, Tensor], Tensor]) -> Measure:
-    """Apply a function of two waveforms `[C, T]` to every source."""
-
-    def run(scene: Scene) -> dict[str, Tensor]:
-        pairs = zip(scene.references, scene.estimates, strict=True)
-        return {name: torch.stack([function(true, given) for true, given in pairs])}
-
-    return run
-
-
-def _each_at_rate(name: str, function: Callable[[Tensor, Tensor, int], Tensor]) -> Measure:
-    """Apply a function of two waveforms and a sample rate to every source."""
-
-    def run(scene: Scene) -> dict[str, Tensor]:
-        pairs = zip(scene.references, scene.estimates, strict=True)
-        return {name: torch.stack([function(true, given, scene.sample_rate_hz) for true, given in pairs])}
-
-    return run
-
-
-def _log_wmse(scene: Scene) -> dict[str, Tensor]:
-    pairs = zip(scene.references, scene.estimates, strict=True)
-    values = [log_wmse(scene.mixture, true, given, scene.sample_rate_hz) for true, given in pairs]
-    return {"log_wmse": torch.stack(values)}
 
 
 def _bands(scene: Scene) -> dict[str, Tensor]:
@@ -148,13 +130,27 @@ def _bands(scene: Scene) -> dict[str, Tensor]:
     return {f"sdr_{band}": torch.stack([row[band] for row in rows]) for band in BANDS_HZ}
 
 
-def _register(metric: Metric, summary: str) -> Metric:
+def _register(metric: Metric, summary: str) -> None:
     METRICS.register(metric.name, summary)(lambda: metric)
-    return metric
+
+
+def _per_track(named: tuple[str, str], unit: str, each: Each, source: str, silence: str) -> None:
+    """Register a metric that is measured on every source of a track; errors are better when lower."""
+    name, summary = named
+
+    def run(scene: Scene) -> dict[str, Tensor]:
+        pairs = zip(scene.references, scene.estimates, strict=True)
+        return {name: torch.stack([each(true, given, scene) for true, given in pairs])}
+
+    direction: Literal["higher", "lower"] = "lower" if name in _LOWER else "higher"
+    _register(Metric(name, unit, direction, "track", source, silence, run), summary)
 
 
 _BSS_SOURCE = "Stöter, Liutkus and Ito 2018 (SiSEC 2018, BSSEval v4); Vincent et al. 2012, equations 13 to 16"
 _BSS_SILENCE = "NaN for all sources in windows in which any reference or estimate is silent"
+_LOWER = ("l1", "mr_stft", "attack_time_error", "crest_factor_error", "low_band_envelope_error")
+_SDR_ALONE = Metric("sdr", "dB", "higher", "window", _BSS_SOURCE, _BSS_SILENCE, _sdr_alone)
+
 for _name, _summary in (
     ("sdr", "signal to distortion"),
     ("isr", "image to spatial distortion"),
@@ -162,138 +158,80 @@ for _name, _summary in (
     ("sar", "signal to artefacts"),
 ):
     _register(Metric(_name, "dB", "higher", "window", _BSS_SOURCE, _BSS_SILENCE, _bss), f"{_summary}, BSSEval v4")
-_SDR_ALONE = Metric("sdr", "dB", "higher", "window", _BSS_SOURCE, _BSS_SILENCE, _sdr_alone)
-
-_register(
-    Metric(
-        "nsdr",
-        "dB",
-        "higher",
-        "track",
-        "Mitsufuji et al. 2022 (Music Demixing Challenge 2021), equation 1, with 1e-7 added to both energies",
-        "a silent estimate is 0 dB; a silent reference is 10 log10(1e-7 / (error + 1e-7)), 0 dB or less",
-        _each("nsdr", nsdr),
-    ),
-    "signal to distortion of the whole track (MDX 2021)",
+_per_track(
+    ("nsdr", "signal to distortion of the whole track (MDX 2021)"),
+    "dB",
+    lambda true, given, _: nsdr(true, given),
+    "Mitsufuji et al. 2022 (Music Demixing Challenge 2021), equation 1, with 1e-7 added to both energies",
+    "a silent estimate is 0 dB; a silent reference is 10 log10(1e-7 / (error + 1e-7)), 0 dB or less",
 )
-_register(
-    Metric(
-        "si_sdr",
-        "dB",
-        "higher",
-        "track",
-        "Le Roux et al. 2019, equation 4",
-        "a silent reference or estimate has no value",
-        _each("si_sdr", si_sdr),
-    ),
-    "signal to distortion whatever the gain of the estimate",
+_per_track(
+    ("si_sdr", "signal to distortion whatever the gain of the estimate"),
+    "dB",
+    lambda true, given, _: si_sdr(true, given),
+    "Le Roux et al. 2019, equation 4",
+    "a silent reference or estimate has no value",
 )
-_register(
-    Metric(
-        "snr",
-        "dB",
-        "higher",
-        "track",
-        "10 log10 of reference energy over error energy, nothing added",
-        "a silent estimate is 0 dB, a silent reference −inf, both NaN; a perfect estimate is +inf",
-        _each("snr", snr),
-    ),
-    "signal to noise of the whole track, nothing added",
+_per_track(
+    ("snr", "signal to noise of the whole track, nothing added"),
+    "dB",
+    lambda true, given, _: snr(true, given),
+    "10 log10 of reference energy over error energy, nothing added",
+    "a silent estimate is 0 dB, a silent reference −inf, both NaN; a perfect estimate is +inf",
 )
-_register(
-    Metric(
-        "l1",
-        "sample",
-        "lower",
-        "track",
-        "mean absolute difference of the samples",
-        "a silent reference is the mean level of the estimate",
-        _each("l1", l1_distance),
-    ),
+_per_track(
+    ("l1", "mean absolute difference of the samples"),
+    "sample",
+    lambda true, given, _: l1_distance(true, given),
     "mean absolute difference of the samples",
+    "a silent reference is the mean level of the estimate",
 )
-_register(
-    Metric(
-        "mr_stft",
-        "1",
-        "lower",
-        "track",
-        "Yamamoto, Song and Kim 2020, equations 4 to 6; 512, 1024, 2048 samples",
-        "NaN for a silent reference",
-        _each("mr_stft", multi_resolution_stft_distance),
-    ),
-    "distance of spectra at three resolutions",
+_per_track(
+    ("mr_stft", "distance of spectra at three resolutions"),
+    "1",
+    lambda true, given, _: multi_resolution_stft_distance(true, given),
+    "Yamamoto, Song and Kim 2020, equations 4 to 6; 512, 1024, 2048 samples",
+    "NaN for a silent reference",
 )
-_register(
-    Metric(
-        "log_wmse",
-        "1",
-        "higher",
-        "track",
-        "log-wmse-audio-quality 0.2; weighting of Fenton and Lee 2017",
-        "defined for silent references: the audible level of the estimate against the mixture; at best 73.68",
-        _log_wmse,
-    ),
-    "audible error against the mixture, also for silent references",
+_per_track(
+    ("log_wmse", "audible error against the mixture, also for silent references"),
+    "1",
+    lambda true, given, scene: log_wmse(scene.mixture, true, given, scene.sample_rate_hz),
+    "log-wmse-audio-quality 0.2; weighting of Fenton and Lee 2017",
+    "defined for silent references: the audible level of the estimate against the mixture; at best 73.68",
 )
-_register(
-    Metric(
-        "onset_correlation",
-        "1",
-        "higher",
-        "track",
-        "Dixon 2006, section 2.1 (spectral flux) on logarithmic bands; Pearson correlation",
-        "NaN if reference or estimate is silent",
-        _each_at_rate("onset_correlation", transients.onset_correlation),
-    ),
-    "correlation of onset strength",
+_per_track(
+    ("onset_correlation", "correlation of onset strength"),
+    "1",
+    lambda true, given, scene: transients.onset_correlation(true, given, scene.sample_rate_hz),
+    "Dixon 2006, section 2.1 (spectral flux) on logarithmic bands; Pearson correlation",
+    "NaN if reference or estimate is silent",
 )
-_register(
-    Metric(
-        "attack_time_error",
-        "ms",
-        "lower",
-        "track",
-        "Peeters 2004, section 4.2; 10 % to 90 % of the peak, median over the onsets of the reference",
-        "NaN without onsets, or where the estimate is silent at all of them",
-        _each_at_rate("attack_time_error", transients.attack_time_error),
-    ),
-    "difference of attack times",
+_per_track(
+    ("attack_time_error", "difference of attack times"),
+    "ms",
+    lambda true, given, scene: transients.attack_time_error(true, given, scene.sample_rate_hz),
+    "Peeters 2004, section 4.2; 10 % to 90 % of the peak, median over the onsets of the reference",
+    "NaN without onsets, or where the estimate is silent at all of them",
 )
-_register(
-    Metric(
-        "crest_factor_error",
-        "dB",
-        "lower",
-        "track",
-        "IEC 60268-1 (peak over RMS); mean absolute difference over seconds",
-        "seconds in which either is silent are left out; NaN if none is left",
-        _each_at_rate("crest_factor_error", transients.crest_factor_error),
-    ),
-    "difference of crest factors",
+_per_track(
+    ("crest_factor_error", "difference of crest factors"),
+    "dB",
+    lambda true, given, scene: transients.crest_factor_error(true, given, scene.sample_rate_hz),
+    "IEC 60268-1 (peak over RMS); mean absolute difference over seconds",
+    "seconds in which either is silent are left out; NaN if none is left",
 )
-_register(
-    Metric(
-        "low_band_envelope_error",
-        "1",
-        "lower",
-        "track",
-        "relative error of the RMS envelope from 20 to 150 Hz in frames of 10 ms",
-        "a silent estimate is 1; NaN where the band of the reference is silent",
-        _each_at_rate("low_band_envelope_error", transients.low_band_envelope_error),
-    ),
-    "error of the envelope below 150 Hz",
+_per_track(
+    ("low_band_envelope_error", "error of the envelope below 150 Hz"),
+    "1",
+    lambda true, given, scene: transients.low_band_envelope_error(true, given, scene.sample_rate_hz),
+    "relative error of the RMS envelope from 20 to 150 Hz in frames of 10 ms",
+    "a silent estimate is 1; NaN where the band of the reference is silent",
 )
+_BAND_SOURCE = "nSDR on the bins of the transform of the whole track"
+_BAND_SILENCE = "a silent estimate is 0 dB; NaN where the band of the reference is silent"
 for _band, (_low_hz, _high_hz) in BANDS_HZ.items():
     _register(
-        Metric(
-            f"sdr_{_band}",
-            "dB",
-            "higher",
-            "track",
-            "nSDR on the bins of the transform of the whole track",
-            "a silent estimate is 0 dB; NaN where the band of the reference is silent",
-            _bands,
-        ),
+        Metric(f"sdr_{_band}", "dB", "higher", "track", _BAND_SOURCE, _BAND_SILENCE, _bands),
         f"signal to distortion from {_low_hz:g} to {_high_hz:g} Hz",
     )

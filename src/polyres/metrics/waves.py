@@ -1,9 +1,10 @@
-"""References and estimates as arrays, tensors or streams of blocks, cut into float64 pieces."""
+"""References and estimates as arrays or tensors, cut into float64 pieces."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeAlias, TypeVar
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +16,6 @@ from polyres.dsp.axes import check_axes
 Wave: TypeAlias = "Tensor | np.ndarray[Any, Any]"
 WaveT = TypeVar("WaveT", Tensor, "np.ndarray[Any, Any]")
 Piece: TypeAlias = tuple[Tensor, Tensor]
-OpenBlocks: TypeAlias = Callable[[], Iterable[tuple[Wave, Wave]]]
-"""Opens a track anew: blocks `[S, C, n]` of the references and of the estimates, one after the other."""
 
 
 def as_float64(wave: Wave, device: torch.device) -> Tensor:
@@ -62,77 +61,28 @@ def check_pair(references: Wave, estimates: Wave) -> None:
         )
 
 
-def check_window(window_samples: int, hop_samples: int) -> None:
-    """Check that windows and hops are whole numbers of samples, 1 or more."""
-    for name, value in (("window_samples", window_samples), ("hop_samples", hop_samples)):
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{name} must be a whole number of samples, at least 1, got {value!r}")
-
-
-class Track(Protocol):
-    """Sources of one track that can be cut into pieces as often as needed."""
-
-    device: torch.device
-
-    def cut(self, size_samples: int, hop_samples: int) -> Iterator[Piece]:
-        """Yield float64 pieces `[S, C, n]` that start every hop; n is the size, or less where the track ends."""
-
-
-class ArrayTrack:
-    """A track that lies in memory (or in a memory map) as a whole."""
+class Track:
+    """True and separated sources `[S, C, T]` in memory, or in a memory map, cut into pieces as often as needed."""
 
     def __init__(self, references: Wave, estimates: Wave, device: torch.device) -> None:
-        """Check the shapes of true and separated sources, `[S, C, T]`."""
         check_pair(references, estimates)
         self.references, self.estimates, self.device = references, estimates, device
+        self.shape = shape_of(references)
 
     def cut(self, size_samples: int, hop_samples: int) -> Iterator[Piece]:
         """Yield float64 pieces `[S, C, n]` that start every hop; n is the size, or less where the track ends."""
-        for start in range(0, shape_of(self.references)[2], hop_samples):
+        for start in range(0, self.shape[2], hop_samples):
             span = slice(start, start + size_samples)
-            yield (
-                as_float64(self.references[:, :, span], self.device),
-                as_float64(self.estimates[:, :, span], self.device),
-            )
+            true, given = (as_float64(waves[:, :, span], self.device) for waves in (self.references, self.estimates))
+            yield true, given
 
+    def count_windows(self, window_samples: int, hop_samples: int) -> int:
+        """Count the windows that are scored: an incomplete last one is dropped, unless it is the only one."""
+        for name, value in (("window_samples", window_samples), ("hop_samples", hop_samples)):
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name} must be a whole number of samples, at least 1, got {value!r}")
+        return 1 + max(0, (self.shape[2] - window_samples) // hop_samples)
 
-class BlockTrack:
-    """A track that is read block by block, anew for every pass."""
-
-    def __init__(self, open_blocks: OpenBlocks, device: torch.device) -> None:
-        """Keep the opener without reading anything."""
-        self.open_blocks, self.device = open_blocks, device
-
-    def _pairs(self) -> Iterator[Tensor]:
-        """Yield blocks `[2, S, C, n]` after making sure that they fit the first."""
-        first: tuple[int, ...] | None = None
-        for references, estimates in self.open_blocks():
-            check_pair(references, estimates)
-            first = first or shape_of(references)[:2]
-            if shape_of(references)[:2] != first:
-                raise InputError(f"a block has [sources, channels] {list(shape_of(references)[:2])}, not {list(first)}")
-            yield torch.stack([as_float64(references, self.device), as_float64(estimates, self.device)])
-        if first is None:
-            raise InputError("the track has no blocks; there is nothing to score")
-
-    def cut(self, size_samples: int, hop_samples: int) -> Iterator[Piece]:
-        held: Tensor | None = None
-        skip = 0  # samples between the end of the last piece and the start of the next, where hops are longer
-        for block in self._pairs():
-            held = block if held is None else torch.cat([held, block], dim=-1)
-            dropped = min(skip, held.shape[-1])
-            held, skip = held[..., dropped:], skip - dropped
-            while held.shape[-1] >= size_samples:
-                yield held[0, ..., :size_samples], held[1, ..., :size_samples]
-                skip = max(0, hop_samples - held.shape[-1])
-                held = held[..., hop_samples:]
-        while held is not None and held.shape[-1] > 0:
-            yield held[0, ..., :size_samples], held[1, ..., :size_samples]
-            held = held[..., hop_samples:]
-
-
-def cut_windows(track: Track, window_samples: int, hop_samples: int) -> Iterator[Piece]:
-    """Yield the windows `[S, C, n]` that are scored: an incomplete last one is dropped, unless it is the only one."""
-    for index, piece in enumerate(track.cut(window_samples, hop_samples)):
-        if index == 0 or piece[0].shape[-1] == window_samples:
-            yield piece
+    def windows(self, window_samples: int, hop_samples: int) -> Iterator[Piece]:
+        """Yield the windows `[S, C, n]` that are scored."""
+        return islice(self.cut(window_samples, hop_samples), self.count_windows(window_samples, hop_samples))

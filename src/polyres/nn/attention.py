@@ -68,7 +68,6 @@ class LinearAttention(nn.Module):
         super().__init__()
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """`[B, H, P, D]` queries, `[B, H, Q, D]` keys and values -> `[B, H, P, D]`."""
         q, k = F.elu(q) + 1, F.elu(k) + 1
         k = k / k.shape[-2]
         context = k.transpose(-2, -1) @ v
@@ -89,7 +88,6 @@ class SparseAttention(nn.Module):
         self.sparse = sparse
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """`[B, H, P, D]` queries, `[B, H, Q, D]` keys and values -> `[B, H, P, D]`."""
         batch, heads, queries, width = q.shape
         keys = k.shape[-2]
         index, seen = sparse_keys(queries, keys, self.sparse)

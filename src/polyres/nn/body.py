@@ -173,7 +173,6 @@ class UNetBody(Body):
         return frame_count(length_samples, self.shape.hops[index])
 
     def branch(self, index: int) -> Branch:
-        """Build the branch of a resolution."""
         shape = self.shape
         return FrequencyBranch(
             shape.n_fft[index],

@@ -193,7 +193,6 @@ class FrequencyBranch(Branch):
 
     @property
     def last(self) -> nn.Module:
-        """What gives the masks or spectra; under masks it starts at zero."""
         outermost: Decoder = self.decoder[-1]  # type: ignore[assignment]
         return outermost.conv_tr
 

@@ -79,7 +79,6 @@ class TfcTdfBranch(Branch):
 
     @property
     def last(self) -> nn.Module:
-        """What gives the masks or spectra; under masks it starts at zero."""
         return self.leave
 
     def encode(self, mix: Tensor) -> tuple[Tensor, FrequencyState]:
@@ -114,7 +113,6 @@ class TfcTdfBody(Body):
 
     @property
     def width(self) -> int:
-        """Channels D of the bottleneck features."""
         return self.shape.unet.widths()[-1]
 
     def check(self) -> None:
@@ -128,13 +126,10 @@ class TfcTdfBody(Body):
                 )
 
     def bins(self, index: int) -> int:
-        """Cells along frequency of the bottleneck features of a resolution."""
         return self.shape.n_fft[index] // 2 // self.config.subbands // 2 ** (self.shape.unet.depth - 1)
 
     def frames(self, index: int, length_samples: int) -> int:
-        """Cells along time of the bottleneck features of a resolution."""
         return -(-frame_count(length_samples, self.shape.hops[index]) // 2 ** (self.shape.unet.depth - 1))
 
     def branch(self, index: int) -> Branch:
-        """Build the branch of a resolution."""
         return TfcTdfBranch(self.config, self.shape, index)

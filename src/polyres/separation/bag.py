@@ -57,14 +57,6 @@ class Bag(nn.Module):
         return min(model.segment_samples for model in self._separators)
 
     @property
-    def models_of(self) -> dict[str, tuple[int, ...]]:
-        """Which models count for which source: positions in `models` by source name."""
-        return {
-            source: tuple(index for index, row in enumerate(self.weights) if row[column])
-            for column, source in enumerate(self.sources)
-        }
-
-    @property
     def _separators(self) -> list[Separator]:
         return [model for model in self.models if isinstance(model, Separator)]
 

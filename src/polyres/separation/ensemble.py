@@ -113,7 +113,6 @@ class GroupStream:
     """
 
     def __init__(self, ensemble: Ensemble, passes: Passes, end: int, level: tuple[float, float], channels: int) -> None:
-        """Prepare a stream."""
         mean, std = level
         self._mean, self._std = mean, std + STD_FLOOR
         self._copies = ensemble.audio_channels if channels == 1 else 1

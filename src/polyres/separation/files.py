@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import polyres
 from polyres.audio.file_names import safe_name, shown
 from polyres.audio.sources import FileSource, FloatSink, Progress, ScaledSink
 from polyres.audio.writer import WriteSpec
-from polyres.batch.jobs import Job, OutputOptions
+from polyres.batch.jobs import Job, OutputOptions, Watch, one_file
 from polyres.batch.manifest import (
     MANIFEST_NAME,
     InputId,
@@ -23,9 +24,10 @@ from polyres.batch.manifest import (
     read_manifest,
     work_folder,
 )
-from polyres.core.errors import OutputError
+from polyres.core.errors import OutputError, PolyresError
 from polyres.separation.engine import separate_blocks
 from polyres.separation.ensemble import Ensemble
+from polyres.separation.load import LoadedSeparator
 from polyres.separation.options import SeparateOptions, plan_stems
 
 Status = Literal["done", "skipped", "failed"]
@@ -251,3 +253,27 @@ def _publish(work: Path, target: _Target, gain: float, facts: dict[str, Any]) ->
     for name in target.todo:
         os.replace(work / target.files[name], target.folder / target.files[name])
     os.replace(work / MANIFEST_NAME, target.folder / MANIFEST_NAME)
+
+
+def separate_jobs(
+    separator: LoadedSeparator,
+    jobs: Iterable[Job],
+    options: SeparateOptions,
+    output: OutputOptions,
+    watch: Watch,
+) -> Iterator[TrackResult]:
+    """Do all jobs, in order.
+
+    `jobs`: what to read and where to write. Yields one result per job; a job that went wrong gives one with status
+    "failed" and a line that says why. Raises UnknownNameError for a stem the model does not have, before any file is
+    touched.
+    """
+    plan_stems(separator.sources, options)
+    for job in jobs:
+        with watch.track(job) as progress:
+            try:
+                with one_file(job.input):
+                    result = separator.run(job, options, output, progress)
+            except PolyresError as error:
+                result = TrackResult(job.input, "failed", error=str(error))
+        yield result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import fields
 from typing import Annotated, Literal, cast, overload
 
 import torch
@@ -27,7 +28,7 @@ from polyres.nn import band_split, tfc_tdf  # noqa: F401  (they register their p
 from polyres.nn.attention import ATTENTION
 from polyres.nn.body import BODY, Body, BodyConfig, BodyShape
 from polyres.nn.branches import Branch, UNetShape, WaveBranch, WaveState
-from polyres.nn.fusion import bottleneck, networks  # noqa: F401  (they register their parts)
+from polyres.nn.fusion import networks  # noqa: F401  (it registers its parts)
 from polyres.nn.fusion.base import (
     BOTTLENECK_FUSION,
     OUTPUT_FUSION,
@@ -159,20 +160,7 @@ class SeparatorConfig(Config):
 
     def unet_shape(self) -> UNetShape:
         """The part of the sizes that the branches share."""
-        return UNetShape(
-            self.channels,
-            self.growth,
-            self.depth,
-            self.kernel_size,
-            self.stride,
-            self.context,
-            self.norm_starts,
-            self.norm_groups,
-            self.dconv_mode,
-            self.dconv_depth,
-            self.dconv_compress,
-            self.dconv_init,
-        )
+        return UNetShape(*(getattr(self, field.name) for field in fields(UNetShape)))
 
 
 class Separator(nn.Module):
@@ -223,7 +211,6 @@ class Separator(nn.Module):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Names of the stems, in the order of the output."""
         return self.config.sources
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -22,71 +23,23 @@ OTHER_CLASSES = {
 }
 
 # Arguments of HTDemucs 4.1 in their order, with their defaults; packages say only what was given.
-DEFAULTS: dict[str, Any] = {
-    "sources": None,
-    "audio_channels": 2,
-    "channels": 48,
-    "channels_time": None,
-    "growth": 2,
-    "nfft": 4096,
-    "wiener_iters": 0,
-    "end_iters": 0,
-    "wiener_residual": False,
-    "cac": True,
-    "depth": 4,
-    "rewrite": True,
-    "multi_freqs": None,
-    "multi_freqs_depth": 3,
-    "freq_emb": 0.2,
-    "emb_scale": 10,
-    "emb_smooth": True,
-    "kernel_size": 8,
-    "time_stride": 2,
-    "stride": 4,
-    "context": 1,
-    "context_enc": 0,
-    "norm_starts": 4,
-    "norm_groups": 4,
-    "dconv_mode": 1,
-    "dconv_depth": 2,
-    "dconv_comp": 8,
-    "dconv_init": 1e-3,
-    "bottom_channels": 0,
-    "t_layers": 5,
-    "t_emb": "sin",
-    "t_hidden_scale": 4.0,
-    "t_heads": 8,
-    "t_dropout": 0.0,
-    "t_max_positions": 10000,
-    "t_norm_in": True,
-    "t_norm_in_group": False,
-    "t_group_norm": False,
-    "t_norm_first": True,
-    "t_norm_out": True,
-    "t_max_period": 10000.0,
-    "t_weight_decay": 0.0,
-    "t_lr": None,
-    "t_layer_scale": True,
-    "t_gelu": True,
-    "t_weight_pos_embed": 1.0,
-    "t_sin_random_shift": 0,
-    "t_cape_mean_normalize": True,
-    "t_cape_augment": True,
-    "t_cape_glob_loc_scale": (5000.0, 1.0, 1.4),
-    "t_sparse_self_attn": False,
-    "t_sparse_cross_attn": False,
-    "t_mask_type": "diag",
-    "t_mask_random_seed": 42,
-    "t_sparse_attn_window": 500,
-    "t_global_window": 100,
-    "t_sparsity": 0.95,
-    "t_auto_sparsity": False,
-    "t_cross_first": False,
-    "rescale": 0.1,
-    "samplerate": 44100,
-    "segment": 10,
-    "use_train_segment": True,
-}
+DEFAULTS: dict[str, Any] = json.loads(
+    """
+    {"sources": null, "audio_channels": 2, "channels": 48, "channels_time": null, "growth": 2, "nfft": 4096,
+     "wiener_iters": 0, "end_iters": 0, "wiener_residual": false, "cac": true, "depth": 4, "rewrite": true,
+     "multi_freqs": null, "multi_freqs_depth": 3, "freq_emb": 0.2, "emb_scale": 10, "emb_smooth": true,
+     "kernel_size": 8, "time_stride": 2, "stride": 4, "context": 1, "context_enc": 0, "norm_starts": 4,
+     "norm_groups": 4, "dconv_mode": 1, "dconv_depth": 2, "dconv_comp": 8, "dconv_init": 1e-3, "bottom_channels": 0,
+     "t_layers": 5, "t_emb": "sin", "t_hidden_scale": 4.0, "t_heads": 8, "t_dropout": 0.0, "t_max_positions": 10000,
+     "t_norm_in": true, "t_norm_in_group": false, "t_group_norm": false, "t_norm_first": true, "t_norm_out": true,
+     "t_max_period": 10000.0, "t_weight_decay": 0.0, "t_lr": null, "t_layer_scale": true, "t_gelu": true,
+     "t_weight_pos_embed": 1.0, "t_sin_random_shift": 0, "t_cape_mean_normalize": true, "t_cape_augment": true,
+     "t_cape_glob_loc_scale": [5000.0, 1.0, 1.4], "t_sparse_self_attn": false, "t_sparse_cross_attn": false,
+     "t_mask_type": "diag", "t_mask_random_seed": 42, "t_sparse_attn_window": 500, "t_global_window": 100,
+     "t_sparsity": 0.95, "t_auto_sparsity": false, "t_cross_first": false, "rescale": 0.1, "samplerate": 44100,
+     "segment": 10, "use_train_segment": true}
+    """
+)
 
 # Arguments with only one value that our model can express, and what any other value asks for.
 FIXED: dict[str, str] = {

@@ -13,8 +13,7 @@ from typing import Any
 
 from polyres.audio.files import probe
 from polyres.core.errors import ConfigError, InputError, OutputError
-from polyres.core.scratch import scratch_folder
-from polyres.core.whole_files import write_whole
+from polyres.core.whole_files import scratch_folder, write_whole
 from polyres.listen.server.web_options import SHARED_DIR
 from polyres.studio.engines import DIFFERENCE
 from polyres.studio.mixing import copy_to_play, difference, played_rate_hz

@@ -17,7 +17,7 @@ from typing import Any
 from polyres.audio.file_names import safe_name, shown
 from polyres.audio.files import probe
 from polyres.core.errors import ConfigError, InputError, PolyresError, UnknownNameError
-from polyres.core.scratch import make_scratch_folder
+from polyres.core.whole_files import make_scratch_folder
 from polyres.studio.disk_space import DiskSpace, FullError
 from polyres.studio.engines import Engine
 from polyres.studio.mixing import copy_to_play

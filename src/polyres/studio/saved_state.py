@@ -18,8 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from polyres.audio.files import AudioReader
 from polyres.core.errors import ConfigError, InputError, OutputError
-from polyres.core.scratch import remove_left_behind
-from polyres.core.whole_files import write_whole
+from polyres.core.whole_files import remove_left_behind, write_whole
 from polyres.studio.engines import Choice, Kind
 from polyres.studio.songs import Lane, Song, State, Work
 

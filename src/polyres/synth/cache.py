@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 
 from polyres.core.config import Config
-from polyres.core.cpu import usable_processors
 from polyres.core.errors import ConfigError, InputError, OutputError
+from polyres.core.process import usable_processors
 from polyres.core.yaml_files import yaml_value
 from polyres.synth.composed import FORMAT
 from polyres.synth.jobs import Made, run_jobs

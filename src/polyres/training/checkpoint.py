@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from polyres.core.errors import OutputError, TrainingError, WeightsError
-from polyres.training.ema import Ema
-from polyres.training.optim import Plateau
+from polyres.core.whole_files import replaced_atomically
+from polyres.training.optim import Ema, Plateau
 from polyres.training.progress import RunState
 from polyres.weights.files import METADATA_KEY as HEADER_KEY
 from polyres.weights.files import read_about, read_tensors
@@ -32,19 +32,14 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, An
     if the file cannot be written.
     """
     header = {HEADER_KEY: json.dumps({"format": FORMAT, "kind": "run", **facts})}
-    partial = path.with_name(f".{path.name}.partial")
     # Copies: safetensors refuses tensors that share memory.
     copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     try:
-        partial.touch()
-        mode = partial.stat().st_mode
-        save_file(copies, partial, header)
-        partial.chmod(mode)  # safetensors makes private files, whatever the umask
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())  # a disk may say only now that it is full
-        os.replace(partial, path)
+        with replaced_atomically(path) as partial:
+            save_file(copies, partial, header)
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())  # a disk may say only now that it is full
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error}; make room or choose another folder") from error
 
 

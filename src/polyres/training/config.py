@@ -84,7 +84,6 @@ class ScheduleConfig(Config):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        """Refuse unknown names."""
         SCHEDULES.get(name)
         return name
 

@@ -60,7 +60,6 @@ class StepSampler(Sampler[list[Key]]):
     """
 
     def __init__(self, num_items: int, batch_size: int, seed: int, start: int = 0, every: int = 1) -> None:
-        """Place the sampler."""
         if num_items < 1:
             raise TrainingError("the training data set has no segments; check data.roots and the length of the tracks")
         self._num_items, self._batch_size, self._seed = num_items, batch_size, seed

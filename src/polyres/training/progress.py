@@ -1,29 +1,86 @@
-"""How far a run is: a bar on a terminal, a line now and then elsewhere."""
+"""How far a run is: its state and figures, shown on a terminal and in TensorBoard, and requests to stop it."""
 
 from __future__ import annotations
 
 import signal
 import sys
-import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType, TracebackType
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
 from typing import Any, Self
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from polyres.core.errors import TrainingError
+from polyres.core.process import handled
 from polyres.training.optim import Plateau
+
+BOARD_FOLDER = "tensorboard"
+LEFT_OUT = frozenset({"step", "best"})
+"""What is no curve: the axis itself, and what stands in another row already."""
+
+
+def check_board() -> None:
+    """Find out whether TensorBoard is there."""
+    if find_spec("tensorboard") is None:
+        raise TrainingError(
+            "tensorboard: true needs the package tensorboard; install it with: pip install 'polyres[tensorboard]', "
+            "or set tensorboard: false"
+        )
+
+
+def scalars(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a row under names such as `loss/total`; members of lists are numbered."""
+    for key, value in row.items():
+        if not prefix and key in LEFT_OUT:
+            continue
+        if isinstance(value, list | tuple):
+            value = {str(number): member for number, member in enumerate(value)}
+        if isinstance(value, Mapping):
+            yield from scalars(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{key}", float(value)
+
+
+class Board:
+    """Writes rows as curves; a context manager. One that is switched off does nothing."""
+
+    def __init__(self, run: Path, first_step: int, on: bool) -> None:
+        self._folder, self._first_step, self._on = run / BOARD_FOLDER, first_step, on
+        self._writer: Any = None
+
+    def __enter__(self) -> Self:
+        if self._on:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # those of the package on import are its own
+                from torch.utils.tensorboard import SummaryWriter
+            self._writer = SummaryWriter(str(self._folder), purge_step=self._first_step)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add a row."""
+        if self._writer is not None:
+            for name, value in scalars(row):
+                self._writer.add_scalar(name, value, row["step"])
+            self._writer.flush()
 
 
 class RunDisplay:
     """Shows progress on standard error; a context manager."""
 
     def __init__(self, every_s: float, shown: bool = True) -> None:
-        """Prepare the display."""
         self._every_s, self._shown = every_s, shown
         self._last_s = -float("inf")
         console = Console(stderr=True)
@@ -32,15 +89,11 @@ class RunDisplay:
         self._task = self._bar.add_task("", total=1.0) if self._bar else None
 
     def __enter__(self) -> Self:
-        """Start drawing."""
         if self._bar:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop drawing."""
+    def __exit__(self, *error: object) -> None:
         if self._bar:
             self._bar.stop()
 
@@ -164,29 +217,19 @@ class StopRequest:
     where Python takes no signals, it notes nothing.
     """
 
-    def __init__(self) -> None:
-        """Note nothing yet."""
-        self.number: int | None = None
-        """The signal that came, if one did."""
-        self._before: dict[int, object] = {}
+    number: int | None = None
+    """The signal that came, if one did."""
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal."""
         if number == signal.SIGINT and self.number is not None:
             raise KeyboardInterrupt
         self.number = number
 
     def __enter__(self) -> Self:
-        """Take the signals over."""
         self.number = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._handling = handled(self._note, signal.SIGTERM, signal.SIGINT)
+        self._handling.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        self._before = {}
+    def __exit__(self, *error: object) -> None:
+        self._handling.__exit__(None, None, None)

@@ -15,17 +15,17 @@ from torch import Tensor
 from polyres.core.errors import TrainingError
 from polyres.training.checkpoint import Parts, restore_run, save_run, save_state
 from polyres.training.config import SolverConfig
-from polyres.training.devices import build_fabric, check_compiler
-from polyres.training.ema import Ema
+from polyres.training.devices import Ranks, build_fabric, check_compiler
 from polyres.training.loading import NoBatchError, StepBatches, StepSampler, endless_batches, next_batch, seed_of
-from polyres.training.optim import Place, build_optimiser, rate_factor, rates, set_rates
-from polyres.training.processes import Ranks
+from polyres.training.optim import Ema, Place, build_optimiser, rate_factor, rates, set_rates
 from polyres.training.progress import (
+    Board,
     RunDisplay,
     RunState,
     StopRequest,
     TrainResult,
     add,
+    check_board,
     epoch_figures,
     peak_memory_mb,
     row_text,
@@ -33,7 +33,6 @@ from polyres.training.progress import (
 )
 from polyres.training.run_folder import RunFolder, versions
 from polyres.training.task import Model, Task
-from polyres.training.tensorboard import Board, check_board
 
 BAD_BATCH_FILE = "bad_batch.safetensors"
 

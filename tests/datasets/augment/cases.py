@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyres.datasets.augment.chain import AUGMENTATIONS, AugmentConfig, augment_batch
+from polyres.datasets.augment.base import AUGMENTATIONS
+from polyres.datasets.augment.chain import augment_batch
+from polyres.datasets.augment.config import AugmentConfig
+from polyres.datasets.augment.time import crop_samples, trimmed_length
 
 RATE_HZ = 8000
 NAMES = AUGMENTATIONS.names()
@@ -26,6 +29,15 @@ def only(name: str, probability: float = 1.0, rate_hz: int = RATE_HZ, **settings
 
 def run(stems: Tensor, config: AugmentConfig, seed: int = 0) -> Tensor:
     return augment_batch(stems, config, torch.Generator().manual_seed(seed))
+
+
+def augmented_length(config: AugmentConfig, length_samples: int) -> int:
+    for name in config.chain:
+        if name == "crop":
+            length_samples -= crop_samples(config)
+        elif name in ("repitch", "tempo"):
+            length_samples = trimmed_length(length_samples, config.repitch if name == "repitch" else config.tempo)
+    return length_samples
 
 
 def rows(stems: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from polyres.core.errors import UnknownNameError
-from polyres.datasets.augment.chain import AugmentConfig, augment_batch, augmented_length
-from tests.datasets.augment.cases import NAMES, batch, only, rms, rows, run
+from polyres.datasets.augment.chain import augment_batch
+from polyres.datasets.augment.config import AugmentConfig
+from tests.datasets.augment.cases import NAMES, augmented_length, batch, only, rms, rows, run
 
 every = pytest.mark.parametrize("name", NAMES)
 STRETCHES = ("repitch", "tempo")

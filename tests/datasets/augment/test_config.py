@@ -10,7 +10,9 @@ import pytest
 
 from polyres.core.config import Config, diff
 from polyres.core.errors import ConfigError, UnknownNameError
-from polyres.datasets.augment.chain import AUGMENTATIONS, PRESETS, AugmentConfig, augmented_length
+from polyres.datasets.augment.base import AUGMENTATIONS
+from polyres.datasets.augment.config import PRESETS, AugmentConfig
+from tests.datasets.augment.cases import augmented_length
 
 DELTAS: list[dict[str, Any]] = [
     {"gain": {"range": [0.5, 1.0]}},

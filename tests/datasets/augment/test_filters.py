@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyres.datasets.augment.chain import fast_fft_size
+from polyres.datasets.augment.base import fast_fft_size
 from tests.datasets.augment.cases import RATE_HZ, batch, only, run
 
 

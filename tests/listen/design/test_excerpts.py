@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from polyres.audio.track_files import Part
 from polyres.core.errors import InputError
-from polyres.datasets.activity import StemFile
+from polyres.datasets.stem_files import StemFile
 from polyres.listen.design.conditions import choose_excerpts, shared_activity
 
 

@@ -8,7 +8,6 @@ import torch
 
 from polyres.core.errors import InputError
 from polyres.dsp.mel import AUDIOLDM2_16K, audioldm2_log_mel, mel_centres_hz
-from polyres.metrics.distances import multi_resolution_stft_distance
 from polyres.metrics.reconstruction.metrics import score
 from polyres.metrics.reconstruction.spectra import (
     log_mel_band_distance,
@@ -20,6 +19,7 @@ from polyres.metrics.reconstruction.spectra import (
     spectral_convergence_db,
     spectral_n_fft,
 )
+from polyres.metrics.separation import multi_resolution_stft_distance
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from polyres.core.catalogue import Catalogue
 from polyres.core.errors import ConfigError, UnknownNameError
-from polyres.nn.fusion import bottleneck as bottleneck_fusion
 from polyres.nn.fusion import networks as fusion_nets
 from polyres.nn.fusion.base import (
     BOTTLENECK_FUSION,
@@ -93,7 +92,7 @@ def test_names() -> None:
     ]
     assert all(catalogue.summary(kind) for catalogue, kind in BOTH)
     assert fusion_nets.GatedFusion is OUTPUT_FUSION.get("gated")
-    assert bottleneck_fusion.BottleneckConv is BOTTLENECK_FUSION.get("conv")
+    assert fusion_nets.BottleneckConv is BOTTLENECK_FUSION.get("conv")
 
 
 # -- every fusion -----------------------------------------------------------------------------------------------------
@@ -393,7 +392,7 @@ def test_even_kernel_is_refused() -> None:
 
 def test_bottleneck_band_weights_rule_their_band_alone() -> None:
     fusion, x = build((BOTTLENECK_FUSION, "band_weights")), features((BOTTLENECK_FUSION, "band_weights"))
-    assert isinstance(fusion, bottleneck_fusion.BottleneckBandWeights)
+    assert isinstance(fusion, fusion_nets.BottleneckBandWeights)
     with torch.no_grad():
         fusion.get_parameter("table.logits")[3:6] = torch.tensor([0.0, 40.0, 0.0])  # of the second band
     out = fuse(fusion, x)

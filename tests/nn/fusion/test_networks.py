@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from polyres.core.errors import ConfigError
-from polyres.dsp.filters import identity_bank
-from polyres.nn.fusion.base import Fusion, FusionConfig, FusionShape
+from polyres.nn.fusion.base import Fusion, FusionConfig, FusionShape, identity_bank
 from polyres.nn.fusion.networks import (
     BandWeights,
     GatedFusion,

@@ -14,14 +14,15 @@ import torch
 from polyres.audio.track_files import SOURCES, Part
 from polyres.cli.main import main
 from polyres.core.errors import InputError, OutputError, TrainingError
-from polyres.datasets.activity import StemFile
-from polyres.datasets.stems import StemsDataset, find_tracks, load_layout_track
+from polyres.datasets.layouts import find_tracks
+from polyres.datasets.stem_files import StemFile
+from polyres.datasets.stems import StemsDataset
+from polyres.datasets.tracks import load_layout_track
 from polyres.separation.model import Separator
 from polyres.separation.training import pack as pack_module
 from polyres.separation.training.contents import Ingredient, collect, folder_names, thin
 from polyres.separation.training.pack import CODE_FOLDER, DATA_FOLDER, open_bundle, pack
-from polyres.separation.training.start import load_start
-from polyres.separation.training.task import SeparationTask, TrainConfig
+from polyres.separation.training.task import SeparationTask, TrainConfig, load_start
 from polyres.separation.weights import save_separator
 from polyres.study.run.train import run_training
 from polyres.training.task import resolve_roots

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from polyres.core.cpu import usable_processors
 from polyres.core.errors import ConfigError
+from polyres.core.process import usable_processors
 from polyres.study.plan.arms import Request, make_plan
 from polyres.study.run import processes as study_backend
 from polyres.study.run.files import read_rows

@@ -24,8 +24,8 @@ RECIPES = Path(__file__).resolve().parents[3] / "recipes"
 
 
 def test_a_run_leaves_everything_and_its_weights_score_as_said(recipe, tmp_path, stems_dir, capsys):
-    from polyres.datasets.activity import most_active_excerpt
-    from polyres.datasets.stems import load_track
+    from polyres.datasets.stem_files import most_active_excerpt
+    from polyres.datasets.tracks import load_track
 
     result = run_training(recipe, tmp_path / "run")
     assert result.finished

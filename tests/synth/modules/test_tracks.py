@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from polyres.audio.track_files import Part
 from polyres.core.errors import InputError
 from polyres.datasets.layouts import find_tracks
-from polyres.datasets.segments import RootConfig, SegmentSampler, StemsConfig
+from polyres.datasets.stems import RootConfig, SegmentSampler, StemsConfig
 from polyres.datasets.tracks import index_tracks, load_layout_track, read_stem
 from polyres.synth.modules import tracks as modules
 from polyres.synth.modules.tracks import (

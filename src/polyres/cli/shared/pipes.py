@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from polyres.core.errors import ConfigError, InputError, OutputError, PolyresError
-from polyres.core.scratch import scratch_folder
+from polyres.core.whole_files import scratch_folder
 
 if TYPE_CHECKING:
     from polyres.codec.track import Reconstruction

@@ -17,11 +17,10 @@ from torch import nn
 
 from polyres.codec.mel.chain import FRAMES_PER_STEP
 from polyres.core.errors import OfflineError, WeightsError
-from polyres.core.scratch import make_scratch_folder
+from polyres.core.whole_files import make_scratch_folder
 from polyres.dsp.mel import MelConfig, require_front_end
 from polyres.weights.files import one_line
-from polyres.weights.hub import OFFLINE_REASON, cache_folder, hub_url, offline_wanted
-from polyres.weights.servers import answering
+from polyres.weights.hub import OFFLINE_REASON, answering, cache_folder, hub_url, offline_wanted
 
 REPOSITORIES = {
     "audioldm2": "cvssp/audioldm2",

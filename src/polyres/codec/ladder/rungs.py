@@ -22,8 +22,7 @@ from polyres.core.catalogue import Catalogue
 from polyres.core.errors import InputError
 from polyres.dsp.framing import FrameTransform
 from polyres.dsp.levels import InputLevel, level_of
-from polyres.dsp.mel import linear_magnitude, mel_framing
-from polyres.dsp.mel_inverse import log_mel_to_linear
+from polyres.dsp.mel import linear_magnitude, log_mel_to_linear, mel_framing
 from polyres.dsp.phase import PHASE_METHODS, reconstruct_framed
 
 LEAST_STEPS = 8

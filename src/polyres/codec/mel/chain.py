@@ -14,8 +14,7 @@ from polyres.codec.enhance.context import EnhanceContext, MelStatistics
 from polyres.codec.enhance.enhancers import ENHANCERS, enhance
 from polyres.codec.mel.autoencoder import SHRINKS
 from polyres.codec.post_filter import POST_FILTERS, post_filter
-from polyres.dsp.mel import MelConfig, mel_framing
-from polyres.dsp.mel_inverse import MEL_INVERSES, log_mel_to_linear
+from polyres.dsp.mel import MEL_INVERSES, MelConfig, log_mel_to_linear, mel_framing
 from polyres.dsp.phase import PHASE_METHODS, reconstruct_framed
 
 VOCODER = "vocoder"

@@ -16,8 +16,10 @@ from polyres.codec.networks import build_network, load_network, save_network
 from polyres.codec.registry import build_codec
 from polyres.codec.tasks.config import MelTrainConfig, ReconstructConfig, write_codec
 from polyres.core.errors import TrainingError, WeightsError
-from polyres.datasets.activity import most_active_excerpt
-from polyres.datasets.stems import StemsDataset, find_tracks, load_layout_track
+from polyres.datasets.layouts import find_tracks
+from polyres.datasets.stem_files import most_active_excerpt
+from polyres.datasets.stems import StemsDataset
+from polyres.datasets.tracks import load_layout_track
 from polyres.dsp.mel import mel_centres_hz
 from polyres.nn.losses import PerceptualDistance
 from polyres.training.loading import Prepare, SegmentSource

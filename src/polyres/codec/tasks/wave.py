@@ -22,8 +22,9 @@ from polyres.codec.wave.layer import Plan, choose_modes, gathered, rotated
 from polyres.codec.wave.refiner import Critic, CriticConfig
 from polyres.codec.wave.step import Selection, context_counts, last_unit, select
 from polyres.core.errors import TrainingError, WeightsError
-from polyres.datasets.activity import most_active_excerpt
-from polyres.datasets.stems import StemsConfig, load_layout_track
+from polyres.datasets.stem_files import most_active_excerpt
+from polyres.datasets.stems import StemsConfig
+from polyres.datasets.tracks import load_layout_track
 from polyres.dsp.mdct import lapped, unlapped
 from polyres.metrics.reconstruction.levels import matched
 from polyres.metrics.reconstruction.spectra import log_spectral_distance, metric_magnitude

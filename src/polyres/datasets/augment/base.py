@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from polyres.core.catalogue import Catalogue
@@ -132,15 +133,4 @@ def noise(stems: Tensor, config: AugmentConfig, generator: torch.Generator) -> T
 
 def fast_fft_size(length: int) -> int:
     """Return the smallest even size of at least `length` whose prime factors are 2, 3 and 5."""
-    best = 1 << max(1, (length - 1).bit_length())
-    five = 1
-    while five < best:
-        three = five
-        while three < best:
-            two = 2 * three
-            while two < length:
-                two *= 2
-            best = min(best, two)
-            three *= 3
-        five *= 5
-    return best
+    return 2 * int(next_fast_len(-(-length // 2), real=True))

@@ -17,8 +17,8 @@ from polyres.audio.track_files import SOURCES, TrackFiles, first_file, require_f
 from polyres.audio.writer import AudioWriter, WriteSpec
 from polyres.core.errors import ConfigError, InputError, OutputError
 from polyres.core.whole_files import write_whole
-from polyres.datasets.activity import StemFile, measure
 from polyres.datasets.layouts import find_tracks
+from polyres.datasets.stem_files import StemFile, measure
 from polyres.datasets.tracks import read_part, read_stem
 from polyres.listen.design.anchors import (
     LOW_HZ,

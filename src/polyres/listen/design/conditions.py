@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from polyres.core.errors import InputError
-from polyres.datasets.activity import StemFile
+from polyres.datasets.stem_files import StemFile
 from polyres.listen.design.files import PAIR_KINDS, SINGLE_KINDS, ListenStudy, Page
 
 PAIR_MARK = "+"

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from polyres.core.catalogue import Catalogue
-from polyres.core.errors import InputError
+from polyres.core.errors import ConfigError, InputError
 from polyres.dsp.axes import check_axes
-from polyres.metrics.distances import multi_resolution_stft_distance
-from polyres.metrics.reconstruction import speech
 from polyres.metrics.reconstruction.levels import Pair, correlation, gain_db, lag_samples, loudness_lufs
 from polyres.metrics.reconstruction.spectra import (
     RECONSTRUCTION_BANDS_HZ,
@@ -25,8 +27,76 @@ from polyres.metrics.reconstruction.spectra import (
     mel_cepstral_distortion,
     spectral_convergence_db,
 )
-from polyres.metrics.separation import si_sdr, snr
+from polyres.metrics.separation import multi_resolution_stft_distance, si_sdr, snr
 from polyres.metrics.waves import Wave, as_float64, shape_of
+
+PESQ_RATE_HZ = 16000
+
+_INSTALL = {
+    "pesq": "pip install pesq (it is compiled on installation; a C compiler is needed)",
+    "pystoi": "pip install 'polyres[speech]'",
+}
+
+
+def _library(name: str, metric: str) -> ModuleType:
+    """Import an optional library."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"metric {metric!r} needs the library {name!r}, which is not installed; {_INSTALL[name]}"
+        ) from error
+
+
+def _at_rate(wave: np.ndarray, sample_rate_hz: int, wanted_hz: int) -> np.ndarray:
+    """Resample a channel where needed."""
+    if sample_rate_hz == wanted_hz:
+        return wave
+    from scipy.signal import resample_poly
+
+    common = math.gcd(sample_rate_hz, wanted_hz)
+    return np.asarray(resample_poly(wave, wanted_hz // common, sample_rate_hz // common))
+
+
+def pesq_wb(reference: Tensor, estimate: Tensor, sample_rate_hz: int) -> float:
+    """Wideband PESQ of speech `[C, T]`, 1.0 to 4.64, mean over channels; NaN where there is no speech or under 0.25 s.
+
+    Source: ITU-T P.862.2, library `pesq`.
+    """
+    library = _library("pesq", "pesq_wb")
+    scores = []
+    for true, given in zip(reference.cpu().numpy(), estimate.cpu().numpy(), strict=True):
+        pair = [_at_rate(wave, sample_rate_hz, PESQ_RATE_HZ) for wave in (true, given)]
+        if not all(np.any(wave) for wave in pair):
+            return math.nan  # the library divides by the level
+        try:
+            scores.append(float(library.pesq(PESQ_RATE_HZ, pair[0], pair[1], "wb")))
+        except library.PesqError:
+            return math.nan
+    return float(np.mean(scores))
+
+
+def _stoi(reference: Tensor, estimate: Tensor, sample_rate_hz: int, extended: bool) -> float:
+    """Short-time objective intelligibility of speech `[C, T]`, mean over channels; NaN below about 0.4 s of speech.
+
+    Source: Taal et al. 2011; extended: Jensen and Taal 2016; library `pystoi`.
+    """
+    library = _library("pystoi", "estoi" if extended else "stoi")
+    scores = []
+    for true, given in zip(reference.cpu().numpy(), estimate.cpu().numpy(), strict=True):
+        if not (np.any(true) and np.any(given)):
+            return math.nan
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # too little speech, for which it then returns 1e-5
+            try:
+                scores.append(float(library.stoi(true, given, sample_rate_hz, extended=extended)))
+            except (RuntimeWarning, ValueError):  # shorter than a frame of the library
+                return math.nan
+    return float(np.mean(scores))
+
+
+stoi = partial(_stoi, extended=False)
+estoi = partial(_stoi, extended=True)
 
 
 @dataclass(frozen=True)
@@ -103,10 +173,6 @@ def score(reference: Wave, estimate: Wave, sample_rate_hz: int, names: Sequence[
     return {metric.name: float(metric.measure(pair)) for metric in metrics}
 
 
-def _register(metric: ReconstructionMetric, summary: str) -> None:
-    RECONSTRUCTION_METRICS.register(metric.name, summary)(lambda: metric)
-
-
 def _band_ratio(pair: Pair, band: str) -> float:
     """Energy of the estimate over that of the reference; NaN where the reference has none."""
     wanted, given = pair.band_energies[band]
@@ -124,235 +190,163 @@ def _retention(pair: Pair, band: str) -> float:
     return 100 * _band_ratio(pair, band)
 
 
-def _log_mel_band(pair: Pair, band: str) -> float:
-    return float(log_mel_band_distance(*pair.mels, pair.mel_config, RECONSTRUCTION_BANDS_HZ[band]))
+def _log_mel_band(pair: Pair, limits_hz: tuple[float, float]) -> Tensor:
+    return log_mel_band_distance(*pair.mels, pair.mel_config, limits_hz)
 
 
 def _speech(pair: Pair, run: Callable[[Tensor, Tensor, int], float]) -> float:
     return run(pair.reference, pair.estimate, pair.sample_rate_hz)
 
 
-def _lufs_difference(pair: Pair) -> float:
+def _difference_lufs(pair: Pair) -> float:
     wanted, given = (loudness_lufs(wave, pair.sample_rate_hz) for wave in (pair.reference, pair.estimate))
     return given - wanted
 
 
+Scale = tuple[str, Literal["higher", "lower", "nearest"], float]
+
+
+def _add(
+    named: tuple[str, str],
+    scale: Scale,
+    measure: Callable[[Pair], float | Tensor],
+    source: str,
+    silence: str,
+    caution: str = "",
+    phase_sensitive: bool = False,
+    speech_only: bool = False,
+) -> None:
+    """Register a metric by name and summary; the scale is its unit, direction and best value."""
+    name, summary = named
+    metric = ReconstructionMetric(
+        name, *scale, phase_sensitive, source, silence, lambda pair: float(measure(pair)), speech_only, caution
+    )
+    RECONSTRUCTION_METRICS.register(name, summary)(lambda: metric)
+
+
 _SAMPLES = "compares samples; needs the delay removed first"
-_register(
-    ReconstructionMetric(
-        "snr",
-        "dB",
-        "higher",
-        math.inf,
-        True,
-        "10 log10 of reference energy over error energy, nothing added",
-        "a silent estimate is 0 dB, a silent reference −inf, both NaN",
-        lambda pair: float(snr(pair.reference, pair.estimate)),
-        caution=_SAMPLES,
-    ),
-    "signal to noise",
+_add(
+    ("snr", "signal to noise"),
+    ("dB", "higher", math.inf),
+    lambda pair: snr(pair.reference, pair.estimate),
+    "10 log10 of reference energy over error energy, nothing added",
+    "a silent estimate is 0 dB, a silent reference −inf, both NaN",
+    _SAMPLES,
+    phase_sensitive=True,
 )
-_register(
-    ReconstructionMetric(
-        "si_sdr",
-        "dB",
-        "higher",
-        math.inf,
-        True,
-        "Le Roux et al. 2019, equation 4",
-        "a silent reference or estimate has no value",
-        lambda pair: float(si_sdr(pair.reference, pair.estimate)),
-        caution=_SAMPLES,
-    ),
-    "signal to distortion whatever the gain",
+_add(
+    ("si_sdr", "signal to distortion whatever the gain"),
+    ("dB", "higher", math.inf),
+    lambda pair: si_sdr(pair.reference, pair.estimate),
+    "Le Roux et al. 2019, equation 4",
+    "a silent reference or estimate has no value",
+    _SAMPLES,
+    phase_sensitive=True,
 )
-_register(
-    ReconstructionMetric(
-        "correlation",
-        "1",
-        "higher",
-        1.0,
-        True,
-        "cosine between the waveforms, means not removed",
-        "NaN if either is silent",
-        lambda pair: float(correlation(pair.reference, pair.estimate)),
-        caution=_SAMPLES,
-    ),
-    "cosine between the waveforms",
+_add(
+    ("correlation", "cosine between the waveforms"),
+    ("1", "higher", 1.0),
+    lambda pair: correlation(pair.reference, pair.estimate),
+    "cosine between the waveforms, means not removed",
+    "NaN if either is silent",
+    _SAMPLES,
+    phase_sensitive=True,
 )
-_register(
-    ReconstructionMetric(
-        "log_mel_l1",
-        "nat",
-        "lower",
-        0.0,
-        False,
-        "mean absolute difference of natural log-mel magnitudes; at 16 kHz AudioLDM2's front end "
-        "(AudioLDM-training-finetuning, utilities/data/dataset.py), the reference at its peak of 0.5",
-        "a silent estimate is the mean distance of the reference from the floor of 1e-5; both silent 0",
-        lambda pair: float(log_mel_distance(*pair.mels)),
-    ),
-    "distance of log-mel spectra",
+_add(
+    ("log_mel_l1", "distance of log-mel spectra"),
+    ("nat", "lower", 0.0),
+    lambda pair: log_mel_distance(*pair.mels),
+    "mean absolute difference of natural log-mel magnitudes; at 16 kHz AudioLDM2's front end "
+    "(AudioLDM-training-finetuning, utilities/data/dataset.py), the reference at its peak of 0.5",
+    "a silent estimate is the mean distance of the reference from the floor of 1e-5; both silent 0",
 )
 for _band, (_low_hz, _high_hz) in RECONSTRUCTION_BANDS_HZ.items():
-    _register(
-        ReconstructionMetric(
-            f"log_mel_l1_{_band}",
-            "nat",
-            "lower",
-            0.0,
-            False,
-            "log_mel_l1 over the mel bands whose middle lies inside",
-            "as log_mel_l1; NaN where the sample rate leaves no such band",
-            partial(_log_mel_band, band=_band),
-        ),
-        f"distance of log-mel spectra from {_low_hz:g} to {_high_hz:g} Hz",
+    _add(
+        (f"log_mel_l1_{_band}", f"distance of log-mel spectra from {_low_hz:g} to {_high_hz:g} Hz"),
+        ("nat", "lower", 0.0),
+        partial(_log_mel_band, limits_hz=(_low_hz, _high_hz)),
+        "log_mel_l1 over the mel bands whose middle lies inside",
+        "as log_mel_l1; NaN where the sample rate leaves no such band",
     )
-_register(
-    ReconstructionMetric(
-        "lsd",
-        "log10 power",
-        "lower",
-        0.0,
-        False,
-        "Gray and Markel 1976; NVSR (Liu et al. 2022), equation 5; levels matched first",
-        "a silent estimate is the distance of the reference from the floor of 1e-5; both silent 0",
-        lambda pair: float(log_spectral_distance(*pair.magnitudes)),
-    ),
-    "log-spectral distance at equal level",
+_add(
+    ("lsd", "log-spectral distance at equal level"),
+    ("log10 power", "lower", 0.0),
+    lambda pair: log_spectral_distance(*pair.magnitudes),
+    "Gray and Markel 1976; NVSR (Liu et al. 2022), equation 5; levels matched first",
+    "a silent estimate is the distance of the reference from the floor of 1e-5; both silent 0",
 )
-_register(
-    ReconstructionMetric(
-        "mr_stft",
-        "1",
-        "lower",
-        0.0,
-        False,
-        "Yamamoto, Song and Kim 2020, equations 4 to 6; 512, 1024, 2048 samples",
-        "NaN for a silent reference",
-        lambda pair: float(multi_resolution_stft_distance(*pair.levelled)),
-    ),
-    "distance of spectra at three resolutions",
+_add(
+    ("mr_stft", "distance of spectra at three resolutions"),
+    ("1", "lower", 0.0),
+    lambda pair: multi_resolution_stft_distance(*pair.levelled),
+    "Yamamoto, Song and Kim 2020, equations 4 to 6; 512, 1024, 2048 samples",
+    "NaN for a silent reference",
 )
-_register(
-    ReconstructionMetric(
-        "spectral_convergence",
-        "dB",
-        "lower",
-        -math.inf,
-        False,
-        "Sturmel and Daudet 2011, section 2; levels matched first",
-        "a silent estimate is 0 dB, a silent reference NaN",
-        lambda pair: float(spectral_convergence_db(*pair.magnitudes)),
-    ),
-    "energy of the error of magnitudes",
+_add(
+    ("spectral_convergence", "energy of the error of magnitudes"),
+    ("dB", "lower", -math.inf),
+    lambda pair: spectral_convergence_db(*pair.magnitudes),
+    "Sturmel and Daudet 2011, section 2; levels matched first",
+    "a silent estimate is 0 dB, a silent reference NaN",
 )
-_register(
-    ReconstructionMetric(
-        "mcd",
-        "dB",
-        "lower",
-        0.0,
-        False,
-        "Kubichek 1993; 13 coefficients of the log-mel spectrum, no time warping",
-        "a silent estimate is the distance of the reference from a flat spectrum; both silent 0",
-        lambda pair: float(mel_cepstral_distortion(*pair.mels)),
-    ),
-    "mel cepstral distortion",
+_add(
+    ("mcd", "mel cepstral distortion"),
+    ("dB", "lower", 0.0),
+    lambda pair: mel_cepstral_distortion(*pair.mels),
+    "Kubichek 1993; 13 coefficients of the log-mel spectrum, no time warping",
+    "a silent estimate is the distance of the reference from a flat spectrum; both silent 0",
 )
 for _band, (_low_hz, _high_hz) in RECONSTRUCTION_BANDS_HZ.items():
-    _register(
-        ReconstructionMetric(
-            f"band_error_{_band}",
-            "dB",
-            "nearest",
-            0.0,
-            False,
-            "10 log10 of the band's energy over that of the reference (Parseval)",
-            "a silent estimate is −inf; NaN where the band of the reference is silent",
-            partial(_band_error_db, band=_band),
-            caution="noise of the right level is perfect; read log_mel_l1 of the band beside it",
-        ),
-        f"energy won or lost from {_low_hz:g} to {_high_hz:g} Hz",
+    _add(
+        (f"band_error_{_band}", f"energy won or lost from {_low_hz:g} to {_high_hz:g} Hz"),
+        ("dB", "nearest", 0.0),
+        partial(_band_error_db, band=_band),
+        "10 log10 of the band's energy over that of the reference (Parseval)",
+        "a silent estimate is −inf; NaN where the band of the reference is silent",
+        "noise of the right level is perfect; read log_mel_l1 of the band beside it",
     )
-    _register(
-        ReconstructionMetric(
-            f"retention_{_band}",
-            "%",
-            "nearest",
-            100.0,
-            False,
-            "100 times the band's energy over that of the reference (Parseval)",
-            "a silent estimate is 0; NaN where the band of the reference is silent",
-            partial(_retention, band=_band),
-            caution="grows with the level of the output, whatever is in it",
-        ),
-        f"share of the energy kept from {_low_hz:g} to {_high_hz:g} Hz",
+    _add(
+        (f"retention_{_band}", f"share of the energy kept from {_low_hz:g} to {_high_hz:g} Hz"),
+        ("%", "nearest", 100.0),
+        partial(_retention, band=_band),
+        "100 times the band's energy over that of the reference (Parseval)",
+        "a silent estimate is 0; NaN where the band of the reference is silent",
+        "grows with the level of the output, whatever is in it",
     )
-_register(
-    ReconstructionMetric(
-        "lufs_difference",
-        "LU",
-        "nearest",
-        0.0,
-        False,
-        "ITU-R BS.1770-4, integrated loudness of the estimate less that of the reference",
-        "what never passes the gate counts as −120 LUFS",
-        _lufs_difference,
-    ),
-    "difference of loudness",
+_add(
+    ("lufs_difference", "difference of loudness"),
+    ("LU", "nearest", 0.0),
+    _difference_lufs,
+    "ITU-R BS.1770-4, integrated loudness of the estimate less that of the reference",
+    "what never passes the gate counts as −120 LUFS",
 )
-_register(
-    ReconstructionMetric(
-        "gain",
-        "dB",
-        "nearest",
-        0.0,
-        False,
-        "10 log10 of the energy over that of the reference",
-        "a silent estimate is −inf, a silent reference NaN",
-        lambda pair: float(gain_db(pair.reference, pair.estimate)),
-    ),
-    "level over that of the original",
+_add(
+    ("gain", "level over that of the original"),
+    ("dB", "nearest", 0.0),
+    lambda pair: gain_db(pair.reference, pair.estimate),
+    "10 log10 of the energy over that of the reference",
+    "a silent estimate is −inf, a silent reference NaN",
 )
-_register(
-    ReconstructionMetric(
-        "lag",
-        "sample",
-        "nearest",
-        0.0,
-        True,
-        "peak of the cross-correlation within 0.1 s, refined by a parabola",
-        "NaN if either is silent",
-        lambda pair: lag_samples(pair.reference, pair.estimate, pair.sample_rate_hz),
-        caution="NaN where the waveforms have nothing in common",
-    ),
-    "delay behind the original",
+_add(
+    ("lag", "delay behind the original"),
+    ("sample", "nearest", 0.0),
+    lambda pair: lag_samples(pair.reference, pair.estimate, pair.sample_rate_hz),
+    "peak of the cross-correlation within 0.1 s, refined by a parabola",
+    "NaN if either is silent",
+    "NaN where the waveforms have nothing in common",
+    phase_sensitive=True,
 )
-for _name, _summary, _best, _unit, _source, _measure in (
-    ("pesq_wb", "predicted opinion of wideband speech", 4.644, "MOS", "ITU-T P.862.2, library pesq", speech.pesq_wb),
-    ("stoi", "predicted intelligibility", 1.0, "1", "Taal et al. 2011, library pystoi", speech.stoi),
-    (
-        "estoi",
-        "predicted intelligibility in uneven noise",
-        1.0,
-        "1",
-        "Jensen and Taal 2016, library pystoi",
-        speech.estoi,
-    ),
+for _name, _summary, _unit, _best, _source, _measure in (
+    ("pesq_wb", "predicted opinion of wideband speech", "MOS", 4.644, "ITU-T P.862.2, library pesq", pesq_wb),
+    ("stoi", "predicted intelligibility", "1", 1.0, "Taal et al. 2011, library pystoi", stoi),
+    ("estoi", "predicted intelligibility in uneven noise", "1", 1.0, "Jensen and Taal 2016, library pystoi", estoi),
 ):
-    _register(
-        ReconstructionMetric(
-            _name,
-            _unit,
-            "higher",
-            _best,
-            False,
-            _source,
-            "NaN if either is silent, or there is too little speech",
-            partial(_speech, run=_measure),
-            speech_only=True,
-            caution="for speech alone; needs the delay removed first",
-        ),
-        _summary,
+    _add(
+        (_name, _summary),
+        (_unit, "higher", _best),
+        partial(_speech, run=_measure),
+        _source,
+        "NaN if either is silent, or there is too little speech",
+        "for speech alone; needs the delay removed first",
+        speech_only=True,
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 from polyres.core.errors import InputError
 from polyres.dsp.mel import AUDIOLDM2_16K, MelConfig, mel_centres_hz
 from polyres.dsp.stft import stft
-from polyres.metrics.distances import MR_STFT_FLOOR
+from polyres.metrics.separation import MR_STFT_FLOOR
 
 RECONSTRUCTION_BANDS_HZ: dict[str, tuple[float, float]] = {
     "low": (0.0, 500.0),

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyres.core.errors import ConfigError
-from polyres.dsp.filters import identity_bank
 from polyres.nn.fusion.base import (
+    BOTTLENECK_FUSION,
     OUTPUT_FUSION,
     Fusion,
     FusionConfig,
@@ -19,9 +19,108 @@ from polyres.nn.fusion.base import (
     SoftmaxTable,
     WeightKind,
     favoured_logits,
+    identity_bank,
+    keep_weights,
     share_among_active,
 )
 from polyres.nn.layers import start_at_zero
+
+
+class BottleneckFusion(Fusion):
+    """Base of bottleneck fusions: weights shared by all sources."""
+
+    def __init__(self, sources: int) -> None:
+        super().__init__()
+        self.sources = sources
+
+
+@BOTTLENECK_FUSION.register("mean", summary="fixed uniform average")
+class BottleneckMean(BottleneckFusion):
+    """Uniform average of the present branches."""
+
+    weight_kind: WeightKind = "explicit"
+    row: Tensor
+
+    def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
+        super().__init__(len(shape.sources))
+        count = len(shape.n_fft)
+        self.register_buffer("row", torch.full((1, count), 1 / count), persistent=False)
+
+    def weights(self) -> Tensor:
+        return self.row.expand(self.sources, -1)
+
+    def forward(self, h: Tensor, active: Tensor) -> Tensor:
+        """Fuse features `[B, R, D, F, N]` of the resolutions in `active` `[R]` into `[B, D, F, N]`."""
+        return torch.einsum("brdfn,r->bdfn", h, share_among_active(self.weights()[:1], active)[0].to(h.dtype))
+
+
+@BOTTLENECK_FUSION.register("weights", summary="R softmax scalars shared by all sources")
+class BottleneckWeights(BottleneckFusion):
+    """One softmax weight per resolution."""
+
+    weight_kind: WeightKind = "explicit"
+    honours: tuple[Setting, ...] = ("learned", "favour_n_fft")
+
+    def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
+        super().__init__(len(shape.sources))
+        logits = favoured_logits(config, shape.n_fft)[None]
+        self.table = SoftmaxTable(logits, torch.ones_like(logits, dtype=torch.bool), config.learned)
+
+    def weights(self) -> Tensor:
+        return self.table().expand(self.sources, -1)
+
+    def forward(self, h: Tensor, active: Tensor) -> Tensor:
+        return torch.einsum("brdfn,r->bdfn", h, share_among_active(self.table(), active)[0].to(h.dtype))
+
+
+@BOTTLENECK_FUSION.register("band_weights", summary="R softmax scalars per cell along frequency")
+class BottleneckBandWeights(BottleneckFusion):
+    """One softmax weight per resolution and band, so that long windows may rule the lows and short ones the highs."""
+
+    weight_kind: WeightKind = "explicit"
+    honours: tuple[Setting, ...] = ("learned", "favour_n_fft")
+
+    def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
+        super().__init__(len(shape.sources))
+        logits = favoured_logits(config, shape.n_fft).expand(shape.bins, -1)
+        self.table = SoftmaxTable(logits, torch.ones_like(logits, dtype=torch.bool), config.learned)
+
+    def band_weights(self) -> Tensor:
+        """Weights `[F, S, R]` of every band, lowest first."""
+        return self.table()[:, None].expand(-1, self.sources, -1)
+
+    def weights(self) -> Tensor:
+        """Average of the bands' weights, `[S, R]`."""
+        return self.band_weights().mean(dim=0)
+
+    def forward(self, h: Tensor, active: Tensor) -> Tensor:
+        shares = share_among_active(self.table(), active).to(h.dtype)
+        parts = (one * shares[:, index, None] for index, one in enumerate(h.unbind(dim=1)))
+        return reduce(torch.add, parts)
+
+
+@BOTTLENECK_FUSION.register("conv", summary="3x3 convolution over all features (a documented negative result)")
+class BottleneckConv(BottleneckFusion):
+    """Convolution over the stacked features, starting as the mean; costly, and no better than weights."""
+
+    weight_kind: WeightKind = "implicit"
+    honours: tuple[Setting, ...] = ("learned", "favour_n_fft")
+    kernel: Tensor
+
+    def __init__(self, config: FusionConfig, shape: FusionShape) -> None:
+        super().__init__(len(shape.sources))
+        width = shape.channels
+        kernel = torch.zeros(width, len(shape.n_fft), width, 3, 3)
+        kernel[:, :, :, 1, 1] = torch.eye(width)[:, None] * favoured_logits(config, shape.n_fft).softmax(dim=0)[:, None]
+        keep_weights(self, "kernel", kernel, config.learned)
+
+    def weights(self) -> Tensor:
+        """Share of kernel energy: implicit, not a mixing weight."""
+        energy = self.kernel.square().sum(dim=(0, 2, 3, 4))
+        return (energy / energy.sum()).expand(self.sources, -1)
+
+    def forward(self, h: Tensor, active: Tensor) -> Tensor:
+        return F.conv2d((h * active[:, None, None, None]).flatten(1, 2), self.kernel.flatten(1, 2), padding=1)
 
 
 def zero_absent(y: Tensor, active: Tensor) -> Tensor:
@@ -87,7 +186,6 @@ class UNetFusion(Fusion):
         start_at_zero(self.net.up[-1])
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
-        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         y = zero_absent(y, active)
         change = self.net(y.permute(0, 2, 3, 1, 4).flatten(1, 2))
         return y.mean(dim=1) + change.unflatten(1, (self.sources, -1)).to(y.dtype)
@@ -105,7 +203,6 @@ class UNetNotesFusion(Fusion):
         self.net = TimeUNet(len(shape.n_fft), self.sources * shape.channels, config, last_active=True)
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
-        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         rows = zero_absent(y, active).permute(0, 2, 3, 1, 4).flatten(1, 2)
         return self.net(rows).unflatten(1, (self.sources, -1))
 
@@ -127,7 +224,6 @@ class ProgressiveFusion(Fusion):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
-        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         x = zero_absent(y, active).permute(0, 2, 3, 1, 4).flatten(1, 2)
         for stage in self.stages:
             x = stage(x)
@@ -183,11 +279,9 @@ class BandWeights(Fusion):
         return self.table().unflatten(0, (-1, self.sources))
 
     def weights(self) -> Tensor:
-        """Average of the bands' weights, `[S, R]`."""
         return self.band_weights().mean(dim=0)
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
-        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         kernels = torch.einsum("ksr,kt->srt", share_among_active(self.band_weights(), active), self.bank)
         taps, length = kernels.shape[-1], y.shape[-1]
         size = fast_length(length + taps - 1)
@@ -248,7 +342,6 @@ class GatedFusion(Fusion):
         return moving.unflatten(1, (self.count, self.sources))[..., :length]
 
     def forward(self, y: Tensor, active: Tensor) -> Tensor:
-        """Fuse waves `[B, R, S, C, T]` of the resolutions in `active` `[R]` into `[B, S, C, T]`."""
         if not bool(active.any()):
             return torch.zeros_like(y[:, 0])
         y = zero_absent(y, active)

@@ -27,9 +27,8 @@ from torch._subclasses.fake_tensor import (
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from polyres.dsp.stft import frame_count
 from polyres.separation.bag import Bag
-from polyres.separation.model import Separator, SeparatorConfig
+from polyres.separation.model import Separator
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "convolutions": ("aten.convolution",),
@@ -49,12 +48,6 @@ ROUNDING_MACS = 0.5
 def fft_macs(n_fft: int) -> float:
     """Multiply-accumulates of one real Fourier transform of n points: 1.25 n log2 n."""
     return 1.25 * n_fft * math.log2(n_fft)
-
-
-def transform_macs(config: SeparatorConfig, length_samples: int) -> float:
-    """Multiply-accumulates of all forward and inverse transforms of a separator, in closed form."""
-    signals = config.audio_channels * (1 + len(config.sources))
-    return sum(signals * frame_count(length_samples, config.hop_of(n)) * fft_macs(n) for n in config.n_fft)
 
 
 def _real_fft(shape: Sequence[int], dim: Sequence[int], *_: Any, out_shape: Any = None) -> float:

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 import polyres
+from polyres.core.config import read_as
 from polyres.core.errors import AnalysisError, PolyresError
 from polyres.core.tables import MISSING, Table, number, whole
 from polyres.nn.device import autocast_for, resolve_device, resolve_precision
 from polyres.separation.bag import Bag
-from polyres.separation.complexity.counts import KINDS, OTHER, Cost, Part, cost_of
-from polyres.separation.complexity.subjects import load_subject
+from polyres.separation.complexity.counts import KINDS, OTHER, Cost, cost_of
 from polyres.separation.model import Separator
+from polyres.separation.variants import load_subject
 
 GIGA = 1e9
 
@@ -167,16 +168,6 @@ class Complexity:
         """Return everything as JSON would hold it."""
         return {**asdict(self), "macs_per_second": self.macs_per_second}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Complexity:
-        """Build it from what `to_dict` returned."""
-        cost, speed = dict(values["cost"]), values["speed"]
-        cost["parts"] = tuple(Part(**part) for part in cost["parts"])
-        if speed is not None:
-            speed = Speed(**{**speed, "latencies_s": tuple(speed["latencies_s"])})
-        n_fft = tuple(tuple(row) for row in values["n_fft"])
-        return cls(values["model"], values["audio_s"], n_fft, Cost(**cost), speed)
-
 
 def measure(request: Request) -> Complexity:
     """Measure and count in this process; its peak memory is then that of all it ever did.
@@ -291,7 +282,7 @@ def measure_apart(request: Request) -> Complexity:
         ) from error
     if "error" in answer:
         raise AnalysisError(answer["error"])
-    return Complexity.from_dict(answer)
+    return read_as(Complexity, answer)
 
 
 def main(text: str) -> None:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from polyres.nn.fusion.base import Fusion
-from polyres.nn.fusion.bottleneck import BottleneckBandWeights
-from polyres.nn.fusion.networks import BandWeights
+from polyres.nn.fusion.networks import BandWeights, BottleneckBandWeights
 from polyres.separation.fusion_report.tracks import DataReport
 from polyres.separation.fusion_report.weights_over_time import AVERAGE_PREFIX, BEST, ONLY, RAW, FusionSubject
 

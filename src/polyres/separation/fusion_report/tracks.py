@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from polyres.audio.track_files import list_tracks
 from polyres.core.errors import AnalysisError, InputError
-from polyres.datasets.activity import SILENT_PEAK, most_active_excerpt
-from polyres.datasets.tracks import list_tracks, load_track
+from polyres.datasets.stem_files import SILENT_PEAK, most_active_excerpt
+from polyres.datasets.tracks import load_track
 from polyres.metrics.coalitions import knock_outs, members, shapley_values
 from polyres.metrics.separation import ENERGY_FLOOR
 from polyres.nn.fusion.networks import GatedFusion
@@ -74,7 +75,6 @@ class _Sums:
     """Sums over the samples of all tracks."""
 
     def __init__(self, resolutions: int, sources: int) -> None:
-        """Start at zero."""
         self.samples = 0
         self.products = torch.zeros(sources, resolutions, resolutions, dtype=torch.float64)
         self.error_products = torch.zeros_like(self.products)

@@ -13,9 +13,9 @@ from torch import Tensor
 from polyres.core.errors import AnalysisError
 from polyres.core.json_text import json_value
 from polyres.separation.bag import Bag
-from polyres.separation.complexity.subjects import check_subject, config_from_yaml
 from polyres.separation.model import Separator, SeparatorConfig
 from polyres.separation.registry import load_model
+from polyres.separation.variants import check_subject, config_from_yaml
 from polyres.separation.weights import load_separator_weights
 from polyres.training.checkpoint import load_state, under_prefix
 from polyres.training.run_folder import BEST_FILE, CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE

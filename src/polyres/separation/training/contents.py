@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +13,8 @@ import soundfile
 
 from polyres.audio.encode import GuardedFile
 from polyres.core.errors import TrainingError
-from polyres.datasets.activity import StemFile
 from polyres.datasets.collections import STEM_SUFFIX
-from polyres.datasets.stem_files import StemReader, refuse_warnings
+from polyres.datasets.stem_files import StemFile, StemReader, refuse_warnings
 from polyres.datasets.tracks import index_tracks, read_stem
 from polyres.separation.training.task import TrainConfig
 from polyres.synth.cache import is_made
@@ -167,40 +167,9 @@ def _bytes_per_s(stem: StemFile, quality: int) -> float:
         return 0.0
     channels = StemReader(stem.parts).channels
     wave = read_stem(stem, (length_samples - wanted) // 2 / rate_hz, wanted, rate_hz, channels=channels)
-    target = _Counter()
+    target = BytesIO()
     _write_vorbis(target, [wave], rate_hz, quality)
-    return target.size / (wanted / rate_hz)
-
-
-class _Counter:
-    """A file that only counts what is written; libsndfile wants to seek in it."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self.place = 0
-
-    def write(self, content: bytes) -> int:
-        """Count bytes."""
-        self.place += len(content)
-        self.size = max(self.size, self.place)
-        return len(content)
-
-    def read(self, size: int = -1) -> bytes:
-        """Return nothing."""
-        return b""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move."""
-        self.place = offset + (0, self.place, self.size)[whence]
-        return self.place
-
-    def tell(self) -> int:
-        """Say where."""
-        return self.place
-
-    def flush(self) -> None:
-        """Keep nothing back."""
-        return
+    return target.getbuffer().nbytes / (wanted / rate_hz)
 
 
 def _write_vorbis(target: object, blocks: Iterable[np.ndarray], rate_hz: int, quality: int) -> None:

@@ -22,8 +22,7 @@ from polyres.separation.training.contents import (
     train_keys,
     valid_keys,
 )
-from polyres.separation.training.start import load_start
-from polyres.separation.training.task import TrainConfig
+from polyres.separation.training.task import TrainConfig, load_start
 from polyres.separation.weights import save_separator
 from polyres.synth.cache import FOLDERS, MadeConfig, is_made
 

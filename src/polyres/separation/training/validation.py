@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from polyres.core.errors import ConfigError
-from polyres.datasets.activity import SILENT_PEAK
+from polyres.datasets.stem_files import SILENT_PEAK
 from polyres.metrics.separation import ENERGY_FLOOR
 from polyres.nn.fusion.base import FusionShape, allowed_table
 from polyres.separation.model import SeparatorConfig
@@ -49,15 +49,6 @@ def finished_pieces(forward: Callable[[Tensor], Tensor], mix: Tensor, cutting: C
             yield start, total[..., :done] / weight[:done]
             total = torch.nn.functional.pad(total[..., done:], (0, done))
             weight = torch.nn.functional.pad(weight[done:], (0, done))
-
-
-def separate_in_segments(forward: Callable[[Tensor], Tensor], mix: Tensor, cutting: Cutting) -> Tensor:
-    """Separate a track of any length; overlapping segments are cross-faded with a triangle.
-
-    `forward`: maps mixtures `[B, C, T]` to stems `[B, S, C, T]`; `mix`: the whole mixture `[C, T]`. Returns the stems
-    `[S, C, T]`.
-    """
-    return torch.cat([piece for _, piece in finished_pieces(forward, mix, cutting)], dim=-1)
 
 
 def score_tracks(

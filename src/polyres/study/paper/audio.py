@@ -14,8 +14,7 @@ from torch import Tensor
 from polyres.audio.track_files import TrackFiles, list_tracks
 from polyres.core.errors import AnalysisError
 from polyres.core.yaml_files import read_yaml
-from polyres.datasets.layouts import stems_track
-from polyres.datasets.stems import find_tracks
+from polyres.datasets.layouts import find_tracks, stems_track
 from polyres.datasets.tracks import load_layout_track
 from polyres.report.figures import colour, line, tidy
 from polyres.separation.load import load_separator

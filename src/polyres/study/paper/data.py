@@ -13,10 +13,9 @@ from polyres.core.config import diff
 from polyres.core.errors import AnalysisError
 from polyres.core.json_text import json_value
 from polyres.core.yaml_files import read_yaml
-from polyres.separation.complexity.subjects import config_from_yaml
 from polyres.separation.model import MUSIC_SOURCES, SeparatorConfig
 from polyres.separation.training.run_table import Point
-from polyres.separation.variants import VARIANTS
+from polyres.separation.variants import VARIANTS, config_from_yaml
 from polyres.study.evaluate.rows import ScoreRow
 from polyres.study.plan.arms import flatten
 from polyres.study.run.files import (

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any, Protocol
 
-from polyres.core.cpu import usable_processors
 from polyres.core.errors import ConfigError
+from polyres.core.process import usable_processors
 
 JOB_MODULE = "polyres.study.run.job"
 

@@ -13,8 +13,7 @@ from polyres.codec.tasks.run import run_task
 from polyres.core.errors import PolyresError, TrainingError
 from polyres.core.yaml_files import read_yaml
 from polyres.separation.training.task import SeparationTask, TrainConfig
-from polyres.training.devices import build_fabric
-from polyres.training.processes import Ranks, is_to_be_spawned, spawned
+from polyres.training.devices import Ranks, build_fabric, is_to_be_spawned, spawned
 from polyres.training.progress import TrainResult
 from polyres.training.run_folder import CONFIG_FILE, RunFolder, held, refuse_if_held
 from polyres.training.solver import Solver

@@ -17,7 +17,7 @@ import numpy as np
 from polyres.audio.files import read_audio
 from polyres.core.errors import InputError, OutputError
 from polyres.core.json_text import json_file
-from polyres.core.scratch import scratch_folder
+from polyres.core.whole_files import scratch_folder
 from polyres.synth.scores.midi import Score, write_score
 from polyres.synth.scores.variations import Take, perform
 

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import polyres
-from polyres.core.cpu import CpuSettings, tune_cpu, usable_processors
+from polyres.core.process import CpuSettings, called_from_c, interruptible, tune_cpu, usable_processors
 
 ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -116,3 +118,48 @@ def test_freed_memory_is_used_again() -> None:
         for words in ([], ["keep"])
     ]
     assert counts[1] < 10_000 < counts[0]  # a page has 4 KiB, and each round takes 5120 of them
+
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+def dropped_by_c(function: object) -> None:
+    """Call a function as C libraries do: what it raises is lost."""
+    try:
+        function()  # type: ignore[operator]
+    except BaseException:
+        return
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_in_a_callback_comes_after_it(number: signal.Signals) -> None:
+    steps = []
+
+    @called_from_c
+    def callback() -> None:
+        signal.raise_signal(number)
+        steps.append("whole")
+
+    def work() -> None:
+        with interruptible(*NUMBERS):
+            dropped_by_c(callback)
+            for _ in range(500):
+                time.sleep(0.01)
+            steps.append("lost")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert steps == ["whole"]
+
+
+def test_handlers_are_put_back_and_what_is_ignored_stays_ignored() -> None:
+    kept = [signal.getsignal(number) for number in NUMBERS]
+    with interruptible(*NUMBERS):
+        assert all(signal.getsignal(n) is not old for n, old in zip(NUMBERS, kept, strict=True))
+    assert [signal.getsignal(number) for number in NUMBERS] == kept
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible(*NUMBERS):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyres.metrics.bss import engine
-from polyres.metrics.bss import toeplitz as bt
-from polyres.metrics.bss.evaluate import bss_eval
+from polyres.metrics import bss_eval as engine
+from polyres.metrics import toeplitz as bt
+from polyres.metrics.track_score import bss_eval
 
 
 def channels_of(count: int, length: int, seed: int = 0) -> Tensor:

@@ -1,15 +1,20 @@
-"""How much of the machine this process may use, and how its threads wait for each other."""
+"""This process: how much of the machine it may use, how its threads wait, and how signals interrupt it."""
 
 from __future__ import annotations
 
+import _thread
 import functools
 import math
 import os
+import signal
 import sys
-from collections.abc import Iterator, MutableMapping
+import threading
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from types import CodeType, FrameType
+from typing import Literal, ParamSpec, TypeVar
 
 WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 THREADS_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -124,3 +129,56 @@ def tune_cpu(threads: int | None = None, environment: MutableMapping[str, str] |
     if torch is not None:
         torch.set_num_threads(wanted)
     return CpuSettings(wanted, waiting)
+
+
+_RETRY_S = 0.02
+_CALLED_FROM_C: set[CodeType] = set()
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def called_from_c(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Mark a function that a C library calls; what it raises is dropped there, so an interruption waits for its end."""
+    _CALLED_FROM_C.add(function.__code__)
+    return function
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], object], *numbers: signal.Signals) -> Iterator[None]:
+    """Give signals to a handler and then back; outside the main thread, which alone may do so, nothing happens."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
+def interruptible(*numbers: signal.Signals) -> Iterator[None]:
+    """Let signals end the work by KeyboardInterrupt, so that everything is cleaned up; afterwards all is as before.
+
+    `numbers`: such as `signal.SIGTERM`; one that the process was told to ignore stays ignored.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not _is_in_callback(frame):
+            raise KeyboardInterrupt
+        again = threading.Timer(_RETRY_S, _thread.interrupt_main, (number,))
+        again.daemon = True
+        again.start()
+
+    with handled(interrupt, *(number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN)):
+        yield
+
+
+def _is_in_callback(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code in _CALLED_FROM_C:
+            return True
+        frame = frame.f_back
+    return False

@@ -1,1 +1,0 @@
-"""BSSEval version 4."""
