@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from polyres.metrics import bss_eval as engine
+from polyres.metrics import bss as engine
 from polyres.metrics import toeplitz as bt
 from polyres.metrics.track_score import bss_eval
 

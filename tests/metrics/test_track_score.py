@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import polyres.metrics
 from polyres.core.errors import InputError
-from polyres.metrics import bss_eval as bss_engine
+from polyres.metrics import bss as bss_engine
 from polyres.metrics.separation import nsdr as nsdr_of_tensors
 from polyres.metrics.track_score import bss_eval, framewise_sdr, nsdr
 from tests.metrics.museval_oracle import NAMES, museval_scores

@@ -29,7 +29,7 @@ def nsdr(references: WaveT, estimates: WaveT) -> WaveT:
 
     Source: Mitsufuji et al. 2022, Music Demixing Challenge 2021, equation 1.
     """
-    from polyres.metrics import bss_eval as engine
+    from polyres.metrics import bss as engine
     from polyres.metrics import separation, waves
 
     waves.check_pair(references, estimates)
@@ -67,7 +67,7 @@ def bss_eval(
 
     Source: Stöter, Liutkus and Ito 2018, The 2018 Signal Separation Evaluation Campaign; Vincent et al. 2006 and 2012.
     """
-    from polyres.metrics import bss_eval as engine
+    from polyres.metrics import bss as engine
     from polyres.metrics import waves
 
     track = waves.Track(references, estimates, engine.pick_device(device, references, estimates))
@@ -89,7 +89,7 @@ def framewise_sdr(
 
     Source: as `bss_eval`; the three error terms add up to estimate − reference.
     """
-    from polyres.metrics import bss_eval as engine
+    from polyres.metrics import bss as engine
     from polyres.metrics import waves
 
     track = waves.Track(references, estimates, engine.pick_device(device, references, estimates))
