@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from polyres.codec.tasks.bandwidth import BandwidthTask
@@ -16,10 +18,11 @@ from polyres.codec.tasks.enhance import AutoencoderTask, MelTask
 from polyres.codec.tasks.mel import MelCodecTask
 from polyres.codec.tasks.wave import CodecTask, CodecTrainConfig
 from polyres.core.catalogue import unknown_name_message
-from polyres.core.errors import UnknownNameError
+from polyres.core.errors import TrainingError, UnknownNameError
 from polyres.training.config import SolverConfig
+from polyres.training.devices import build_fabric
 from polyres.training.progress import TrainResult
-from polyres.training.single_run import run_single, trained_parameters
+from polyres.training.run_folder import RunFolder, held, refuse_if_held
 from polyres.training.solver import Solver
 
 
@@ -94,12 +97,44 @@ def run_task(task: object, recipe: Path, out: Path, overrides: Sequence[str] = (
     if kind is None:
         raise UnknownNameError(unknown_name_message("task", str(task), _KINDS))
     config: Any = kind.config.from_yaml(recipe, overrides)
+    if config.devices > 1:
+        raise TrainingError(f"devices is {config.devices}, but tasks of reconstruction train on one; set devices=1")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    fabric = build_fabric(config)
+    refuse_if_held(out)
+    built = kind.build(config)
+    run = (RunFolder.reopen if resume else RunFolder.create)(out, config, config.seed)
+    with held(out):
+        solver: Solver[nn.Module] = Solver(config, built, run, resume, fabric)
+        _say(_opening(config, kind, solver))
+        for line in built.warnings:
+            _say(f"warning: {line}")
+        result = solver.fit()
+    best = "no validation"
+    if result.best is not None:
+        shown = {name: value for name, value in result.best["valid"].items() if name != "score"}
+        best = f"best at epoch {result.best['epoch']}: " + "  ".join(f"{name} {v:.4f}" for name, v in shown.items())
+    if result.stopped_by is not None:
+        _say(f"stopped at step {result.step}; go on with: polyres train --out {out} --resume\n{best}")
+    else:
+        ended = f"finished after {result.step} steps, {result.elapsed_s:.0f} s; {best}"
+        _say(f"{ended}\nuse it with: {kind.use(config, out)}")
+    return result
 
-    def opening(solver: Solver[nn.Module]) -> str:
-        batch = f"{config.batch_size} × {config.data.segment_samples / config.data.sample_rate_hz:.1f} s"
-        return (
-            f"task       {kind.called(config)}: {trained_parameters(solver):,} parameters\n"
-            f"data       {' '.join(root.path for root in config.data.roots)}: batch {batch}"
-        )
 
-    return run_single(config, kind.build, out, resume, opening, lambda _: kind.use(config, out))
+def _opening(config: Any, kind: _Kind, solver: Solver[nn.Module]) -> str:
+    """Word what is about to happen."""
+    trained = sum(parameter.numel() for parameter in solver.model.parameters() if parameter.requires_grad)
+    batch = f"{config.batch_size} × {config.data.segment_samples / config.data.sample_rate_hz:.1f} s"
+    return (
+        f"task       {kind.called(config)}: {trained:,} parameters\n"
+        f"data       {' '.join(root.path for root in config.data.roots)}: batch {batch}\n"
+        f"steps      {solver.steps_per_epoch} per epoch, at step {solver.state.step}, on {solver.fabric.device}\n"
+        f"run        {solver.run.path}  {solver.run.identity['fingerprint']}"
+    )
+
+
+def _say(text: str) -> None:
+    """Print to standard error, which keeps standard output for results."""
+    print(text, file=sys.stderr, flush=True)
