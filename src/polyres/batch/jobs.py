@@ -25,16 +25,12 @@ from polyres.datasets.layouts import LAYOUTS, find_tracks
 
 @dataclass(frozen=True)
 class Job:
-    """One file to separate.
-
-    `error`: what is already known to be wrong with it. `stream`: which of its audio streams, from 1; None is the one
-    that it marks as the default.
-    """
+    """One file to separate."""
 
     input: Path
     folder: Path
-    error: PolyresError | None = None
-    stream: int | None = None
+    error: PolyresError | None = None  # what is already known to be wrong with it
+    stream: int | None = None  # which of its audio streams, from 1; None is the one that it marks as the default
 
 
 def model_folder(out_dir: Path, label: str, weights_id: str, overwrite: bool = False, note: Note | None = None) -> str:
@@ -207,14 +203,13 @@ BIT_DEPTHS = ("16", "24", "float")
 class OutputOptions:
     """How to write the stems of a track.
 
-    `format`: one of wav, flac, mp3, m4a, ogg, opus. `bit_depth`: 16, 24 or "float"; float for wav alone, and without
-    meaning for lossy formats. `overwrite`: write again what is already there. Raises UnknownNameError for a format or
-    bit depth that is not known; ConfigError for a bit depth that the format cannot hold.
+    Raises UnknownNameError for a format or bit depth that is not known; ConfigError for a bit depth that the format
+    cannot hold.
     """
 
-    format: str = "wav"
-    bit_depth: int | str = 24
-    overwrite: bool = False
+    format: str = "wav"  # one of wav, flac, mp3, m4a, ogg, opus
+    bit_depth: int | str = 24  # 16, 24 or "float"; float for wav alone, and without meaning for lossy formats
+    overwrite: bool = False  # write again what is already there
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:

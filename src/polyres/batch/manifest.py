@@ -44,22 +44,18 @@ class InputId:
 
 @dataclass(frozen=True)
 class StemRecord:
-    """How one file was made.
-
-    `settings`: everything that has an influence on its samples; `gain`: factor shared by all stems that were written
-    with it.
-    """
+    """How one file was made."""
 
     stem: str
-    settings: Mapping[str, Any]
-    gain: float
+    settings: Mapping[str, Any]  # everything that has an influence on its samples
+    gain: float  # factor shared by all stems that were written with it
 
 
 @dataclass
 class Manifest:
-    """All files of one track folder. `input`: the input file the folder belongs to."""
+    """All files of one track folder."""
 
-    input: InputId
+    input: InputId  # the input file the folder belongs to
     files: dict[str, StemRecord] = field(default_factory=dict)
 
 

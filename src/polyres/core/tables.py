@@ -14,14 +14,10 @@ Rows = list[tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text.
+    """A table of text."""
 
-    `title`: one line above it; none if empty. `header`: names of the columns; the first `text_columns` are aligned
-    left, all others right.
-    """
-
-    title: str
-    header: tuple[str, ...]
+    title: str  # one line above it; none if empty
+    header: tuple[str, ...]  # names of the columns; the first `text_columns` are aligned left, all others right
     rows: Rows = field(default_factory=list)
     text_columns: int = 1
     notes: tuple[str, ...] = ()

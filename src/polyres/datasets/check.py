@@ -37,28 +37,23 @@ Progress = Callable[[int, int], None]
 class TrackCheck:
     """What was found in one track.
 
-    Attributes:
-        sample_rates_hz: All sample rates that occur.
-        clipped_samples: Samples at full scale, over all channels of stems and mixture.
-        residual_db: Power of mixture minus sum of stems, relative to the mixture; None where it cannot be told.
-        loudness_lufs: Integrated loudness of the mixture, or of the sum of the stems where there is none.
-        problems: One line each; what should be mended.
-        notes: One line each; what is allowed and good to know.
+    `residual_db`: power of mixture minus sum of stems, relative to the mixture; None where it cannot be told.
+    `loudness_lufs`: integrated loudness of the mixture, or of the sum of the stems where there is none.
     """
 
     name: str
     folder: str
     length_s: float = 0.0
-    sample_rates_hz: tuple[int, ...] = ()
+    sample_rates_hz: tuple[int, ...] = ()  # all sample rates that occur
     channels: tuple[int, ...] = ()
     stems: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
-    clipped_samples: int = 0
+    clipped_samples: int = 0  # samples at full scale, over all channels of stems and mixture
     residual_db: float | None = None
     loudness_lufs: float | None = None
-    problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()  # one line each; what should be mended
+    notes: tuple[str, ...] = ()  # one line each; what is allowed and good to know
 
 
 @dataclass(frozen=True)

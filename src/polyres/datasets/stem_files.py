@@ -150,16 +150,14 @@ Report = Callable[[str], None]
 class StemFile:
     """One stem with its RMS level in dBFS for every full or begun second.
 
-    `parts`: The files whose sum it is. `length_samples`: Length of the sum at that rate. `levels_db`: RMS level of each
-    second in dBFS. `loudness_lufs`: Integrated loudness; -120 for silence. `part_lengths_s`: Length of each part in
-    seconds; that of the stem where nothing is given.
+    `part_lengths_s`: length of each part in seconds; that of the stem where nothing is given.
     """
 
-    parts: Parts
+    parts: Parts  # the files whose sum it is
     sample_rate_hz: int
-    length_samples: int
-    levels_db: np.ndarray
-    loudness_lufs: float = SILENCE_LUFS
+    length_samples: int  # length of the sum at that rate
+    levels_db: np.ndarray  # RMS level of each second in dBFS
+    loudness_lufs: float = SILENCE_LUFS  # integrated loudness; -120 for silence
     part_lengths_s: tuple[float, ...] = field(default=())
 
     def __post_init__(self) -> None:

@@ -30,17 +30,13 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Track:
-    """One song: its folder and its stems by source; sources it lacks are absent.
+    """One song: its folder and its stems by source; sources it lacks are absent."""
 
-    `folder`: Its folder, or its file where one file holds all stems; `warnings`: At most one line, naming the stems
-    that are shorter than the longest; `artist`: Who made it, where that is known.
-    """
-
-    folder: Path
+    folder: Path  # its folder, or its file where one file holds all stems
     stems: dict[str, StemFile]
     name: str = ""
-    warnings: tuple[str, ...] = ()
-    artist: str = ""
+    warnings: tuple[str, ...] = ()  # at most one line, naming the stems that are shorter than the longest
+    artist: str = ""  # who made it, where that is known
 
     @property
     def length_s(self) -> float:
@@ -57,16 +53,10 @@ def index_tracks(
 ) -> list[Track]:
     """List the tracks of a data set with the levels of their stems.
 
-    Args:
-        layout: how the data set lies on disk, a name in `polyres.datasets.layouts.LAYOUTS`.
-        report: receives one line per stem that is measured.
-
-    Returns:
-        Tracks in the order of the layout; those without any of the sources are left out.
-
-    Raises:
-        ConfigError: if there is no such layout, or it does not have the split.
-        InputError: if the root has no track, or a stem is missing or cannot be read.
+    `layout`: how the data set lies on disk, a name in `polyres.datasets.layouts.LAYOUTS`; `report`: receives one line
+    per stem that is measured. Returns tracks in the order of the layout; those without any of the sources are left out.
+    Raises ConfigError if there is no such layout, or it does not have the split; InputError if the root has no track,
+    or a stem is missing or cannot be read.
     """
     found = find_tracks(root, layout, split, sources)
     for track in found:
@@ -133,18 +123,11 @@ def read_stem(
 ) -> np.ndarray:
     """Read a part of a stem, the sum of its files, at another rate or speed.
 
-    Args:
-        start_s: where to begin, in seconds.
-        length_samples: samples wanted, counted at `sample_rate_hz`; zeros where the stem ends earlier.
-        speed: above 1 plays faster and higher, below 1 slower and lower.
-        channels: channels of the result; one channel is repeated, extra ones are left out.
-        variation: how a tracker module differs from what is written; recordings stay as they are.
-
-    Returns:
-        float32 `[channels, length_samples]`.
-
-    Raises:
-        InputError: if a file is gone, cannot be read, or is shorter than when it was measured.
+    `start_s`: where to begin, in seconds. `length_samples`: samples wanted, counted at `sample_rate_hz`; zeros where
+    the stem ends earlier. `speed`: above 1 plays faster and higher, below 1 slower and lower. `channels`: channels of
+    the result; one channel is repeated, extra ones are left out. `variation`: how a tracker module differs from what is
+    written; recordings stay as they are. Returns float32 `[channels, length_samples]`. Raises InputError if a file is
+    gone, cannot be read, or is shorter than when it was measured.
     """
     total: np.ndarray | None = None
     for part, length_s in zip(stem.parts, stem.part_lengths_s, strict=True):
@@ -214,16 +197,10 @@ def load_track(
 ) -> Tensor:
     """Read all stems of one track folder.
 
-    Args:
-        folder: holds `<source>.<ext>` files of any rate; missing stems become silence.
-        sources: order of the stems in the result.
-        report: receives one line where stems are padded.
-
-    Returns:
-        float32 `[S, C, T]`, T being the longest stem's length; the sum over S is the mixture.
-
-    Raises:
-        InputError: if the folder has none of the stems or one cannot be read.
+    `folder`: holds `<source>.<ext>` files of any rate; missing stems become silence. `sources`: order of the stems in
+    the result. `report`: receives one line where stems are padded. Returns float32 `[S, C, T]`, T being the longest
+    stem's length; the sum over S is the mixture. Raises InputError if the folder has none of the stems or one cannot be
+    read.
     """
     return load_layout_track(stems_track(Path(folder), sources), sources, sample_rate_hz, channels, report)
 
@@ -237,16 +214,10 @@ def load_layout_track(
 ) -> Tensor:
     """Read all stems of one track of any layout.
 
-    Args:
-        track: as `polyres.datasets.layouts.find_tracks` lists it; missing stems become silence.
-        sources: order of the stems in the result.
-        report: receives one line where stems are padded.
-
-    Returns:
-        float32 `[S, C, T]`, T being the longest stem's length; the sum over S is the mixture.
-
-    Raises:
-        InputError: if the track has none of the stems, or a file is missing, short or cannot be read.
+    `track`: as `polyres.datasets.layouts.find_tracks` lists it; missing stems become silence. `sources`: order of the
+    stems in the result. `report`: receives one line where stems are padded. Returns float32 `[S, C, T]`, T being the
+    longest stem's length; the sum over S is the mixture. Raises InputError if the track has none of the stems, or a
+    file is missing, short or cannot be read.
     """
     _refuse_problems(track)
     waves = {

@@ -179,10 +179,10 @@ _GUARD = 1e-8  # added to the peak, so that silence stays silence
 
 @dataclass(frozen=True)
 class InputLevel:
-    """Measured levels of a file, per channel. `mean`: `[..., 1]` float64; `gain`: `[..., 1]` float64, > 0."""
+    """Measured levels of a file, per channel."""
 
-    mean: Tensor
-    gain: Tensor
+    mean: Tensor  # `[..., 1]` float64
+    gain: Tensor  # `[..., 1]` float64, > 0
 
     def apply(self, wave: Tensor) -> Tensor:
         """Remove the mean and bring the peak to 0.5. `wave`: `[..., T]` or any block of it, float32 or float64."""

@@ -133,13 +133,10 @@ class SegmentStream:
     ) -> None:
         """Prepare a stream.
 
-        Args:
-            runner: model call, `[N, C, segment_samples]` to `[N, K, C, segment_samples]`, 1 <= N <= batch.
-            segment_samples: length the model is always called with.
-            overlap: share of a segment that the next one covers again, 0 <= overlap < 1.
-            batch: segments per call; the last call may have fewer.
-            end: length of the stream in samples, >= 1.
-            start: where the first segment begins, <= 0; zeros stand before the stream.
+        `runner`: model call, `[N, C, segment_samples]` to `[N, K, C, segment_samples]`, 1 <= N <= batch.
+        `segment_samples`: length the model is always called with. `overlap`: share of a segment that the next one
+        covers again, 0 <= overlap < 1. `batch`: segments per call; the last call may have fewer. `end`: length of the
+        stream in samples, >= 1. `start`: where the first segment begins, <= 0; zeros stand before the stream.
         """
         self._runner = runner
         self._length = segment_samples

@@ -80,18 +80,10 @@ def istft(spec: Tensor, hop_length: int, length_samples: int, inverse: Inverse =
     The Nyquist bin counts as zero: istft(stft(x)) is x less what the frames hold exactly at half the sample rate
     (about 1e-4 of a smooth signal at its very ends for n_fft 512, nothing elsewhere; some of white noise everywhere).
 
-    Args:
-        spec: complex `[..., n_fft / 2, N]`.
-        hop_length: frame distance in samples.
-        length_samples: length to return; N must be ceil(length / hop).
-        inverse: `exact` divides by the window energy of the N frames that exist (round trip to the first and last
-            sample); `demucs` also counts n_fft / (2 hop) absent frames on each side, which fades the ends.
-
-    Returns:
-        `[..., length_samples]`.
-
-    Raises:
-        InputError: when the number of frames does not fit the length.
+    `spec`: complex `[..., n_fft / 2, N]`. `hop_length`: frame distance in samples. `length_samples`: length to return;
+    N must be ceil(length / hop). `inverse`: `exact` divides by the window energy of the N frames that exist (round trip
+    to the first and last sample); `demucs` also counts n_fft / (2 hop) absent frames on each side, which fades the
+    ends. Returns `[..., length_samples]`. Raises InputError when the number of frames does not fit the length.
     """
     n_fft = 2 * spec.shape[-2]
     frames = spec.shape[-1]

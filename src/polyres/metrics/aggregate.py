@@ -109,17 +109,10 @@ def bootstrap_columns(
 ) -> Array:
     """Intervals for what `over_tracks` gives, from tracks drawn anew with replacement: a track keeps its columns.
 
-    Args:
-        table: `[tracks, columns]`; NaN where a track has no score, ±inf is one.
-        resamples: number of draws, >= 1.
-        level: coverage, between 0 and 1.
-
-    Returns:
-        Lower and upper end `[columns + 1, 2]`, the last for the mean of the columns; NaN where fewer than two tracks
-        have a score.
-
-    Raises:
-        InputError: if statistic, resamples or level are out of range.
+    `table`: `[tracks, columns]`; NaN where a track has no score, ±inf is one. `resamples`: number of draws, >= 1.
+    `level`: coverage, between 0 and 1. Returns lower and upper end `[columns + 1, 2]`, the last for the mean of the
+    columns; NaN where fewer than two tracks have a score. Raises InputError if statistic, resamples or level are out of
+    range.
 
     Source: as `bootstrap_interval`.
     """

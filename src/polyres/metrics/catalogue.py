@@ -30,15 +30,11 @@ BSS_WINDOW_S = 1.0
 
 @dataclass(frozen=True)
 class Scene:
-    """One separated track, ready to be scored.
+    """One separated track, ready to be scored."""
 
-    `references`: true sources `[S, C, T]`, float64; `estimates`: separated sources of the same shape; `mixture`: what
-    was separated `[C, T]`.
-    """
-
-    references: Tensor
-    estimates: Tensor
-    mixture: Tensor
+    references: Tensor  # true sources `[S, C, T]`, float64
+    estimates: Tensor  # separated sources of the same shape
+    mixture: Tensor  # what was separated `[C, T]`
     sample_rate_hz: int
 
 
@@ -47,20 +43,15 @@ Measure = Callable[[Scene], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric and how to read it.
+    """A metric and how to read it."""
 
-    `name`: as in `METRICS`; `unit`: "dB", "ms", "1" for none, or "sample" for the unit of the samples; `per`: a number
-    for the whole track, or one for each second; `silence`: what silent references and estimates give; `measure`:
-    computes this metric and those that share its work, by name: `[S]`, or `[S, frames]` per window.
-    """
-
-    name: str
-    unit: str
+    name: str  # as in `METRICS`
+    unit: str  # "dB", "ms", "1" for none, or "sample" for the unit of the samples
     direction: Literal["higher", "lower"]
-    per: Literal["track", "window"]
+    per: Literal["track", "window"]  # a number for the whole track, or one for each second
     source: str
-    silence: str
-    measure: Measure
+    silence: str  # what silent references and estimates give
+    measure: Measure  # computes this metric and those that share its work, by name: `[S]`, or `[S, frames]` per window
 
 
 METRICS: Catalogue[Metric] = Catalogue("metric")
@@ -70,17 +61,10 @@ METRICS: Catalogue[Metric] = Catalogue("metric")
 def make_scene(references: Wave, estimates: Wave, sample_rate_hz: int, mixture: Wave | None = None) -> Scene:
     """Check the waveforms of a track and bring them together.
 
-    Args:
-        references: true sources `[S, C, T]`, array or tensor.
-        estimates: separated sources of the same shape.
-        sample_rate_hz: of all, > 0.
-        mixture: what was separated `[C, T]`; default the sum of the references.
-
-    Returns:
-        The scene, on the device of the references.
-
-    Raises:
-        InputError: if shapes do not fit, a sample is not finite, or the rate is not positive.
+    `references`: true sources `[S, C, T]`, array or tensor. `estimates`: separated sources of the same shape.
+    `sample_rate_hz`: of all, > 0. `mixture`: what was separated `[C, T]`; default the sum of the references. Returns
+    the scene, on the device of the references. Raises InputError if shapes do not fit, a sample is not finite, or the
+    rate is not positive.
     """
     check_pair(references, estimates)
     if sample_rate_hz <= 0:

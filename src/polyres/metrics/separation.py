@@ -60,16 +60,10 @@ def si_sdr(reference: Tensor, estimate: Tensor) -> Tensor:
 
     The mean is not removed, and all channels of a signal share one gain.
 
-    Args:
-        reference: true waveforms `[..., C, T]`.
-        estimate: separated waveforms of the same shape.
-
-    Returns:
-        The ratio of the estimate's part along the reference to the rest, in dB, float64 `[...]`, whatever the levels of
-        both; +inf for a multiple of the reference, -inf for what is orthogonal to it, NaN where either is silent.
-
-    Raises:
-        InputError: if the shapes differ or lack the axes C and T.
+    `reference`: true waveforms `[..., C, T]`; `estimate`: separated waveforms of the same shape. Returns the ratio of
+    the estimate's part along the reference to the rest, in dB, float64 `[...]`, whatever the levels of both; +inf for a
+    multiple of the reference, -inf for what is orthogonal to it, NaN where either is silent. Raises InputError if the
+    shapes differ or lack the axes C and T.
 
     Source: Le Roux et al. 2019, SDR – half-baked or well done?, equation 4.
     """

@@ -52,18 +52,11 @@ def bss_eval(
     dropped, and a ratio over nothing is +inf. Where museval refuses a track with a source that is silent
     throughout, all windows are NaN.
 
-    Args:
-        references: true sources `[S, C, T]`, array or tensor of any real type; computed in float64.
-        estimates: separated sources of the same shape.
-        window_samples: length of a window, >= 1; a shorter track is one window.
-        hop_samples: distance of windows, >= 1.
-        device: where to compute; default where the tensors are, the CPU for arrays.
-
-    Returns:
-        "SDR", "ISR", "SIR" and "SAR" in dB, float64 `[S, frames]`: arrays for arrays, tensors for tensors.
-
-    Raises:
-        InputError: if shapes or lengths do not fit, samples are not finite, or window, hop or device are unusable.
+    `references`: true sources `[S, C, T]`, array or tensor of any real type; computed in float64. `estimates`:
+    separated sources of the same shape. `window_samples`: length of a window, >= 1; a shorter track is one window.
+    `hop_samples`: distance of windows, >= 1. `device`: where to compute; default where the tensors are, the CPU for
+    arrays. Returns "SDR", "ISR", "SIR" and "SAR" in dB, float64 `[S, frames]`: arrays for arrays, tensors for tensors.
+    Raises InputError if shapes or lengths do not fit, samples are not finite, or window, hop or device are unusable.
 
     Source: Stöter, Liutkus and Ito 2018, The 2018 Signal Separation Evaluation Campaign; Vincent et al. 2006 and 2012.
     """

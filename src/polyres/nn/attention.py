@@ -12,15 +12,11 @@ from polyres.core.config import Config
 
 
 class SparseConfig(Config):
-    """Which keys a query may see in `sparse` attention.
+    """Which keys a query may see in `sparse` attention."""
 
-    `block`: queries per block; a block sees itself and its two neighbours. `global_tokens`: evenly spread keys that
-    every query sees. `random_tokens`: further keys per block, drawn once from `seed`.
-    """
-
-    block: PositiveInt = 128
-    global_tokens: NonNegativeInt = 32
-    random_tokens: NonNegativeInt = 32
+    block: PositiveInt = 128  # queries per block; a block sees itself and its two neighbours
+    global_tokens: NonNegativeInt = 32  # evenly spread keys that every query sees
+    random_tokens: NonNegativeInt = 32  # further keys per block, drawn once from `seed`
     seed: int = 42
 
 

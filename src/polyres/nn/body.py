@@ -32,54 +32,36 @@ BAND_TABLE = (
 class BodyConfig(Config):
     """Kind of the branches, and sizes that only some kinds have.
 
-    Args:
-        kind: `unet` (strided convolutions over frequency), `band_split` or `tfc_tdf`.
-        bands: of `band_split`: (number of bands, width of each in Hz), lowest first; the last band goes to the top.
-        frame_hop: of `band_split`: distance of the frames that all resolutions share, in samples.
-        blocks: of `band_split`: blocks of time and band mixing; of `tfc_tdf`: layers per level.
-        time_mixing: of `band_split`: `gru`, `conv` or a kind of attention.
-        band_mixing: of `band_split`: `mlp` or a kind of attention.
-        feed_forward: of `band_split`: width of the feed-forward part of each block over `channels`; 0 leaves it out.
-        mask_channels: of `band_split`: hidden width per band and source before the masks.
-        subbands: of `tfc_tdf`: parts of the spectrum that become channels.
-        squeeze: of `tfc_tdf`: bins over the hidden width of the dense layer along frequency.
+    `bands`: of `band_split`: (number of bands, width of each in Hz), lowest first; the last band goes to the top.
+    `feed_forward`: of `band_split`: width of the feed-forward part of each block over `channels`; 0 leaves it out.
     """
 
-    kind: str = "unet"
+    kind: str = "unet"  # `unet` (strided convolutions over frequency), `band_split` or `tfc_tdf`
     bands: tuple[tuple[PositiveInt, PositiveFloat], ...] = BAND_TABLE
-    frame_hop: PositiveInt = 1024
-    blocks: PositiveInt = 4
-    time_mixing: str = "gru"
-    band_mixing: str = "mlp"
+    frame_hop: PositiveInt = 1024  # of `band_split`: distance of the frames that all resolutions share, in samples
+    blocks: PositiveInt = 4  # of `band_split`: blocks of time and band mixing; of `tfc_tdf`: layers per level
+    time_mixing: str = "gru"  # of `band_split`: `gru`, `conv` or a kind of attention
+    band_mixing: str = "mlp"  # of `band_split`: `mlp` or a kind of attention
     feed_forward: NonNegativeFloat = 2.0
-    mask_channels: PositiveInt = 64
-    subbands: PositiveInt = 4
-    squeeze: PositiveInt = 8
+    mask_channels: PositiveInt = 64  # of `band_split`: hidden width per band and source before the masks
+    subbands: PositiveInt = 4  # of `tfc_tdf`: parts of the spectrum that become channels
+    squeeze: PositiveInt = 8  # of `tfc_tdf`: bins over the hidden width of the dense layer along frequency
 
 
 @dataclass(frozen=True)
 class BodyShape:
-    """What a body must know of its model.
+    """What a body must know of its model."""
 
-    Args:
-        n_fft: window lengths of the branches, R of them.
-        hops: frame distances of the branches in samples.
-        served: positions of the sources that each resolution may be used for; all by default.
-        masking: complex ratio masks on the mixture's spectrogram instead of mapping to the sources' spectrograms.
-        inverse: inverse STFT, see `polyres.dsp.stft.istft`.
-        embedding: (gain, boost, smooth) of the U-Net's frequency embedding.
-    """
-
-    n_fft: tuple[int, ...]
-    hops: tuple[int, ...]
-    served: tuple[tuple[int, ...], ...]
+    n_fft: tuple[int, ...]  # window lengths of the branches, R of them
+    hops: tuple[int, ...]  # frame distances of the branches in samples
+    served: tuple[tuple[int, ...], ...]  # positions of the sources that each resolution may be used for; all by default
     sources: int
     audio_channels: int
     sample_rate_hz: int
-    masking: bool
-    inverse: Inverse
+    masking: bool  # complex ratio masks on the mixture's spectrogram instead of mapping to the sources' spectrograms
+    inverse: Inverse  # inverse STFT, see `polyres.dsp.stft.istft`
     unet: UNetShape
-    embedding: tuple[float, float, bool]
+    embedding: tuple[float, float, bool]  # (gain, boost, smooth) of the U-Net's frequency embedding
 
 
 class Body(ABC):

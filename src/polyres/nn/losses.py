@@ -28,23 +28,18 @@ class LossConfig(Config):
 
     Distances are weighted over the sources and divided by the sum of the weights as they are written: `[1, 1, 1, 1]`
     (and none at all) gives the mean over four sources, one number alone counts for every source and gives their sum.
-    Sum and mean differ in what is shown and in the scale of the gradient, by the number of sources; Adam's steps do
-    not depend on that scale (up to its eps), but clipping, weight decay in the gradient and plain SGD do.
+    Sum and mean differ in what is shown and in the scale of the gradient, by the number of sources; Adam's steps do not
+    depend on that scale (up to its eps), but clipping, weight decay in the gradient and plain SGD do.
 
-    Args:
-        terms: weight of every distance by name.
-        source_weights: one number per source, or one for all.
-        branch_weight: deep supervision: how much the same sum counts for every resolution's own estimate, as the mean
-            over the resolutions.
-        share_floor: of `share`: the part of the mixture's power below which errors stop to count.
-        stft_n_fft: of `stft`: window lengths in samples.
+    `branch_weight`: deep supervision: how much the same sum counts for every resolution's own estimate, as the mean
+    over the resolutions; `share_floor`: of `share`: the part of the mixture's power below which errors stop to count.
     """
 
-    terms: dict[str, float] = {"l1": 1.0}
-    source_weights: tuple[float, ...] | None = None
+    terms: dict[str, float] = {"l1": 1.0}  # weight of every distance by name
+    source_weights: tuple[float, ...] | None = None  # one number per source, or one for all
     branch_weight: float = Field(default=0.0, ge=0)
     share_floor: float = Field(default=0.05, gt=0)
-    stft_n_fft: tuple[int, ...] = Field(default=(512, 2048, 8192), min_length=1)
+    stft_n_fft: tuple[int, ...] = Field(default=(512, 2048, 8192), min_length=1)  # of `stft`: window lengths in samples
 
     @field_validator("terms")
     @classmethod
@@ -196,15 +191,10 @@ class WeightedLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare the estimates of single resolutions with the stems.
 
-        Args:
-            waves: every resolution's own estimate `[B, R, S, C, T]`.
-            target: true stems `[B, S, C, T]`.
-            shares: how much each resolution counts per source `[R, S]`; 1/R everywhere gives the mean over resolutions.
-            names: of the R resolutions, for the terms.
-
-        Returns:
-            The sum to minimise, and the terms of every resolution, such as `l1@4096` (detached), whose mean over the
-            resolutions is their part of the sum before weighting.
+        `waves`: every resolution's own estimate `[B, R, S, C, T]`. `target`: true stems `[B, S, C, T]`. `shares`: how
+        much each resolution counts per source `[R, S]`; 1/R everywhere gives the mean over resolutions. `names`: of the
+        R resolutions, for the terms. Returns the sum to minimise, and the terms of every resolution, such as `l1@4096`
+        (detached), whose mean over the resolutions is their part of the sum before weighting.
         """
         total = waves.new_zeros(())
         values: dict[str, Tensor] = {}

@@ -16,29 +16,18 @@ from polyres.nn.layers import LayerScale
 
 
 class TransformerConfig(Config):
-    """Bottleneck transformer.
+    """Bottleneck transformer. `dropout`: rate after attention and inside the feed-forward part, 0 to below 1."""
 
-    Args:
-        kind: attention name, or `none` for no transformer.
-        layers: number of layers; even ones are self-attention, odd ones cross-attention.
-        hidden_scale: width of the feed-forward layer over the token width.
-        dropout: rate after attention and inside the feed-forward part, 0 to below 1.
-        bottom_channels: token width; 0 keeps the width of the branches.
-        max_period: longest period of the sinusoidal positions, in tokens.
-        scale_init: starting gain of every residual block.
-        sparse: sizes for `sparse` attention.
-    """
-
-    kind: str = "softmax"
-    layers: PositiveInt = 5
+    kind: str = "softmax"  # attention name, or `none` for no transformer
+    layers: PositiveInt = 5  # number of layers; even ones are self-attention, odd ones cross-attention
     heads: PositiveInt = 8
-    hidden_scale: PositiveFloat = 4.0
+    hidden_scale: PositiveFloat = 4.0  # width of the feed-forward layer over the token width
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    bottom_channels: NonNegativeInt = 0
-    max_period: PositiveFloat = 10000.0
+    bottom_channels: NonNegativeInt = 0  # token width; 0 keeps the width of the branches
+    max_period: PositiveFloat = 10000.0  # longest period of the sinusoidal positions, in tokens
     position_weight: float = 1.0
-    scale_init: float = 1e-4
-    sparse: SparseConfig = SparseConfig()
+    scale_init: float = 1e-4  # starting gain of every residual block
+    sparse: SparseConfig = SparseConfig()  # sizes for `sparse` attention
 
 
 class TransformerLayer(nn.Module):

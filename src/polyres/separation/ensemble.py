@@ -18,27 +18,23 @@ STD_FLOOR = 1e-8
 
 @dataclass(frozen=True)
 class Member:
-    """One model of an ensemble.
+    """One model of an ensemble."""
 
-    `model`: `[B, C, segment_samples]` to `[B, S, C, segment_samples]`, in eval mode on its device. `weights`: one
-    weight per source; 0 leaves the model out for that source.
-    """
-
-    model: nn.Module
+    model: nn.Module  # `[B, C, segment_samples]` to `[B, S, C, segment_samples]`, in eval mode on its device
     segment_samples: int
-    weights: tuple[float, ...]
+    weights: tuple[float, ...]  # one weight per source; 0 leaves the model out for that source
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Everything that turns a normalised mixture into estimates. `precision`: "fp32" or "bf16"."""
+    """Everything that turns a normalised mixture into estimates."""
 
     members: tuple[Member, ...]
     sources: tuple[str, ...]
     sample_rate_hz: int
     audio_channels: int
     device: torch.device
-    precision: str
+    precision: str  # "fp32" or "bf16"
 
 
 @dataclass(frozen=True)
@@ -46,12 +42,11 @@ class Passes:
     """How often and in which pieces the models listen.
 
     `offsets_samples`: where the first segment of each pass begins, <= 0; (0,) for a single pass without shifts.
-    `overlap`: share of a segment that the next one covers again.
     """
 
     computed: tuple[int, ...]
     offsets_samples: tuple[int, ...]
-    overlap: float
+    overlap: float  # share of a segment that the next one covers again
     batch: int
     on_segments: Callable[[int], None] | None = None
     carriers: tuple[int, ...] = ()

@@ -35,20 +35,15 @@ Status = Literal["done", "skipped", "failed"]
 
 @dataclass(frozen=True)
 class TrackResult:
-    """What became of one input.
-
-    `status`: "done", "skipped" (all stems were there) or "failed". `folder`: folder of the stems; None when failed.
-    `audio_s`: length of the audio in seconds; 0 when skipped or failed. `gain`: factor applied to all stems; 1 unless
-    one of them would have clipped.
-    """
+    """What became of one input."""
 
     input: Path
-    status: Status
-    folder: Path | None = None
+    status: Status  # "done", "skipped" (all stems were there) or "failed"
+    folder: Path | None = None  # folder of the stems; None when failed
     stems: dict[str, Path] = field(default_factory=dict)
     seconds: float = 0.0
-    audio_s: float = 0.0
-    gain: float = 1.0
+    audio_s: float = 0.0  # length of the audio in seconds; 0 when skipped or failed
+    gain: float = 1.0  # factor applied to all stems; 1 unless one of them would have clipped
     warnings: tuple[str, ...] = ()
     error: str | None = None
 

@@ -46,57 +46,41 @@ MUSIC_SOURCES = SOURCES
 class SeparatorConfig(Config):
     """Everything that defines a separator.
 
-    Args:
-        sources: names of the stems, in the order of the output.
-        segment_samples: length the model is meant for; longer audio is cut into overlapping segments.
-        pad_to_segment: in evaluation, pad shorter input with zeros up to segment_samples (as official weights expect).
-        n_fft: window length of every branch in samples; one branch each.
-        hop_ratio: hop_length = n_fft / hop_ratio, 2 or 4 (or more).
-        hop_length: one fixed hop in samples for all branches, instead of hop_ratio.
-        body: kind of the branches; those below `channels`, `growth` and `depth` are sizes of `unet` alone.
-        channels: width of the outermost layer, or of `band_split` throughout.
-        growth: width factor from layer to layer.
-        depth: layers per U-Net, or levels of `tfc_tdf`.
-        context: decoder convolutions see this many neighbours on each side.
-        dconv_mode: residual dilated convolutions: 0 nowhere, 1 encoder, 2 decoder, 3 both.
-        embedding_gain: gain of the frequency embedding; 0 leaves it out.
-        embedding_boost: factor between stored and used embedding.
-        embedding_smooth: start the embedding as a random walk.
-        rescale: reference deviation for the starting weights; 0 leaves them.
-        head: `mapping` (decoder channels are the spectrogram) or `mask` (complex ratio mask, starts as mixture / S).
-        inverse: inverse STFT, `exact` or `demucs`.
-        bottleneck: fusion of the branches' bottleneck features.
+    `segment_samples`: length the model is meant for; longer audio is cut into overlapping segments. `pad_to_segment`:
+    in evaluation, pad shorter input with zeros up to segment_samples (as official weights expect). `body`: kind of the
+    branches; those below `channels`, `growth` and `depth` are sizes of `unet` alone. `head`: `mapping` (decoder
+    channels are the spectrogram) or `mask` (complex ratio mask, starts as mixture / S).
     """
 
-    sources: tuple[str, ...] = MUSIC_SOURCES
+    sources: tuple[str, ...] = MUSIC_SOURCES  # names of the stems, in the order of the output
     audio_channels: PositiveInt = 2
     sample_rate_hz: PositiveInt = 44100
     segment_samples: PositiveInt = 343980
     pad_to_segment: bool = False
-    n_fft: tuple[int, ...] = (4096,)
-    hop_ratio: Annotated[int, Field(ge=2)] = 4
-    hop_length: PositiveInt | None = None
+    n_fft: tuple[int, ...] = (4096,)  # window length of every branch in samples; one branch each
+    hop_ratio: Annotated[int, Field(ge=2)] = 4  # hop_length = n_fft / hop_ratio, 2 or 4 (or more)
+    hop_length: PositiveInt | None = None  # one fixed hop in samples for all branches, instead of hop_ratio
     body: BodyConfig = BodyConfig()
-    channels: PositiveInt = 48
-    growth: Annotated[float, Field(ge=1)] = 2
-    depth: PositiveInt = 4
+    channels: PositiveInt = 48  # width of the outermost layer, or of `band_split` throughout
+    growth: Annotated[float, Field(ge=1)] = 2  # width factor from layer to layer
+    depth: PositiveInt = 4  # layers per U-Net, or levels of `tfc_tdf`
     kernel_size: PositiveInt = 8
     stride: PositiveInt = 4
-    context: NonNegativeInt = 1
+    context: NonNegativeInt = 1  # decoder convolutions see this many neighbours on each side
     norm_starts: NonNegativeInt = 4
     norm_groups: PositiveInt = 4
-    dconv_mode: Literal[0, 1, 2, 3] = 1
+    dconv_mode: Literal[0, 1, 2, 3] = 1  # residual dilated convolutions: 0 nowhere, 1 encoder, 2 decoder, 3 both
     dconv_depth: NonNegativeInt = 2
     dconv_compress: PositiveInt = 8
     dconv_init: float = 1e-3
-    embedding_gain: float = 0.2
-    embedding_boost: PositiveFloat = 10.0
-    embedding_smooth: bool = True
-    rescale: NonNegativeFloat = 0.1
+    embedding_gain: float = 0.2  # gain of the frequency embedding; 0 leaves it out
+    embedding_boost: PositiveFloat = 10.0  # factor between stored and used embedding
+    embedding_smooth: bool = True  # start the embedding as a random walk
+    rescale: NonNegativeFloat = 0.1  # reference deviation for the starting weights; 0 leaves them
     wave_branch: bool = True
     head: Literal["mapping", "mask"] = "mapping"
-    inverse: Inverse = "exact"
-    bottleneck: FusionConfig = FusionConfig(kind="weights")
+    inverse: Inverse = "exact"  # inverse STFT, `exact` or `demucs`
+    bottleneck: FusionConfig = FusionConfig(kind="weights")  # fusion of the branches' bottleneck features
     transformer: TransformerConfig = TransformerConfig()
     output: FusionConfig = FusionConfig(kind="weights")
 
@@ -248,17 +232,10 @@ class Separator(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Separate a batch of mixtures.
 
-        Args:
-            mix: `[B, C, T]`, T >= 1.
-            active: positions in `config.n_fft` of the resolutions to use; None means all, empty leaves silence (plus
-                the wave branch where there is one).
-            return_branches: also return every resolution's own estimate.
-
-        Returns:
-            `[B, S, C, T]`, or that and `[B, R, S, C, T]` (zeros for resolutions switched off).
-
-        Raises:
-            InputError: on a wrong shape or an unknown resolution.
+        `mix`: `[B, C, T]`, T >= 1. `active`: positions in `config.n_fft` of the resolutions to use; None means all,
+        empty leaves silence (plus the wave branch where there is one). `return_branches`: also return every
+        resolution's own estimate. Returns `[B, S, C, T]`, or that and `[B, R, S, C, T]` (zeros for resolutions switched
+        off). Raises InputError on a wrong shape or an unknown resolution.
         """
         self._check(mix, active)
         length = mix.shape[-1]

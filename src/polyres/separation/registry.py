@@ -67,11 +67,11 @@ _SIGNATURE = re.compile(r"[\w.-]+")
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model known by name. `parameters`: number of parameters; 0 where not known."""
+    """A model known by name."""
 
     name: str
     sources: tuple[str, ...]
-    parameters: int
+    parameters: int  # number of parameters; 0 where not known
     licence: str
     source: str
     present: bool
@@ -90,14 +90,10 @@ def known_models() -> list[ModelInfo]:
 def load_model(name_or_path: str | Path = DEFAULT, device: str | torch.device = "cpu") -> Separator | Bag:
     """Load a model by name, or from a file or folder.
 
-    Args:
-        name_or_path: a name of `known_models()`, "default", `hf://user/repo`, a weight file (`.safetensors`, `.th`, the
-            `.yaml` of a bag), a run folder, or a folder with the files of an official model.
-
-    Raises:
-        UnknownNameError: for a name that is not known; suggests the nearest.
-        WeightsError: when the weights cannot be read, do not fit, or are of an architecture that is not supported.
-        OfflineError: when weights are not here and cannot be downloaded.
+    `name_or_path`: a name of `known_models()`, "default", `hf://user/repo`, a weight file (`.safetensors`, `.th`, the
+    `.yaml` of a bag), a run folder, or a folder with the files of an official model. Raises UnknownNameError for a name
+    that is not known; suggests the nearest; WeightsError when the weights cannot be read, do not fit, or are of an
+    architecture that is not supported; OfflineError when weights are not here and cannot be downloaded.
     """
     name = str(name_or_path)
     if name in (DEFAULT, EMBEDDED):

@@ -50,15 +50,11 @@ class Task(Protocol[Model]):
 
 
 class TrackValidConfig(ValidConfig):
-    """On what, how and how often a separator is validated.
+    """On what, how and how often a separator is validated."""
 
-    `layout`: how the tracks lie in all roots; `split`: which of them count, where the layout has splits; `branches`:
-    also score every resolution's own estimate, from the same forward pass.
-    """
-
-    layout: str = "stems"
-    split: Literal["all", "train", "valid", "test"] = "all"
-    branches: bool = True
+    layout: str = "stems"  # how the tracks lie in all roots
+    split: Literal["all", "train", "valid", "test"] = "all"  # which of them count, where the layout has splits
+    branches: bool = True  # also score every resolution's own estimate, from the same forward pass
 
     @field_validator("roots", mode="before")
     @classmethod

@@ -101,15 +101,14 @@ class OfficialModel:
     """A released model.
 
     `files`: one per model of the bag: signature, dash, first 8 hex digits of the SHA-256 of its `.th` file.
-    `parameters`: number of parameters over all files. `weights`: weight per file and source; None counts all the same.
     """
 
     name: str
     files: tuple[str, ...]
     sources: tuple[str, ...]
-    parameters: int
+    parameters: int  # number of parameters over all files
     repository: str
-    weights: tuple[tuple[float, ...], ...] | None = None
+    weights: tuple[tuple[float, ...], ...] | None = None  # weight per file and source; None counts all the same
 
 
 OFFICIAL: dict[str, OfficialModel] = {

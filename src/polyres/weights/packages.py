@@ -36,9 +36,9 @@ _FRACTION_TEXT = re.compile(r"-?\d{1,12}(/\d{1,12})?")
 
 @dataclass(frozen=True)
 class OfficialPackage:
-    """What an official weight file holds. `klass`: dotted name of the class it was made from."""
+    """What an official weight file holds."""
 
-    klass: str
+    klass: str  # dotted name of the class it was made from
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     state: dict[str, Tensor]

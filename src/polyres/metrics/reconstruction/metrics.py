@@ -144,18 +144,11 @@ def invalid_reason(name: str, phase_free: bool) -> str | None:
 def score(reference: Wave, estimate: Wave, sample_rate_hz: int, names: Sequence[str] | None = None) -> dict[str, float]:
     """Compare a reconstruction with its original.
 
-    Args:
-        reference: original `[C, T]`, array or tensor.
-        sample_rate_hz: of both, > 0.
-        names: metrics of `RECONSTRUCTION_METRICS`; default all but those for speech alone.
-
-    Returns:
-        Numbers by name, in the order given; NaN or infinite where `silence` says so.
-
-    Raises:
-        InputError: if shapes do not fit, a sample is not finite, or the rate is not positive.
-        UnknownNameError: if there is no metric of a name.
-        ConfigError: if a metric needs a library that is not installed.
+    `reference`: original `[C, T]`, array or tensor. `sample_rate_hz`: of both, > 0. `names`: metrics of
+    `RECONSTRUCTION_METRICS`; default all but those for speech alone. Returns numbers by name, in the order given; NaN
+    or infinite where `silence` says so. Raises InputError if shapes do not fit, a sample is not finite, or the rate is
+    not positive; UnknownNameError if there is no metric of a name; ConfigError if a metric needs a library that is not
+    installed.
     """
     metrics = [RECONSTRUCTION_METRICS.build(name) for name in (reconstruction_names() if names is None else names)]
     if sample_rate_hz <= 0:

@@ -96,50 +96,34 @@ Setting = Literal["learned", "favour_n_fft", "allowed"]
 class FusionConfig(Config):
     """How resolutions are fused. `learned: false`, `favour_n_fft` and `allowed` are refused where they mean nothing.
 
-    Args:
-        learned: False freezes the starting weights, which are then no parameters.
-        favour_n_fft: resolution that starts with more weight than the others; none starts uniform.
-        allowed: resolutions each source may use (`source_weights` only); sources left out use all.
-        taps: length of `conv`'s kernel in samples, odd.
-        widths: channels of the layers of `unet`.
-        strides: their strides in samples, as many.
-        kernel_size: time kernel of `unet` and `progressive` in samples, at least the stride.
-        bands_hz: edges between the bands of `band_weights`, rising.
-        band_taps: length of the band filters in samples, odd.
-        gate_hop_samples: distance between the time points of `gated`.
-        gate_channels: hidden channels of `gated`.
+    `allowed`: resolutions each source may use (`source_weights` only); sources left out use all.
     """
 
     kind: str = "mean"
-    learned: bool = True
-    favour_n_fft: int | None = None
+    learned: bool = True  # false freezes the starting weights, which are then no parameters
+    favour_n_fft: int | None = None  # resolution that starts with more weight than the others; none starts uniform
     favour_logit: float = 1.0
     allowed: Mapping[str, tuple[int, ...]] = {}
-    taps: PositiveInt = 129
-    widths: tuple[PositiveInt, ...] = (48, 96, 192)
-    strides: tuple[PositiveInt, ...] = (4, 4, 4)
-    kernel_size: PositiveInt = 8
-    bands_hz: tuple[PositiveFloat, ...] = (250.0, 1000.0, 4000.0)
-    band_taps: PositiveInt = 1025
-    gate_hop_samples: PositiveInt = 1024
-    gate_channels: PositiveInt = 16
+    taps: PositiveInt = 129  # length of `conv`'s kernel in samples, odd
+    widths: tuple[PositiveInt, ...] = (48, 96, 192)  # channels of the layers of `unet`
+    strides: tuple[PositiveInt, ...] = (4, 4, 4)  # their strides in samples, as many
+    kernel_size: PositiveInt = 8  # time kernel of `unet` and `progressive` in samples, at least the stride
+    bands_hz: tuple[PositiveFloat, ...] = (250.0, 1000.0, 4000.0)  # edges between the bands of `band_weights`, rising
+    band_taps: PositiveInt = 1025  # length of the band filters in samples, odd
+    gate_hop_samples: PositiveInt = 1024  # distance between the time points of `gated`
+    gate_channels: PositiveInt = 16  # hidden channels of `gated`
 
 
 @dataclass(frozen=True)
 class FusionShape:
-    """What a fusion must know of its model.
+    """What a fusion must know of its model."""
 
-    `n_fft`: window lengths of the branches, R of them; `sources`: names of the sources, S of them; `channels`: audio
-    channels C at the output, or feature width D at the bottleneck; `average`: the model's branches are full estimates,
-    so `sum` divides by R; `bins`: cells along frequency at the bottleneck, 0 at the output.
-    """
-
-    n_fft: tuple[int, ...]
-    sources: tuple[str, ...]
-    channels: int
+    n_fft: tuple[int, ...]  # window lengths of the branches, R of them
+    sources: tuple[str, ...]  # names of the sources, S of them
+    channels: int  # audio channels C at the output, or feature width D at the bottleneck
     sample_rate_hz: int
-    average: bool = False
-    bins: int = 0
+    average: bool = False  # the model's branches are full estimates, so `sum` divides by R
+    bins: int = 0  # cells along frequency at the bottleneck, 0 at the output
 
 
 class Fusion(nn.Module):

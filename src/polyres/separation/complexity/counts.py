@@ -68,13 +68,10 @@ def _complex_fft(shape: Sequence[int], dim: Sequence[int], *_: Any, out_shape: A
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-accumulates of one call.
-
-    `by_kind`: by kind of operation; the keys of `KINDS`, and `other` where there are any.
-    """
+    """Multiply-accumulates of one call."""
 
     total: float
-    by_kind: dict[str, float]
+    by_kind: dict[str, float]  # by kind of operation; the keys of `KINDS`, and `other` where there are any
     by_module: dict[str, float]
 
 
@@ -126,9 +123,9 @@ def _watched(module: nn.Module, so_far: Callable[[], float]) -> Iterator[dict[st
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a model. `name`: as in `named_modules`, with the window length of a branch."""
+    """One part of a model."""
 
-    name: str
+    name: str  # as in `named_modules`, with the window length of a branch
     parameters: int
     macs: float
 

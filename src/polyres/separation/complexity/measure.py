@@ -106,58 +106,41 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure.
+    """What to measure."""
 
-    Attributes:
-        model: anything `load_subject` takes.
-        seconds: length of the audio, in one piece.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        precision: "auto", "fp32" or "bf16" (of the timed passes).
-        repeats: timed passes after a warm-up; 0 only counts.
-        threads: of the CPU; None leaves torch's default.
-        depth: how deep parts are told apart.
-    """
-
-    model: str
-    seconds: float = 7.8
-    device: str = "auto"
-    precision: str = "fp32"
-    repeats: int = 5
-    threads: int | None = None
-    depth: int = 1
+    model: str  # anything `load_subject` takes
+    seconds: float = 7.8  # length of the audio, in one piece
+    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:N" or "mps"
+    precision: str = "fp32"  # "auto", "fp32" or "bf16" (of the timed passes)
+    repeats: int = 5  # timed passes after a warm-up; 0 only counts
+    threads: int | None = None  # of the CPU; None leaves torch's default
+    depth: int = 1  # how deep parts are told apart
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Time and memory of a model on a device.
-
-    `precision`: "fp32" or "bf16". `real_time_factor`: seconds of computing per second of audio; below 1 is faster than
-    real time. `peak_memory_mib`: the same after the passes; None where it cannot be told.
-    """
+    """Time and memory of a model on a device."""
 
     device: str
     hardware: str
     threads: int
-    precision: str
+    precision: str  # "fp32" or "bf16"
     latencies_s: tuple[float, ...]
     latency_s: float
-    real_time_factor: float
+    real_time_factor: float  # seconds of computing per second of audio; below 1 is faster than real time
     memory_mib: float | None
-    peak_memory_mib: float | None
+    peak_memory_mib: float | None  # the same after the passes; None where it cannot be told
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """All that is known about what a model costs.
-
-    `n_fft`: resolutions of every separator in it. `speed`: measured; None where only counted.
-    """
+    """All that is known about what a model costs."""
 
     model: str
     audio_s: float
-    n_fft: tuple[tuple[int, ...], ...]
+    n_fft: tuple[tuple[int, ...], ...]  # resolutions of every separator in it
     cost: Cost
-    speed: Speed | None
+    speed: Speed | None  # measured; None where only counted
 
     @property
     def macs_per_second(self) -> float:

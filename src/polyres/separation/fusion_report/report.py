@@ -32,13 +32,12 @@ class Difference:
 class Stage:
     """One place where resolutions are fused.
 
-    `weight_kind`: explicit (they mix), implicit (share of kernel energy: they do not) or none; `bands`: explicit
-    weights per band `[K][S][R]` of the chosen set, lowest first, where the fusion has bands.
+    `bands`: explicit weights per band `[K][S][R]` of the chosen set, lowest first, where the fusion has bands.
     """
 
     name: str
     kind: str
-    weight_kind: str
+    weight_kind: str  # explicit (they mix), implicit (share of kernel energy: they do not) or none
     learned: bool
     tables: dict[str, WeightSummary]
     differences: list[Difference]
@@ -58,19 +57,18 @@ class Evolution:
 class FusionReport:
     """Everything about the fusions of a model.
 
-    `chosen`: the set of weights that the tables and the data are about; `evolution`: by stage, where there is a run;
     `gradient_epochs`: share of the gradient norms in the branches per epoch of training, where the run took them: epoch
-    -> `[R]`; `data`: what the resolutions do on tracks, if asked for.
+    -> `[R]`.
     """
 
     model: str
     sources: tuple[str, ...]
     n_fft: tuple[int, ...]
-    chosen: str
+    chosen: str  # the set of weights that the tables and the data are about
     stages: list[Stage]
-    evolution: dict[str, Evolution]
+    evolution: dict[str, Evolution]  # by stage, where there is a run
     gradient_epochs: dict[int, list[float]]
-    data: DataReport | None
+    data: DataReport | None  # what the resolutions do on tracks, if asked for
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -214,9 +212,9 @@ def spread(weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class WeightSummary:
-    """Weights of one stage at one moment. `weights`: `[S, R]`."""
+    """Weights of one stage at one moment."""
 
-    weights: Table
+    weights: Table  # `[S, R]`
     entropy_percent: list[float]
     spread: list[float]
     divergence_bits: list[float]

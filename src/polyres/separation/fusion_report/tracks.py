@@ -27,16 +27,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What is listened to, and how much is asked.
-
-    `seconds`: of every track, its busiest excerpt; 0 takes whole tracks. `max_tracks`: of the folder, in order; 0 takes
-    all. `shapley`: try all coalitions; else only those without one resolution.
-    """
+    """What is listened to, and how much is asked."""
 
     folder: Path
-    seconds: float = 30.0
-    max_tracks: int = 0
-    shapley: bool = True
+    seconds: float = 30.0  # of every track, its busiest excerpt; 0 takes whole tracks
+    max_tracks: int = 0  # of the folder, in order; 0 takes all
+    shapley: bool = True  # try all coalitions; else only those without one resolution
 
 
 @dataclass(frozen=True)
@@ -44,30 +40,23 @@ class DataReport:
     """What the resolutions of a model do on tracks. Tables are `[R][S]`: resolution by source.
 
     Scores are nSDR in dB, the mean over the tracks that have the source; `tracks_with` counts those.
-
-    `empty_db`: score without any: of the wave branch alone, or of silence (0 dB). `alone_db`: score with one resolution
-    active; None without Shapley values, as is the next. `correlation`: `[S][R][R]` between the resolutions' own
-    estimates. `error_correlation`: `[S][R][R]` between their errors: the less, the more averaging them helps.
-    `gradient_norm`: L2 norm of the gradient of the mean absolute error in each branch's parameters. `gradient_share`:
-    the same as a share of the sum over the branches. `moving_weights`: mean over time of weights that move with it
-    (`gated`), else None.
     """
 
     tracks: list[str]
     seconds: float
     tracks_with: list[int]
     full_db: list[float]
-    empty_db: list[float]
-    alone_db: Table | None
+    empty_db: list[float]  # score without any: of the wave branch alone, or of silence (0 dB)
+    alone_db: Table | None  # score with one resolution active; None without Shapley values, as is the next
     shapley_db: Table | None
     knock_out_db: Table
     level_dbfs: Table
     reference_dbfs: list[float]
-    correlation: list[Table]
-    error_correlation: list[Table]
-    gradient_norm: list[float]
-    gradient_share: list[float]
-    moving_weights: Table | None = None
+    correlation: list[Table]  # `[S][R][R]` between the resolutions' own estimates
+    error_correlation: list[Table]  # `[S][R][R]` between their errors: the less, the more averaging them helps
+    gradient_norm: list[float]  # L2 norm of the gradient of the mean absolute error in each branch's parameters
+    gradient_share: list[float]  # the same as a share of the sum over the branches
+    moving_weights: Table | None = None  # mean over time of weights that move with it (`gated`), else None
     moving_deviation: Table | None = None
 
 
@@ -98,14 +87,10 @@ def analyse_data(
 ) -> DataReport:
     """Listen to what every resolution does.
 
-    Args:
-        model: two or more resolutions, on the device to use.
-        options: where the tracks are, and how much is asked.
-        failed: receives a line for each track that cannot be read, which is left out; None ends with the first.
-
-    Raises:
-        InputError: when a track cannot be read and `failed` is None, or none can.
-        AnalysisError: when there are no tracks, or none of them has any of the sources.
+    `model`: two or more resolutions, on the device to use. `options`: where the tracks are, and how much is asked.
+    `failed`: receives a line for each track that cannot be read, which is left out; None ends with the first. Raises
+    InputError when a track cannot be read and `failed` is None, or none can; AnalysisError when there are no tracks, or
+    none of them has any of the sources.
     """
     count, sources = len(model.config.n_fft), len(model.sources)
     folders = _folders(model, options)

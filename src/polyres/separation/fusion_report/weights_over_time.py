@@ -27,15 +27,11 @@ AVERAGE_PREFIX = "ema_"
 
 @dataclass(frozen=True)
 class Epoch:
-    """What a run wrote about its fusions after an epoch.
-
-    `weights`: raw weights `[S, R]` by stage; `gradient_norms`: of every part of the model (`branch@4096`), where the
-    run took them.
-    """
+    """What a run wrote about its fusions after an epoch."""
 
     number: int
-    weights: dict[str, Tensor]
-    gradient_norms: dict[str, float]
+    weights: dict[str, Tensor]  # raw weights `[S, R]` by stage
+    gradient_norms: dict[str, float]  # of every part of the model (`branch@4096`), where the run took them
 
 
 @dataclass
@@ -64,14 +60,10 @@ class FusionSubject:
 def load_fusion_subject(given: str) -> FusionSubject:
     """Find the weights and the past of a model.
 
-    Args:
-        given: a run folder, its checkpoint, a weight file, or a model known by name.
-
-    Raises:
-        AnalysisError: when the folder holds no run, the metrics are damaged, or there is nothing to fuse.
-        WeightsError: when weights cannot be read.
-        TrainingError: when a checkpoint cannot be read.
-        ConfigError: when the config of a run cannot be read, or nothing has that name.
+    `given`: a run folder, its checkpoint, a weight file, or a model known by name. Raises AnalysisError when the folder
+    holds no run, the metrics are damaged, or there is nothing to fuse; WeightsError when weights cannot be read;
+    TrainingError when a checkpoint cannot be read; ConfigError when the config of a run cannot be read, or nothing has
+    that name.
     """
     check_subject(given)
     path = Path(given).expanduser()

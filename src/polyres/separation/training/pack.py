@@ -45,17 +45,10 @@ def pack(config: TrainConfig, out: Path, max_mb: float = 60.0, report: Report = 
     The best Vorbis quality that fits is used; where even the worst does not, whole training tracks are left out,
     evenly over the roots. Validation tracks always stay.
 
-    Args:
-        config: the recipe; its roots must exist.
-        max_mb: upper limit of its size in MB (10^6 bytes).
-
-    Returns:
-        What stands in the bundle's `bundle.json`.
-
-    Raises:
-        OutputError: if the folder exists or cannot be written.
-        TrainingError: if a root is missing, or the bundle cannot be made small enough.
-        InputError: if a root has no track, or a stem is missing or cannot be read.
+    `config`: the recipe; its roots must exist. `max_mb`: upper limit of its size in MB (10^6 bytes). Returns what
+    stands in the bundle's `bundle.json`. Raises OutputError if the folder exists or cannot be written; TrainingError if
+    a root is missing, or the bundle cannot be made small enough; InputError if a root has no track, or a stem is
+    missing or cannot be read.
     """
     if out.exists():
         raise OutputError(f"'{out}' exists already; choose another folder or remove it")

@@ -44,24 +44,19 @@ class Point:
 class RunSummary:
     """A run in figures.
 
-    Args:
-        state: `running` in some process of this machine, `stopped` before its end, `finished`, or `broken`.
-        elapsed_s: seconds trained, over all parts of the run.
-        parameters: of the model; None before there are weights.
-        best: score in dB of the best weights so far, where and which they are, and their scores by name.
-        config: the recipe; None where it cannot be read.
+    `best`: score in dB of the best weights so far, where and which they are, and their scores by name.
     """
 
     name: str
     path: Path
-    state: State
+    state: State  # `running` in some process of this machine, `stopped` before its end, `finished`, or `broken`
     problem: str | None
     step: int
-    elapsed_s: float
-    parameters: int | None
+    elapsed_s: float  # seconds trained, over all parts of the run
+    parameters: int | None  # of the model; None before there are weights
     best: Mapping[str, Any] | None
     points: tuple[Point, ...]
-    config: TrainConfig | None
+    config: TrainConfig | None  # the recipe; None where it cannot be read
 
     @property
     def score(self) -> float | None:
@@ -221,14 +216,13 @@ def _is_over(path: Path, config: TrainConfig, rows: Sequence[Mapping[str, Any]])
 class Comparison:
     """Runs beside each other.
 
-    `differences`: settings that are not the same everywhere: key to one value per run; `by_step`: steps, and the best
-    score in dB that every run had by then (None before its first); `by_time`: the same for seconds of training.
+    `by_step`: steps, and the best score in dB that every run had by then (None before its first).
     """
 
     runs: tuple[RunSummary, ...]
-    differences: Mapping[str, tuple[Any, ...]]
+    differences: Mapping[str, tuple[Any, ...]]  # settings that are not the same everywhere: key to one value per run
     by_step: tuple[tuple[float, tuple[float | None, ...]], ...]
-    by_time: tuple[tuple[float, tuple[float | None, ...]], ...]
+    by_time: tuple[tuple[float, tuple[float | None, ...]], ...]  # the same for seconds of training
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""

@@ -69,14 +69,12 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class DistilConfig(Config):
     """From whom to learn, and how much.
 
-    `teacher`: a weight file, a run folder, or a name of `polyres models`. `weight`: share of the teacher in what is
-    minimised, 0 to 1; the true stems have the rest. `kind`: name of the distance between the two models' estimates,
-    such as `l1` or `share`.
+    `weight`: share of the teacher in what is minimised, 0 to 1; the true stems have the rest.
     """
 
-    teacher: str
+    teacher: str  # a weight file, a run folder, or a name of `polyres models`
     weight: float = Field(default=0.5, ge=0, le=1)
-    kind: str = "l1"
+    kind: str = "l1"  # name of the distance between the two models' estimates, such as `l1` or `share`
 
     @field_validator("kind")
     @classmethod
