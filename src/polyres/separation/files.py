@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polyres
 from polyres.audio.file_names import safe_name, shown
@@ -27,8 +27,10 @@ from polyres.batch.manifest import (
 from polyres.core.errors import OutputError, PolyresError
 from polyres.separation.engine import separate_blocks
 from polyres.separation.ensemble import Ensemble
-from polyres.separation.load import LoadedSeparator
 from polyres.separation.options import SeparateOptions, plan_stems
+
+if TYPE_CHECKING:
+    from polyres.separation.load import LoadedSeparator
 
 Status = Literal["done", "skipped", "failed"]
 
