@@ -147,7 +147,7 @@ NOT_SEPARATORS = {"codecs", "studies", "reconstruct"}
 
 
 RECIPES = sorted(
-    p for p in (Path(__file__).parents[3] / "recipes").rglob("*.yaml") if p.parent.name not in NOT_SEPARATORS
+    p for p in (Path(__file__).parents[2] / "recipes").rglob("*.yaml") if p.parent.name not in NOT_SEPARATORS
 )
 
 

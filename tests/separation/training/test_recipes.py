@@ -126,7 +126,7 @@ def test_compared_sizes_differ_in_their_model_alone():
         assert config.model.output == VARIANTS[config.variant or ""].output
 
 
-RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "debug.yaml"
+RECIPE = RECIPES / "debug.yaml"
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polyres.core.cpu import tune_cpu
+from polyres.core.process import tune_cpu
 
 if __name__ == "__main__":
     tune_cpu()  # before torch is loaded

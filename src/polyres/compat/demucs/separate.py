@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polyres.compat.demucs.api import LoadAudioError, LoadModelError, Separator, list_models, save_audio
 from polyres.core.errors import PolyresError
-from polyres.core.interrupts import interruptible
+from polyres.core.process import interruptible
 
 DEFAULT_MODEL = "htdemucs"
 UNUSED = "taken, not needed: {}"
