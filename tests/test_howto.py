@@ -16,6 +16,7 @@ from polyres.cli.main import main
 from polyres.codec.base import CODECS
 from polyres.codec.enhance.enhancers import ENHANCERS
 from polyres.codec.post_filter import POST_FILTERS
+from polyres.core import catalogue as loading
 from polyres.core.catalogue import Catalogue
 from polyres.datasets.layouts import LAYOUTS
 from polyres.metrics.catalogue import METRICS
@@ -48,9 +49,9 @@ def nothing_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for catalogue in CATALOGUES:
         monkeypatch.setattr(catalogue, "_factories", {**catalogue._factories})
         monkeypatch.setattr(catalogue, "_summaries", {**catalogue._summaries})
-    monkeypatch.setattr(catalogue, "_LOADER", catalogue._Loader())
+    monkeypatch.setattr(loading, "_LOADER", loading._Loader())
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv(catalogue.PLUGINS_VARIABLE, "")
+    monkeypatch.setenv(loading.PLUGINS_VARIABLE, "")
     yield
     for name in [name for name in sys.modules if name.startswith("my_")]:
         del sys.modules[name]
