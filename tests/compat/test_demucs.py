@@ -15,7 +15,7 @@ from polyres.compat.demucs.separate import main
 from polyres.separation.load import load_separator
 from polyres.separation.model import Separator, SeparatorConfig
 from polyres.separation.options import SeparateOptions
-from polyres.separation.registry import save_separator
+from polyres.separation.weights import save_separator
 
 STEMS = ("drums", "bass", "other", "vocals")
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from polyres.core.errors import ConfigError, OfflineError, OutputError, WeightsError
-from polyres.core.scratch import scratch_folder
+from polyres.core.whole_files import scratch_folder
 from polyres.separation.model import SeparatorConfig
 from polyres.separation.weights import WeightsInfo, read_info
 from polyres.weights.files import one_line, weights_file
