@@ -26,7 +26,6 @@ task: {task}
 codec: audioldm2_tiny
 network: {{width: 8, depth: 2, informed: {informed}}}
 bandwidth: {{sample_rate_hz: 16000, cutoff_hz: 3500, n_fft: 256, width: 16, depth: 2}}
-stft_n_fft: [256, 512]
 data:
   roots: [{{path: train}}]
   sample_rate_hz: 16000
@@ -45,7 +44,8 @@ data_dir: {data}
 
 def recipe(tmp_path: Path, songs: Path, task: str, informed: bool = False) -> Path:
     path = tmp_path / f"{task}.yaml"
-    path.write_text(TINY.format(task=task, informed=str(informed).lower(), data=songs), encoding="utf-8")
+    text = TINY.format(task=task, informed=str(informed).lower(), data=songs)
+    path.write_text(text + ("stft_n_fft: [256, 512]\n" if task == "bandwidth" else ""), encoding="utf-8")
     return path
 
 
@@ -175,6 +175,7 @@ def test_weights_to_start_from(tmp_path: Path, songs: Path) -> None:
         (["codec=/nowhere/codec.safetensors"], TrainingError, "codec is '/nowhere/codec.safetensors': there is no"),
         (["codec=polyres_wave"], TrainingError, "which decodes to no mel spectrogram; name one that does"),
         (["devices=2"], TrainingError, "devices is 2, but tasks of reconstruction train on one"),
+        (["tilt_db_per_octave=3"], ConfigError, "tilt_db_per_octave is for bandwidth alone"),
         (["task=bandwidth", "bandwidth.sample_rate_hz=22050"], ConfigError, "bandwidth.sample_rate_hz is 22050"),
         (["task=learned_enhancer", "network.informed=true"], ConfigError, "network.informed is for refiner alone"),
         (["perceptual_weight=0.5"], ConfigError, "perceptual_weight is for autoencoder alone and would change nothing"),

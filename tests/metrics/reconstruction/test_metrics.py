@@ -281,7 +281,7 @@ def test_pesq_itself() -> None:
 
 @pytest.mark.parametrize(
     ("name", "library", "hint"),
-    [("pesq_wb", "pesq", "pip install pesq"), ("stoi", "pystoi", r"pip install 'polyres\[speech\]'")],
+    [("pesq_wb", "pesq", r"pip install 'polyres\[pesq\]'"), ("stoi", "pystoi", r"pip install 'polyres\[speech\]'")],
 )
 def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch, name: str, library: str, hint: str) -> None:
     monkeypatch.setitem(sys.modules, library, None)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from polyres.core.errors import UnknownNameError
+from polyres.core.errors import ConfigError, UnknownNameError
 from polyres.study.evaluate.run import check_metrics, present_stems, score_track
 
 RATE = 4000
@@ -69,3 +69,6 @@ def test_metric_names_in_any_case() -> None:
     assert check_metrics(["sdr", "NSDR", "SDR"]) == ("sdr", "nsdr")
     with pytest.raises(UnknownNameError, match="unknown metric 'sdq'; did you mean 'sdr'"):
         check_metrics(["SDQ"])
+    for name in ("stoi", "PESQ"):
+        with pytest.raises(ConfigError, match=f"{name} predicts what listeners say of speech .*; choose among sdr, "):
+            check_metrics(["nsdr", name])

@@ -33,7 +33,7 @@ from polyres.metrics.waves import Wave, as_float64, shape_of
 PESQ_RATE_HZ = 16000
 
 _INSTALL = {
-    "pesq": "pip install pesq (it is compiled on installation; a C compiler is needed)",
+    "pesq": "pip install 'polyres[pesq]' (it is compiled on installation; a C compiler is needed)",
     "pystoi": "pip install 'polyres[speech]'",
 }
 

@@ -222,8 +222,22 @@ class TrackScores:
     frames: dict[str, Tensor]  # windowed metric to `[S, frames]`, NaN or infinite where a window has no value
 
 
+SPEECH_ONLY = ("pesq", "pesq_wb", "stoi", "estoi")
+"""Metrics of reconstructions that people ask for here, too."""
+
+
 def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """Return metrics by their names in the catalogue, whatever the case."""
+    """Return metrics by their names in the catalogue, whatever the case.
+
+    Raises:
+        ConfigError: for predictions about speech, which say nothing about stems of music.
+        UnknownNameError: if there is no metric of a name.
+    """
+    for name in (name for name in names if name.lower() in SPEECH_ONLY):
+        raise ConfigError(
+            f"{name} predicts what listeners say of speech and says nothing about stems of music; choose among "
+            f"{', '.join(METRICS.names())} (for speech, in Python: polyres.metrics.reconstruction.metrics.score)"
+        )
     found = [METRICS.build(name.lower()).name for name in names]
     return tuple(dict.fromkeys(found))
 
