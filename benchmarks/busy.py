@@ -2,6 +2,7 @@
 
     python benchmarks/busy.py            # about ten minutes on two quiet cores
     python benchmarks/busy.py --quick    # shorter sounds and no demucs, to try the script
+    python benchmarks/busy.py --only bss_eval museval   # rows with these words alone
 
 Every measurement is a process of its own. "Busy" means one endless loop per processor that this process may use,
 started and ended around the measurement. Start it on a machine that does nothing else: the load that it finds is
@@ -200,12 +201,14 @@ def report(costs: dict[str, tuple[Cost, Cost]], loops: int, load: float) -> str:
     return "\n".join(lines)
 
 
-def compare(quick: bool, loops: int) -> None:
+def compare(quick: bool, loops: int, only: Sequence[str]) -> None:
     """Measure every work quiet and busy, one after the other, and print the table."""
     load = os.getloadavg()[0]
     costs = {}
     with tempfile.TemporaryDirectory() as name:
         for work in works(Path(name), quick):
+            if only and not any(word in work.name for word in only):
+                continue
             quiet = work.do()
             with busy_loops(loops):
                 costs[work.name] = (quiet, work.do())
@@ -218,12 +221,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="short sounds, no demucs")
     parser.add_argument("--loops", type=int, default=usable_processors(), help="busy loops (default: all processors)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="only rows whose names hold one of these")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         score(options.child[0], Path(options.child[1]))
     else:
-        compare(options.quick, options.loops)
+        compare(options.quick, options.loops, options.only)
 
 
 if __name__ == "__main__":
