@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy.exc import OperationalError
 
-from polyres.listen.store.rating_sources import read_ratings
+from polyres.listen.store.database import read_ratings
 from tests.browser.pages import DESKTOP, PHONE, begin, hear_all, saved, trial_number, visitor
 from tests.listen.served import Listening, listening, write_page, write_study
 

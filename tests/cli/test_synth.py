@@ -10,7 +10,7 @@ import soundfile
 import typer
 from typer.testing import CliRunner
 
-from polyres.cli.synth import register
+from polyres.cli.synth import synth
 from polyres.core.errors import ConfigError, InputError, OutputError
 from polyres.synth import songs
 
@@ -19,7 +19,7 @@ from polyres.synth import songs
 def app() -> typer.Typer:
     made = typer.Typer()
     made.callback()(lambda: None)
-    register(made)
+    made.command()(synth)
     return made
 
 

@@ -13,7 +13,7 @@ import polyres
 from polyres.codec.audioldm2 import parts as audioldm2_parts
 from polyres.codec.base import Codec, Latents, Span
 from polyres.codec.load import LoadedCodec
-from polyres.codec.staged.build import staged
+from polyres.codec.staged.codec import staged
 from polyres.codec.stream import step_count, window_plan
 from polyres.dsp.levels import level_of
 from polyres.dsp.mel import AUDIOLDM2_16K, linear_magnitude, log_mel, log_mel_to_linear

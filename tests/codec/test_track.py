@@ -7,9 +7,17 @@ import soundfile
 import torch
 
 from polyres.batch.jobs import Job, OutputOptions
-from polyres.codec.batch import chain_of, codec_label
 from polyres.codec.load import LoadedCodec, Take
-from polyres.codec.track import Chain, check_free, invalid_metrics, pieces, reconstruct_track, score_takes
+from polyres.codec.track import (
+    Chain,
+    chain_of,
+    check_free,
+    codec_label,
+    invalid_metrics,
+    pieces,
+    reconstruct_track,
+    score_takes,
+)
 from polyres.core.errors import ConfigError, OutputError
 from polyres.metrics.reconstruction.metrics import score
 from tests.codec.toy_codec import ToyCodec

@@ -21,8 +21,8 @@ from polyres.nn.transformer import TransformerConfig
 from polyres.separation.model import Separator, SeparatorConfig
 from polyres.separation.weights import save_separator
 from polyres.studio.engines import Choice, Engine, Made, Progress
-from polyres.studio.options import StudioOptions
 from polyres.studio.server import create_app
+from polyres.studio.songs import StudioOptions
 
 RATE_HZ = 44_100
 VISITOR = {"x-studio-visitor": "visitor-0123456789abcdef"}

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 
 from polyres.studio.engines import Choice, Made, Progress
 from polyres.studio.jobs import JobQueue
-from polyres.studio.options import StudioOptions
+from polyres.studio.songs import StudioOptions
 from tests.studio.studios import RATE_HZ, STEMS, QuickEngine, song, studio
 
 

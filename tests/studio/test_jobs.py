@@ -20,12 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
-from polyres.studio.disk_space import FullError
 from polyres.studio.engines import Choice, Made, PolyresEngine, Progress
 from polyres.studio.jobs import JobQueue
-from polyres.studio.options import StudioOptions
 from polyres.studio.server import create_app
-from polyres.studio.songs import Work, size_bytes
+from polyres.studio.songs import FullError, StudioOptions, Work, size_bytes
 from tests.studio.studios import QuickEngine, song, studio, tiny_weights
 from tests.studio.test_api import ask, detail, done, drop
 

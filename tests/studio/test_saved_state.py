@@ -18,9 +18,8 @@ import pytest
 from polyres.core.errors import ConfigError, InputError
 from polyres.studio.engines import Choice, Made, PolyresEngine, Progress
 from polyres.studio.jobs import JobQueue
-from polyres.studio.options import StudioOptions
 from polyres.studio.saved_state import MEMORY_FILE
-from polyres.studio.songs import failure_message
+from polyres.studio.songs import StudioOptions, failure_message
 from tests.full_disk import at_most
 from tests.studio.studios import QuickEngine, song, tiny_weights
 from tests.studio.test_jobs import VISITOR, over, put

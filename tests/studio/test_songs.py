@@ -9,8 +9,7 @@ import pytest
 from polyres.audio.files import probe
 from polyres.core.errors import InputError
 from polyres.studio.engines import Choice
-from polyres.studio.options import StudioOptions
-from polyres.studio.songs import Work, decode_upload, ending_of
+from polyres.studio.songs import StudioOptions, Work, decode_upload, ending_of
 from tests.studio.studios import song
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from polyres.audio import apart
-from polyres.studio.options import StudioOptions
+from polyres.studio.songs import StudioOptions
 from tests.studio.studios import QuickEngine, song, studio
 from tests.studio.test_api import detail
 

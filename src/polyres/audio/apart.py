@@ -32,11 +32,10 @@ def decode(source: Path, target: Path, max_minutes: float, room: Room) -> list[s
     """Decode a file to a WAV file of 32-bit floats, which are exactly the samples of `AudioReader`.
 
     Args:
-        source: any audio file.
         target: WAV file to write; it gets the tags as well.
         max_minutes: the longest that is decoded.
-        room: called before anything is written, with the bytes that the target takes; where the length is not known,
-            with the most.
+        room: called before anything is written, with the bytes that the target takes; where the length is not
+            known, with the most.
 
     Raises:
         InputError: As `AudioReader`; or it is too long.
@@ -62,8 +61,6 @@ def decode_apart(source: Path, target: Path, max_minutes: float, room: Room, max
     """Run `decode` in a process that is ended when it takes too long or too much memory.
 
     Args:
-        source: any audio file.
-        target: WAV file to write.
         max_minutes: the longest that is decoded.
         room: as for `decode`; what it raises ends the process.
         max_s: how long it may take, in seconds.

@@ -45,10 +45,7 @@ class Decoder(Protocol):
 
 
 def open_decoder(path: Path, head: bytes, stream_index: int | None = None) -> Decoder:
-    """Choose the library for a file and open it.
-
-    `stream_index`: which of the file's audio streams, from 0; None is the one that the file marks as the default.
-    """
+    """Choose the library for a file and open it."""
     kind = headers.sniff(head)
     # Vorbis orders more than two channels in its own way, which only FFmpeg puts right.
     if kind and not stream_index and (kind != "vorbis" or headers.vorbis_channels(head) <= 2):
@@ -110,12 +107,7 @@ class SndfileDecoder:
 
 
 class LibavDecoder:
-    """Decode one audio stream through FFmpeg's libraries, from the start.
-
-    Encoder delay and padding are cut off where the container states them. Frames whose format changes in mid-stream are
-    converted to the rate and channels of the first one. `stream_index`: which of the file's audio streams, from 0; None
-    is the one that the file marks as the default.
-    """
+    """Decode one audio stream through FFmpeg's libraries, from the start."""
 
     def __init__(self, path: Path, stream_index: int | None = None) -> None:
         self.path = path

@@ -7,7 +7,6 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -26,26 +25,17 @@ AnyPath = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """Facts about one audio stream of a file.
-
-    Attributes:
-        path: The file.
-        sample_rate_hz: Sample rate in Hz.
-        channels: Number of channels C.
-        length_samples: Samples per channel: exact for PCM and FLAC, an estimate for other codings, None if unknown.
-        tags: Tags by their names in `polyres.audio.tags.TAG_NAMES`.
-        codec: Name of the coding in lower case, such as `pcm_16`, `flac`, `mp3`.
-        streams: Number of audio streams in the file.
-        notes: A line for each thing that was chosen: the stream of several, silence before sound that starts late.
-    """
+    """Facts about one audio stream of a file."""
 
     path: Path
     sample_rate_hz: int
     channels: int
+    # Samples per channel: exact for PCM and FLAC, an estimate for other codings, None if unknown
     length_samples: int | None
-    tags: dict[str, str]
-    codec: str
+    tags: dict[str, str]  # tags by their names in `polyres.audio.tags.TAG_NAMES`.
+    codec: str  # name of the coding in lower case, such as `pcm_16`, `flac`, `mp3`
     streams: int = 1
+    # A line for each thing that was chosen: the stream of several, silence before sound that starts late
     notes: tuple[str, ...] = ()
 
 
@@ -53,7 +43,6 @@ def probe(path: AnyPath, stream_index: int | None = None) -> AudioInfo:
     """Return the facts about an audio file without reading it through.
 
     Args:
-        path: The file.
         stream_index: Which of its audio streams, from 0; None is the one that it marks as the default.
 
     Raises:
@@ -117,9 +106,7 @@ class AudioReader:
         """Return the reader."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Close the file."""
         self.close()
 
@@ -147,7 +134,6 @@ def read_audio(
     their beginning, which gives the same samples and takes longer.
 
     Args:
-        path: The file.
         start_samples: First sample, from 0.
         length_samples: Number of samples, None for all up to the end. A file that ends earlier gives fewer.
         stream_index: Which of its audio streams, from 0; None is the one that it marks as the default.

@@ -15,11 +15,7 @@ _SAMPLE_CODINGS = {1, 3, 6, 7, 0xFFFE}  # PCM, float, A-law, µ-law, extensible:
 
 
 def sniff(head: bytes) -> str:
-    """Name the container from the first bytes of a file.
-
-    `head`: the first `HEAD_BYTES` bytes (fewer in a shorter file); returns `wav`, `w64`, `aiff`, `flac`, `vorbis`,
-    `au`, `caf`, or an empty text for every other kind.
-    """
+    """Name the container from the first bytes of a file."""
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return "wav"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
@@ -37,11 +33,7 @@ def vorbis_channels(head: bytes) -> int:
 
 
 def stated_length(path: Path, kind: str) -> int | None:
-    """Return the number of samples per channel that a WAV, W64 or AIFF header promises.
-
-    Returns the stated length, or None where the header states none (other kinds, packed codings, files written to a
-    pipe).
-    """
+    """Return the number of samples per channel that a WAV, W64 or AIFF header promises."""
     readers = {"wav": _wav_length, "w64": _w64_length, "aiff": _aiff_length}
     if kind not in readers:
         return None
@@ -157,9 +149,6 @@ def mp3_states_length(path: Path) -> bool:
 
 def mp3_length(path: Path) -> int | None:
     """Return the samples per channel that the header frame of an MP3 file states.
-
-    Returns its frames times the samples of one, less what the encoder added at both ends; None where it states no
-    frames.
 
     Source: the Xing header and LAME's extension of it (Mp3 Info Tag rev 1), frames, encoder delay and padding.
     """

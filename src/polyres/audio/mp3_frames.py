@@ -47,11 +47,7 @@ class Mp3Frames:
         return 0 if self.stated_frames is None else max(0, len(self.starts) - self.stated_frames)
 
     def samples(self, sample_rate_hz: int) -> int:
-        """Return the samples per channel from the first frame to the last.
-
-        Args:
-            sample_rate_hz: Of the result, in Hz.
-        """
+        """Return the samples per channel from the first frame to the last."""
         return round(self.length_ticks * sample_rate_hz / _TICKS_HZ)
 
     def told_strays(self, early_s: float) -> list[str]:
@@ -72,10 +68,7 @@ class Mp3Frames:
 
 
 def find_mp3_frames(path: Path) -> Mp3Frames | None:
-    """Walk through an MP3 file from frame to frame, without decoding it.
-
-    Returns its frames; None where there are none of a known size (other layers, free bit rates).
-    """
+    """Walk through an MP3 file from frame to frame, without decoding it."""
     stated = headers.mp3_frames(path)
     with path.open("rb") as file:
         walk = _Walk(file, headers.sound_end(path))

@@ -67,9 +67,6 @@ _ELSEWHERE = {
 def open_container(path: Path) -> Iterator[av.container.InputContainer]:
     """Open a sound or video file with FFmpeg's libraries, which see this one file and can open no other.
 
-    Args:
-        path: The file.
-
     Yields:
         The container, open for as long as the context lasts.
 
@@ -125,9 +122,6 @@ def new_container(file: BinaryIO, container: str, options: Mapping[str, str]) ->
 def open_sound(path: Path) -> soundfile.SoundFile:
     """Open a file with libsndfile.
 
-    Args:
-        path: The file.
-
     Raises:
         InputError: As `check_file`; or it does not begin as WAV, W64, AIFF, AU, CAF, FLAC, Ogg or MP3 do.
         soundfile.SoundFileError: It is damaged.
@@ -170,7 +164,6 @@ def check_facts(path: Path, sample_rate_hz: int, channels: int) -> None:
     """Refuse implausible rates and channels: a few bytes at 1 Hz would be hours of sound.
 
     Args:
-        path: The file.
         sample_rate_hz: What it says of its rate, in Hz.
         channels: What it says of its channels.
 

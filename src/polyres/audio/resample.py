@@ -167,11 +167,7 @@ def skip_samples(pieces: Iterable[Wave], count: int) -> Iterator[Wave]:
 
 
 def trim_excess(pieces: Iterable[Wave], length: int, excess: int) -> Iterator[Wave]:
-    """Cut a signal to `length` samples if it is longer by at most `excess`; else hand it on whole.
-
-    Encoders fill their last frame up, and the container states the true length. A signal that goes on for much longer
-    shows that the statement is wrong.
-    """
+    """Cut a signal to `length` samples if it is longer by at most `excess`; else hand it on whole."""
     held = BlockBuffer(excess + 1)
     seen = 0
     for piece in pieces:

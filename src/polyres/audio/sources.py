@@ -159,12 +159,7 @@ class FloatSink:
     gain = 1.0
 
     def __init__(self, paths: Sequence[Path], spec: WriteSpec) -> None:
-        """Open one file per stem.
-
-        Args:
-            paths: one per stem.
-            spec: how to write.
-        """
+        """Open one file per stem."""
         self._writers = [AudioWriter(path, spec) for path in paths]
 
     def write(self, stems: Tensor) -> None:
@@ -191,7 +186,6 @@ class ScaledSink:
 
         Args:
             paths: one per stem; the scratch files lie beside them.
-            spec: how to write.
             gain: gain of stems of the same track that are there already, else 1.
             block_samples: samples encoded at a time.
         """
@@ -236,8 +230,6 @@ def resampled(source: BlockSource, rate_hz: int, block_samples: int) -> Iterator
     """Read a source and resample it as a stream.
 
     Args:
-        source: where samples come from.
-        rate_hz: wanted rate.
         block_samples: samples read at a time.
 
     Yields:

@@ -71,10 +71,7 @@ TAG_NAMES = tuple(_ID3_FRAMES)
 
 
 def read_tags(path: Path) -> dict[str, str]:
-    """Read the tags of an audio or video file.
-
-    Returns texts by the names in `TAG_NAMES`; empty where the file has no tags or cannot be opened.
-    """
+    """Read the tags of an audio or video file."""
     try:
         with open_container(path) as container:
             found = dict(container.metadata)
@@ -98,11 +95,7 @@ def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def write_tags(path: Path, audio_format: str, tags: Mapping[str, str]) -> None:
-    """Write tags into a finished file.
-
-    `audio_format`: `flac`, `mp3`, `m4a`, `ogg` or `opus`. WAV gets its tags while it is written; `tags`: texts by name;
-    names outside `TAG_NAMES` are left out.
-    """
+    """Write tags into a finished file."""
     known = clean_tags(tags)
     if not known:
         return

@@ -62,10 +62,7 @@ def facts_of(
     mp3: Mp3Frames | None,
     is_chosen_here: bool,
 ) -> SoundFacts:
-    """Read the facts of a stream from the container; rate and channels are those of the first decoded frame.
-
-    `mp3`: the frames of an MP3 file, None for others.
-    """
+    """Read the facts of a stream from the container; rate and channels are those of the first decoded frame."""
     rate_hz = first.sample_rate
     duration_s, is_promise, tolerance_s = _duration(path, container, stream)
     late_s = _late_s(container, stream)

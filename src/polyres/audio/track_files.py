@@ -24,17 +24,13 @@ SUBSETS = ("test", "train")
 
 @dataclass(frozen=True)
 class Part:
-    """One file that sounds in a stem.
-
-    Attributes:
-        path: The file.
-        stream: None for a file of one stream; else the audio stream of a stem file (`.stem.mp4`) from 0, whose
-            samples are rounded to 16 bits as FFmpeg's command does.
-        instruments: None for recorded sound; else the file is a tracker module, of which these instruments sound.
-    """
+    """One file that sounds in a stem."""
 
     path: Path
+    # None for a file of one stream; else the audio stream of a stem file (`.stem.mp4`) from 0, whose samples are
+    # rounded to 16 bits as FFmpeg's command does.
     stream: int | None = None
+    # None for recorded sound; else the file is a tracker module, of which these instruments sound
     instruments: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
@@ -47,44 +43,28 @@ Parts = tuple[Part, ...]
 
 @dataclass(frozen=True)
 class TrackFiles:
-    """One track: its stems by source, each the sum of one or more files; sources it lacks are absent.
+    """One track: its stems by source, each the sum of one or more files; sources it lacks are absent."""
 
-    Attributes:
-        name: Name of the song, not always unique.
-        folder: Its folder, or its file where one file holds all stems.
-        stems: Source to files.
-        mixture: The file of the mixture, None where there is none.
-        problems: One line for each file that should be there and is not, or cannot be understood.
-        artist: Who made it, where that is known.
-    """
-
-    name: str
-    folder: Path
+    name: str  # name of the song, not always unique
+    folder: Path  # its folder, or its file where one file holds all stems
     stems: Mapping[str, Parts]
-    mixture: Part | None = None
-    problems: tuple[str, ...] = ()
-    artist: str = ""
+    mixture: Part | None = None  # the file of the mixture, None where there is none
+    problems: tuple[str, ...] = ()  # one line for each file that should be there and is not, or cannot be understood
+    artist: str = ""  # who made it, where that is known
 
 
 class Layout:
-    """How one kind of data set lies on disk.
+    """How one kind of data set lies on disk."""
 
-    Attributes:
-        splits: Splits that can be asked for.
-        is_complete: Whether every track must have every source.
-        wanted: What a folder of this layout holds, for error messages.
-    """
-
-    splits: ClassVar[tuple[str, ...]] = ("all",)
-    is_complete: ClassVar[bool] = False
-    wanted: ClassVar[str] = ""
+    splits: ClassVar[tuple[str, ...]] = ("all",)  # splits that can be asked for
+    is_complete: ClassVar[bool] = False  # whether every track must have every source
+    wanted: ClassVar[str] = ""  # what a folder of this layout holds, for error messages
 
     def find(self, root: Path, sources: Sequence[str], split: str = "all") -> list[TrackFiles]:
         """List the tracks.
 
         Args:
             root: existing folder of the data set.
-            sources: stems that are wanted.
             split: one of `splits`.
 
         Returns:
@@ -118,10 +98,6 @@ def mixture_of(folder: Path) -> Part | None:
 def track_folder(root: Path, track: str) -> Path:
     """Return the folder of a track among results: ROOT/TRACK, or ROOT/test/TRACK as tools for MUSDB18 write it.
 
-    Args:
-        root: folder of results.
-        track: name of the track.
-
     Returns:
         The first that is there, if need be under a name that one of both sides had to change; ROOT/TRACK if none is.
     """
@@ -135,7 +111,6 @@ def folders_under(root: Path, unreadable: dict[Path, str] | None = None) -> Iter
     """Yield the root and all folders under it but those whose names begin with a dot; linked folders count once.
 
     Args:
-        root: an existing folder.
         unreadable: takes the folders that cannot be looked into, with a line that says why, and they are not yielded.
 
     Raises:
@@ -167,9 +142,6 @@ def list_tracks(root: str | Path, sources: Sequence[str] = SOURCES) -> list[Path
     Args:
         root: folder searched at any depth; names that begin with a dot are left out.
         sources: a folder with a `<source>.<ext>` file of one of these is a track.
-
-    Returns:
-        Folders in alphabetical order.
 
     Raises:
         InputError: if the root is not a folder.
@@ -220,9 +192,6 @@ Entries = dict[str, dict[str, Any]]
 def content_stamp(path: Path) -> str:
     """Return a stamp of a file's content: a hash of its size and of windows from its head to its tail.
 
-    Args:
-        path: the file.
-
     Returns:
         32 hexadecimal digits. A copy has the same ones.
 
@@ -247,7 +216,6 @@ def load_measured(root: Path, name: str, version: int) -> Entries:
     Args:
         root: folder of the data set.
         name: file name in the root, such as `.polyres_index.json`.
-        version: of the content.
     """
     for place in _places(root, name):
         try:
@@ -266,8 +234,6 @@ def save_measured(root: Path, name: str, version: int, entries: Entries) -> None
     Args:
         root: folder of the data set.
         name: file name in the root.
-        version: of the content.
-        entries: by key.
     """
     text = json.dumps({"format": version, "files": entries})
     for place in _places(root, name):

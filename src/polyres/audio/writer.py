@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import get_args
 
 import av
@@ -18,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from polyres.audio.encode import GuardedFile, LibavSink, PcmSink, Sink, SndfileSink
+from polyres.audio.encode import MAX_RIFF_BYTES, BitDepth, GuardedFile, LibavSink, PcmSink, Sink, SndfileSink
 from polyres.audio.file_names import shorten_name, shown
 from polyres.audio.resample import StreamResampler
-from polyres.audio.wav import MAX_RIFF_BYTES, BitDepth
 from polyres.core.catalogue import nearest
 from polyres.core.errors import ConfigError, OutputError
 
@@ -49,25 +47,20 @@ _ENCODER_ERRORS = (av.FFmpegError, soundfile.SoundFileError, mutagen.MutagenErro
 class WriteSpec:
     """How to write a file.
 
-    Attributes:
-        sample_rate_hz: Sample rate of the blocks in Hz. A rate that the format does not have is resampled to the next
-            above, else to the highest; `note` says so. Opus files always hold 48 kHz.
-        channels: Number of channels C of the blocks. More than the format has are mixed down to two.
-        format: One of `FORMATS`.
-        bit_depth: 16 or 24 bits for wav and flac, or `float` (32-bit) for wav; lossy formats have none and take
-            16 or 24 without a difference.
-        tags: Tags by the names in `polyres.audio.tags.TAG_NAMES`.
-
     Raises:
         ConfigError: Unknown format or bit depth, or a bit depth that the format does not have.
         OutputError: No format holds this sample rate or channel count.
     """
 
+    # Sample rate of the blocks in Hz. A rate that the format does not have is resampled to the next above, else to the
+    # highest; `note` says so. Opus files always hold 48 kHz.
     sample_rate_hz: int
-    channels: int
-    format: str = "wav"
+    channels: int  # number of channels C of the blocks. More than the format has are mixed down to two.
+    format: str = "wav"  # one of `FORMATS`
+    # 16 or 24 bits for wav and flac, or `float` (32-bit) for wav; lossy formats have none and take 16 or 24 without a
+    # difference
     bit_depth: BitDepth = 16
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)  # tags by the names in `polyres.audio.tags.TAG_NAMES`.
 
     def __post_init__(self) -> None:
         """Validate the format."""
@@ -98,7 +91,6 @@ class AudioWriter:
 
     Args:
         path: The file to make or replace; missing parent folders are made.
-        spec: How to write it.
         max_riff_bytes: A longer WAV file becomes RF64.
 
     Raises:
@@ -176,9 +168,7 @@ class AudioWriter:
         """Return the writer."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Close the file, or throw it away if the block raised."""
         if kind is None:
             self.close()
@@ -286,10 +276,6 @@ def held_channels(audio_format: str, channels: int) -> int:
 
 def downmix_gains(channels: int) -> Wave:
     """Return `[2, C]` gains that mix channels down to left and right and let nothing clip that did not before.
-
-    Up to eight channels stand for front, centre, bass and surround as FLAC orders them; the bass channel is left out.
-    Of more channels nobody says what they are: the odd ones go to the left, the even ones to the right. `channels`: C,
-    3 or more.
 
     Source: ITU-R BS.775-4, annex 4, scaled to a sum of 1 per row.
     """

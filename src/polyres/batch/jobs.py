@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from polyres.audio.encode import BitDepth
 from polyres.audio.file_names import safe_name, shown
 from polyres.audio.sources import Progress
 from polyres.audio.track_files import SUBSETS, TrackFiles
-from polyres.audio.wav import BitDepth
 from polyres.audio.writer import FORMATS
 from polyres.batch.manifest import MANIFEST_NAME, InputId, read_manifest
 from polyres.batch.search import Note, find_audio, unreadable

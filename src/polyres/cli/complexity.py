@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyres.cli.shared.examples import examples
+from polyres.cli.shared.terminal import examples
 from polyres.core.errors import OutputError
 
 if TYPE_CHECKING:
@@ -20,15 +20,6 @@ EPILOG = examples(
     "polyres complexity all --threads 2 --out results — every architecture in one table",
 )
 PAGE_FILE, VALUES_FILE = "complexity.md", "complexity.json"
-
-
-def register(app: typer.Typer) -> None:
-    """Add `complexity` to the command.
-
-    Args:
-        app: the command.
-    """
-    app.command("complexity", epilog=EPILOG)(complexity)
 
 
 def complexity(
@@ -55,7 +46,7 @@ def complexity(
     Each model runs in a process of its own. Multiply-accumulates include attention and Fourier transforms. With --out
     the files are written after every model, so that nothing is lost where a later one does not fit into memory.
     """
-    from polyres.cli.shared.tables import print_tables
+    from polyres.cli.shared.terminal import print_tables
     from polyres.separation.complexity.measure import Request, kinds_table, measure_apart, parts_table, summary_table
     from polyres.separation.variants import subjects_named
 

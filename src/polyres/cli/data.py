@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from polyres.cli.shared.examples import examples
+from polyres.cli.shared.terminal import console, examples
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,11 +40,7 @@ DEFAULT_SOURCES = "drums,bass,other,vocals"
 
 
 def register(app: typer.Typer) -> None:
-    """Add `data` to the command.
-
-    Args:
-        app: the command.
-    """
+    """Add `data` to the command."""
     group = typer.Typer(no_args_is_help=True, help="Check and measure folders of tracks.")
     group.command("check", epilog=CHECK_EPILOG)(check)
     group.command("index", epilog=INDEX_EPILOG)(index)
@@ -128,15 +123,13 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
 
 def _print(found: DataCheck) -> None:
     """Print the table, the problems and the verdict."""
-    from rich.console import Console
     from rich.markup import escape
 
-    # A pipe has no width of its own; there every track stays on one line.
-    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
-    console.print(_table(found))
+    out = console(PIPE_WIDTH)
+    out.print(_table(found))
     for track in found.tracks:
         for problem in track.problems:
-            console.print(f"problem: {escape(track.name)}: {escape(problem)}", soft_wrap=True, highlight=False)
+            out.print(f"problem: {escape(track.name)}: {escape(problem)}", soft_wrap=True, highlight=False)
     total = found.to_dict()["total"]
     hours, minutes = divmod(round(total["length_s"] / 60), 60)
     seconds = f"{total['length_s']:.1f} s" if total["length_s"] < 600 else f"{hours} h {minutes:02d} min"
@@ -145,7 +138,7 @@ def _print(found: DataCheck) -> None:
     verdict = "no problems"
     if found.problems:
         verdict = f"{total['problems']} problems in {total['tracks_with_problems']} tracks"
-    console.print(f"{facts}: {verdict}", soft_wrap=True, highlight=False)
+    out.print(f"{facts}: {verdict}", soft_wrap=True, highlight=False)
 
 
 def _table(found: DataCheck) -> Table:

@@ -10,23 +10,16 @@ from typing import Annotated
 import typer
 
 from polyres.cli.shared.pipes import PIPE, MaxStdin, from_stdin, to_stdout
+from polyres.cli.shared.terminal import examples
 from polyres.core.process import interruptible
 
-EPILOG = "\n\n".join(
-    (
-        "Examples:",
-        "polyres decode song.safetensors -o again.wav — rate, channels and length of what was encoded, float samples",
-        "polyres decode song.safetensors -o again.flac --codec my/codec — encoded with a codec of your own",
-        "cat song.wav | polyres encode - -o - | polyres decode - -o - | play - — from pipe to pipe",
-        "The file names its codec where that is one of the catalogue. It opens no other files: one of your own is "
-        "given with --codec. Weights other than those it was encoded with are refused.",
-    )
+EPILOG = examples(
+    "polyres decode song.safetensors -o again.wav — rate, channels and length of what was encoded, float samples",
+    "polyres decode song.safetensors -o again.flac --codec my/codec — encoded with a codec of your own",
+    "cat song.wav | polyres encode - -o - | polyres decode - -o - | play - — from pipe to pipe",
+    "The file names its codec where that is one of the catalogue. It opens no other files: one of your own is "
+    "given with --codec. Weights other than those it was encoded with are refused.",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("decode", epilog=EPILOG)(decode)
 
 
 Input = Annotated[Path, typer.Argument(metavar="LATENT", help="File written by 'polyres encode'; - is stdin.")]
@@ -52,7 +45,7 @@ def decode(
     """Turn a latent file back into audio."""
     from polyres.audio.file_names import shown
     from polyres.batch.jobs import Job
-    from polyres.cli.shared.progress import Bars
+    from polyres.cli.shared.terminal import Bars
     from polyres.codec.latent import Latent
     from polyres.codec.load import codec_for, load_codec
     from polyres.codec.track import check_free, write_blocks, write_spec

@@ -10,22 +10,15 @@ from typing import Annotated
 import typer
 
 from polyres.cli.shared.pipes import PIPE, MaxStdin, Stream, from_stdin, to_stdout
+from polyres.cli.shared.terminal import examples
 from polyres.core.process import interruptible
 
-EPILOG = "\n\n".join(
-    (
-        "Examples:",
-        "polyres encode song.wav -o song.safetensors — everything the decoder needs, as 16-bit floats, in one file",
-        "polyres encode song.wav -o z.safetensors --codec audioldm2 — 3200 numbers per second and channel",
-        "polyres encode song.wav -o z.safetensors --codec polyres_wave_44k:half — stereo at 44.1 kHz, half the numbers",
-        "polyres decode song.safetensors -o again.wav — the way back, also elsewhere, with the same codec weights",
-    )
+EPILOG = examples(
+    "polyres encode song.wav -o song.safetensors — everything the decoder needs, as 16-bit floats, in one file",
+    "polyres encode song.wav -o z.safetensors --codec audioldm2 — 3200 numbers per second and channel",
+    "polyres encode song.wav -o z.safetensors --codec polyres_wave_44k:half — stereo at 44.1 kHz, half the numbers",
+    "polyres decode song.safetensors -o again.wav — the way back, also elsewhere, with the same codec weights",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("encode", epilog=EPILOG)(encode)
 
 
 Input = Annotated[Path, typer.Argument(metavar="AUDIO", help="Audio or video file; - is stdin.")]
@@ -51,7 +44,7 @@ def encode(
     """Code an audio file as latents that 'polyres decode' turns back into audio."""
     from polyres.audio.sources import FileSource
     from polyres.batch.jobs import Job
-    from polyres.cli.shared.progress import Bars
+    from polyres.cli.shared.terminal import Bars
     from polyres.codec.load import load_codec
     from polyres.codec.track import check_free
 

@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polyres.cli.shared.audio_jobs import (
+    AsJson,
+    Audio,
+    CodecName,
+    Device,
     Facts,
     FileJob,
     FoundFile,
+    Overwrite,
     audio_files,
     file_job,
     file_mark,
@@ -35,8 +40,6 @@ if TYPE_CHECKING:
 ROWS_FILE = "enhance.jsonl"
 FIGURE_FILE = "pareto.png"
 
-Audio = Annotated[list[Path] | None, typer.Argument(metavar="AUDIO...", help="Files with audio, or folders of them.")]
-CodecName = Annotated[str, typer.Option("--codec", help="Name or path, as for polyres reconstruct.")]
 Names = Annotated[
     list[str] | None, typer.Option("--enhancer", help="Which to run; repeatable. All that can be run by default.")
 ]
@@ -61,20 +64,8 @@ Networks = Annotated[
 ]
 Steps = Annotated[int, typer.Option(min=1, help="Of the gradient descent of optimise.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of noise.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print rows as JSON lines instead of a table.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results again that are already there.")]
 
 _KINDS = {"learned": "latent_enhancer", "refine": "mel_refiner", "refine_informed": "mel_refiner"}
-
-
-def register(app: typer.Typer) -> None:
-    """Add `enhance` to the command.
-
-    Args:
-        app: the command.
-    """
-    app.command("enhance")(enhance)
 
 
 def enhance(
@@ -163,17 +154,6 @@ def _options(
     return options
 
 
-def _report(plain: Sequence[Mapping[str, Any]], tune: bool, out: Path | None, as_json: bool) -> None:
-    """Keep the rows of all files, and print."""
-    from polyres.codec.enhance.sweep import EnhanceRow
-    from polyres.core.whole_files import write_whole
-
-    rows = [EnhanceRow(**row) for row in plain]
-    if out is not None:
-        write_whole(out / ROWS_FILE, "".join(json.dumps(row.to_dict()) + "\n" for row in rows))
-    _show(rows, tune, out, as_json)
-
-
 def _jobs(files: Sequence[FoundFile], out: Path | None, settings: Sequence[object]) -> list[FileJob]:
     """Give every file a folder and a key."""
     from polyres.batch.jobs import folder_name
@@ -245,13 +225,18 @@ def _longer(chain: Chain, path: Path, seconds: float, start_s: float | None) -> 
     return PieceSource(path, start, seconds)
 
 
-def _show(rows: Sequence[EnhanceRow], tune: bool, out: Path | None, as_json: bool) -> None:
-    from polyres.cli.shared.tables import print_tables
-    from polyres.codec.enhance.sweep import summarise
+def _report(plain: Sequence[Mapping[str, Any]], tune: bool, out: Path | None, as_json: bool) -> None:
+    """Keep the rows of all files, and print."""
+    from polyres.cli.shared.terminal import print_tables
+    from polyres.codec.enhance.sweep import EnhanceRow, summarise
+    from polyres.core.whole_files import write_whole
 
+    rows = [EnhanceRow(**row) for row in plain]
+    if out is not None:
+        write_whole(out / ROWS_FILE, "".join(json.dumps(row.to_dict()) + "\n" for row in rows))
     whole = summarise(rows)
     if tune and out is not None:
-        from polyres.codec.enhance.figure import draw_front
+        from polyres.codec.enhance.sweep import draw_front
 
         draw_front(whole, out / FIGURE_FILE)
     if as_json:

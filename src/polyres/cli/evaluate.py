@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from polyres.cli.shared.examples import examples
+from polyres.cli.shared.terminal import examples
 from polyres.core.errors import ConfigError, InputError, PolyresError
 
 if TYPE_CHECKING:
@@ -74,15 +74,6 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
 Workers = Annotated[int, typer.Option(min=1, help="Songs scored at the same time, beside the one being separated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the rows as JSON lines instead of a table.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add `evaluate` to the command.
-
-    Args:
-        app: the command.
-    """
-    app.command("evaluate", epilog=EPILOG)(evaluate)
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,13 @@ from typing import Annotated
 
 import typer
 
-from polyres.cli.shared.examples import examples
+from polyres.cli.shared.terminal import examples
 from polyres.core.errors import OutputError
 
 EPILOG = examples(
     "polyres fusion RUN — the weights of every resolution, and how they moved over the epochs",
     "polyres fusion RUN --data SONGS --out report — also what each resolution does, with figures",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add `fusion` to the command.
-
-    Args:
-        app: the command.
-    """
-    app.command("fusion", epilog=EPILOG)(fusion)
 
 
 def fusion(
@@ -53,7 +44,7 @@ def fusion(
     and gradients of every resolution, because a weight is not an importance.
     Tracks that cannot be read are told and left out; the exit status is then 2.
     """
-    from polyres.cli.shared.tables import print_tables
+    from polyres.cli.shared.terminal import print_tables
     from polyres.nn.device import resolve_device
     from polyres.report.figures import check_matplotlib
     from polyres.separation.fusion_report import text as fusion_text

@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from polyres.cli.shared.audio_jobs import (
+    AsJson,
+    Audio,
+    CodecName,
+    Device,
     Facts,
     FileJob,
     FoundFile,
+    Overwrite,
     file_job,
     file_mark,
     find_files,
@@ -34,8 +39,6 @@ ROWS_FILE, TABLE_FILE, PAGE_FILE = "rows.jsonl", "ladder.md", "ladder.html"
 FORMAT = 2
 """Of what is kept of a file; results of another are made again."""
 
-Audio = Annotated[list[Path] | None, typer.Argument(metavar="AUDIO...", help="Files with audio, or folders of them.")]
-CodecName = Annotated[str, typer.Option("--codec", help="Name or path, as for polyres reconstruct.")]
 Golden = Annotated[
     Path | None, typer.Option(help="Audio that the codec made itself, such as R6.wav: it must pass nearly unharmed.")
 ]
@@ -48,9 +51,6 @@ Bandwidth = Annotated[
     Path | None, typer.Option(help="Weights of a bandwidth extension, for R10.", show_default="those of the package")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of noise and of phases that start at random.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print rows as JSON lines instead of a table.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results again that are already there.")]
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,6 @@ class _Climbing:
     rungs: Sequence[Rung]
     seconds: float
     settings: list[object]
-
-
-def register(app: typer.Typer) -> None:
-    """Add `ladder` to the command.
-
-    Args:
-        app: the command.
-    """
-    app.command("ladder")(ladder)
 
 
 def ladder(
@@ -124,7 +115,7 @@ def ladder(
 
 def _distributions(climbing: _Climbing, done: Sequence[tuple[bool, Facts]]) -> Distributions:
     """Read what was measured on the way, golden files apart."""
-    from polyres.codec.ladder.distribution import Distribution, expected_std
+    from polyres.codec.ladder.climb import Distribution, expected_std
     from polyres.codec.ladder.page import Distributions
 
     found: tuple[list[Distribution], list[Distribution]] = ([], [])
@@ -177,8 +168,7 @@ def _climb(
     climbing: _Climbing, golden: Sequence[FileJob], job: FileJob, folder: Path | None, report: Callable[[float], None]
 ) -> Facts:
     """Run all rungs on one file, and keep sounds and rows."""
-    from polyres.codec.ladder.climb import climb
-    from polyres.codec.ladder.distribution import distributions
+    from polyres.codec.ladder.climb import climb, distributions
     from polyres.codec.ladder.rungs import read_piece
 
     codec = climbing.shop.codec
@@ -204,7 +194,7 @@ def _report(
     as_json: bool,
 ) -> None:
     """Write table and page, and print."""
-    from polyres.cli.shared.tables import print_tables
+    from polyres.cli.shared.terminal import print_tables
     from polyres.codec.ladder.page import ladder_page
     from polyres.codec.ladder.rungs import RUNGS
     from polyres.codec.ladder.tables import closing_lines, ladder_markdown, ladder_table

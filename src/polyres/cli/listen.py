@@ -32,11 +32,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add `listen` to the command.
-
-    Args:
-        app: the command.
-    """
+    """Add `listen` to the command."""
     group = typer.Typer(
         no_args_is_help=True,
         help="Blind listening tests: make one, serve it, analyse it. Begin with new; simulate and power help planning.",
@@ -84,7 +80,7 @@ def new(
     that tell nothing.
     """
     from polyres.listen.design.build import build_study
-    from polyres.listen.design.recipe import StudyRecipe
+    from polyres.listen.design.files import StudyRecipe
     from polyres.listen.design.webmushra import import_webmushra
     from polyres.listen.design.webmushra_texts import read_config
 
@@ -167,7 +163,7 @@ def score(
     Metrics of polyres evaluate are of whole songs; these are of what is heard. Give the file to analyse --metrics.
     A sound that cannot be measured is told, all others are written, and the status is 2.
     """
-    from polyres.listen.analysis.score import SCORES_NAME, score_excerpts, write_scores
+    from polyres.listen.analysis.metrics_against_ratings import SCORES_NAME, score_excerpts, write_scores
     from polyres.listen.design.files import load_study
 
     names = [name.strip() for name in metrics.split(",") if name.strip()]
@@ -211,7 +207,7 @@ def analyse(
     from polyres.listen.analysis.metrics_against_ratings import read_metric_rows
     from polyres.listen.analysis.report import write_report
     from polyres.listen.design.files import load_study
-    from polyres.listen.store.rating_sources import ratings_by_part, ratings_of
+    from polyres.listen.store.database import ratings_by_part, ratings_of
 
     loaded = load_study(study)
     rows = read_metric_rows(metrics) if metrics is not None else None
@@ -266,8 +262,8 @@ def export(
     codes or what a recruiting site calls a listener; those are on the administrator's page alone.
     """
     from polyres.listen.design.files import load_study
+    from polyres.listen.store.database import ratings_of
     from polyres.listen.store.export import COLUMNS, FORMATS, export_rows, write_table, write_tables
-    from polyres.listen.store.rating_sources import ratings_of
 
     one_file = out.suffix.lower().removeprefix(".") in FORMATS
     if out.suffix and not one_file and not out.is_dir():
@@ -299,8 +295,8 @@ def _stored_tables(
     elif source is not None and (url := database_url_of(source)) is None:
         return None
     try:
+        from polyres.listen.store.database import opened_store
         from polyres.listen.store.export import stored_tables
-        from polyres.listen.store.rating_sources import opened_store
 
         with opened_store(folder, url) as store:
             tables = stored_tables(study, store, training)

@@ -17,8 +17,8 @@ import typer.main
 from typer.core import TyperGroup
 
 import polyres
-from polyres.cli.shared.examples import examples
-from polyres.cli.shared.streams import prepare_streams
+from polyres.cli.shared.pipes import prepare_streams
+from polyres.cli.shared.terminal import examples
 from polyres.core.catalogue import PLUGINS_VARIABLE, use_plugin
 from polyres.core.errors import PolyresError
 from polyres.core.process import interruptible, tune_cpu
@@ -71,16 +71,13 @@ class _Commands(TyperGroup):
 
 
 def load_command(name: str) -> Any:
-    """Load one command.
-
-    Args:
-        name: one of `COMMANDS`.
-
-    Returns:
-        The command or group, as typer runs it.
-    """
+    """Load a command of `COMMANDS`: what the `register` of its module makes, else the function of its name."""
     app = typer.Typer(callback=lambda: None, context_settings=_HELP_OPTIONS)
-    importlib.import_module(f"polyres.cli.{name}").register(app)
+    module = importlib.import_module(f"polyres.cli.{name}")
+    if hasattr(module, "register"):
+        module.register(app)
+    else:
+        app.command(name, epilog=getattr(module, "EPILOG", None))(getattr(module, name))
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     command = group.commands[name]
@@ -106,11 +103,7 @@ def build_app() -> typer.Typer:
 
 
 def build_command() -> Any:
-    """Return the command with its help as it is written; typer would take `[drums, bass]` for markup and show nothing.
-
-    Returns:
-        What typer makes of `build_app`.
-    """
+    """Return the command with its help as it is written; typer would take `[drums, bass]` for markup."""
     command = typer.main.get_command(build_app())
     _escape_help(command)
     return command
@@ -160,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `polyres`; those of the process by default.
 
     Returns:
-        The exit status: 0, that of the error (2 for everything a user can mend), or 130 when interrupted.
+        0, the status of the error (2 for everything a user can mend), or 130 when interrupted.
     """
     # Huge pages for large tensors: far fewer page faults. torch reads this once, at its first tensor.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Annotated
 
 import typer
 
-from polyres.cli.shared.examples import examples
+from polyres.cli.shared.terminal import console, examples
+from polyres.core.catalogue import unknown_name_message
+from polyres.core.errors import UnknownNameError, WeightsError
 
 PIPE_WIDTH = 240
 EPILOG = examples(
@@ -72,9 +73,7 @@ def fetch(
     as_json: Annotated[bool, typer.Option("--json", help="Print names and files as JSON.")] = False,
 ) -> None:
     """Download weights ahead; what is here already stays as it is."""
-    from polyres.cli.shared.downloads import weight_files
-
-    found = {name: weight_files(name) for name in names}
+    found = {name: _weight_files(name) for name in names}
     if as_json:
         typer.echo(json.dumps({name: [str(path) for path in paths] for name, paths in found.items()}, indent=2))
         return
@@ -97,6 +96,26 @@ def push(
     typer.echo(f"{address}: load it with --model {sharing.SCHEME}{sharing.repository_of(repository)}")
 
 
+def _weight_files(name: str) -> list[Path]:
+    """Return the files of a model or codec, downloading them where they are not here; none for parts of the package."""
+    from polyres.codec.audioldm2.parts import REPOSITORIES, hub_folder
+    from polyres.codec.registry import known_codecs
+    from polyres.separation.registry import DEFAULT, known_models
+    from polyres.weights import hub
+
+    if name in hub.OFFICIAL:
+        return hub.fetch(hub.OFFICIAL[name])
+    if name in hub.REFUSED:
+        only = f"only the transformer models can be read: {', '.join(hub.OFFICIAL)}"
+        raise WeightsError(f"{name} is {hub.REFUSED[name]}; {only}")
+    if name in REPOSITORIES:
+        return sorted(path for path in hub_folder(name).rglob("*") if path.is_file())
+    known = [DEFAULT, *(model.name for model in known_models()), *(codec.name for codec in known_codecs())]
+    if name not in known:
+        raise UnknownNameError(unknown_name_message("model", name, known))
+    return []
+
+
 def _number(value: int) -> str:
     return f"{value:,}".replace(",", " ") if value else "–"
 
@@ -106,8 +125,7 @@ def _yes(value: bool) -> str:
 
 
 def _print(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; a pipe has no width of its own, there every row stays on one line."""
-    from rich.console import Console
+    """Print a table."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -115,5 +133,4 @@ def _print(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(title, justify="right" if title == "parameters" else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
-    console.print(table)
+    console(PIPE_WIDTH).print(table)

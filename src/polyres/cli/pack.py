@@ -8,21 +8,12 @@ from typing import Annotated
 
 import typer
 
-from polyres.cli.shared.examples import examples
+from polyres.cli.shared.terminal import examples
 from polyres.cli.train import quoted
 
 EPILOG = examples(
     "polyres pack recipes/release_gpu.yaml --data DATA --out bundle — under 60 MB, with everything that training needs",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add `pack` to the command.
-
-    Args:
-        app: the command.
-    """
-    app.command("pack", epilog=EPILOG)(pack)
 
 
 def pack(

@@ -8,22 +8,13 @@ from typing import Annotated
 
 import typer
 
-from polyres.cli.shared.examples import examples
+from polyres.cli.shared.terminal import examples
 
 EPILOG = examples(
     "polyres paper studies/main_cpu --out paper — then open paper/index.html",
     "polyres paper studies/one studies/two --no-audio — several studies, without what needs their songs",
     "polyres paper studies/main_cpu complexity.json listening/report — also costs and ratings",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add `paper` to the command.
-
-    Args:
-        app: the command.
-    """
-    app.command("paper", epilog=EPILOG)(paper)
 
 
 def paper(

@@ -9,35 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyres.cli.shared.audio_jobs import tell_note
-from polyres.cli.shared.json_tracks import JsonTracks
 from polyres.cli.shared.pipes import MaxStdin, Name, Stream, from_stdin
+from polyres.cli.shared.terminal import JsonTracks, examples, tell_note
 from polyres.core.process import interruptible
 
 if TYPE_CHECKING:
     from polyres.codec.track import Chain, Reconstruction
 
-EPILOG = "\n\n".join(
-    (
-        "Examples:",
-        "polyres reconstruct song.mp3 --plots — through the default codec, with a figure, in reconstructed/CODEC/song/",
-        "polyres reconstruct album/ --codec audioldm2 --enhance frequency --strength 0.5 — and with sharper latents",
-        "polyres reconstruct a.wav --codec audioldm2 --phase pghi+fgla — a phase method instead of the vocoder",
-        "polyres reconstruct a.wav --codec polyres_wave:wide — and the band above 8 kHz, which it drops, made up",
-        "polyres reconstruct a.wav --codec staged.yaml — a codec, then enhancer, detail network, filters, bandwidth",
-        "polyres reconstruct a.wav --codec audioldm2:decibel_front_end — a wrong turn, as a control",
-        "Every folder holds original, codec and (with --enhance) enhanced at the input's rate, channels and length and "
-        "at one common gain; latent.safetensors, from which 'polyres decode' makes the audio again; and "
-        "reconstruction.json with all scores. Scores of files longer than 30 s are medians over pieces. A codec that "
-        "makes up phases cannot be judged by metrics that compare sample by sample: those are marked.",
-    )
+EPILOG = examples(
+    "polyres reconstruct song.mp3 --plots — through the default codec, with a figure, in reconstructed/CODEC/song/",
+    "polyres reconstruct album/ --codec audioldm2 --enhance frequency --strength 0.5 — and with sharper latents",
+    "polyres reconstruct a.wav --codec audioldm2 --phase pghi+fgla — a phase method instead of the vocoder",
+    "polyres reconstruct a.wav --codec polyres_wave:wide — and the band above 8 kHz, which it drops, made up",
+    "polyres reconstruct a.wav --codec staged.yaml — a codec, then enhancer, detail network, filters, bandwidth",
+    "polyres reconstruct a.wav --codec audioldm2:decibel_front_end — a wrong turn, as a control",
+    "Every folder holds original, codec and (with --enhance) enhanced at the input's rate, channels and length and "
+    "at one common gain; latent.safetensors, from which 'polyres decode' makes the audio again; and "
+    "reconstruction.json with all scores. Scores of files longer than 30 s are medians over pieces. A codec that "
+    "makes up phases cannot be judged by metrics that compare sample by sample: those are marked.",
 )
 _SHOWN = ("snr", "log_mel_l1", "lsd", "mr_stft", "band_error_low", "band_error_mid", "band_error_high", "lag")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("reconstruct", epilog=EPILOG)(reconstruct)
 
 
 def _list_codecs(wanted: bool) -> None:
@@ -100,9 +91,9 @@ def reconstruct(
 ) -> None:
     """Send audio through a codec and compare what comes back: audio, scores and a figure per file."""
     from polyres.batch.jobs import OutputOptions, plan_jobs
-    from polyres.cli.shared.progress import Bars
-    from polyres.codec.batch import chain_of, codec_label, reconstruct_jobs
+    from polyres.cli.shared.terminal import Bars
     from polyres.codec.load import load_codec
+    from polyres.codec.track import chain_of, codec_label, reconstruct_jobs
 
     output = OutputOptions(file_format, bit_depth, overwrite)
     given = {"synthesis": phase, "vocoder": vocoder, "post_filter": post_filter, "bandwidth": bandwidth}

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyres.cli.shared.examples import examples
+from polyres.cli.shared.terminal import console, examples
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from polyres.separation.training.run_table import Comparison, RunSummary
 
 LIST_EPILOG = examples("polyres runs list runs — all runs below the folder runs, one line each")
 COMPARE_EPILOG = examples("polyres runs compare runs/small runs/other — what differs in their recipes and results")
-PIPE_WIDTH = 200
 
 
 def register(app: typer.Typer) -> None:
-    """Add the group `runs` to the command.
-
-    Args:
-        app: the command.
-    """
+    """Add the group `runs` to the command."""
     group = typer.Typer(help="Look at training runs: list them, or compare them.", no_args_is_help=True)
     group.command("list", epilog=LIST_EPILOG)(list_)
     group.command("compare", epilog=COMPARE_EPILOG)(compare)
@@ -46,11 +39,11 @@ def list_(
     if as_json:
         typer.echo(json.dumps([run.to_dict() for run in runs], indent=2))
         return
-    console = _console()
-    console.print(_summary_table(runs))
+    out = console()
+    out.print(_summary_table(runs))
     for run in runs:
         if run.problem is not None:
-            console.print(f"{run.name}: {run.problem}", markup=False, highlight=False, soft_wrap=True)
+            out.print(f"{run.name}: {run.problem}", markup=False, highlight=False, soft_wrap=True)
 
 
 def compare(
@@ -64,28 +57,17 @@ def compare(
     if as_json:
         typer.echo(json.dumps(comparison.to_dict(), indent=2))
         return
-    console = _console()
+    out = console()
     for title, table in _comparison_tables(comparison):
-        console.print(title, style="bold", highlight=False)
-        console.print(table)
-        console.print()
+        out.print(title, style="bold", highlight=False)
+        out.print(table)
+        out.print()
 
 
 def duration_text(seconds: float) -> str:
-    """Word a duration as hours, minutes and seconds.
-
-    Args:
-        seconds: 0 or more.
-    """
+    """Word a duration as hours, minutes and seconds."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
-def _console() -> Console:
-    """Return where tables go; a pipe has no width of its own, so there every run stays on one line."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
 
 
 def _table(left: list[str], right: list[str]) -> Table:

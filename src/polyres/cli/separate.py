@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyres.cli.shared.audio_jobs import tell_note
-from polyres.cli.shared.json_tracks import JsonTracks
 from polyres.cli.shared.pipes import MaxStdin, Name, Piped, Stream, from_stdin
+from polyres.cli.shared.terminal import JsonTracks, examples, tell_note
 from polyres.core.process import interruptible
 
 if TYPE_CHECKING:
@@ -20,27 +19,19 @@ if TYPE_CHECKING:
     from polyres.separation.load import LoadedSeparator
     from polyres.separation.options import SeparateOptions
 
-EPILOG = "\n\n".join(
-    (
-        "Examples:",
-        "polyres separate song.mp3 — the stems of one song, in separated/MODEL/song/",
-        "polyres separate album/ --format flac --out stems — all audio below album/, the same tree below stems/",
-        "polyres separate song.wav --two-stems vocals --mixture-consistent — vocals, and mixture minus vocals",
-        "polyres separate *.wav --bit-depth float --json > result.json — samples as computed, results for programs",
-        "polyres separate MUSDB --layout musdb18hq --out est — all mixtures, as 'evaluate --estimates est' reads them",
-        "curl -s ADDRESS | polyres separate - --name song — from a pipe; kept on disk while it is needed",
-        "In folders every file with sound counts, whatever its ending; linked folders are followed once. What is left "
-        "out (files without sound, hidden files, finished stems) is told in one line.",
-        "Stems have the rate, channels, length and level of the input. Where one would clip, all are turned down by "
-        "the same gain. Finished tracks are skipped. A file that cannot be used is reported and the others go on; "
-        "the exit status is then 2.",
-    )
+EPILOG = examples(
+    "polyres separate song.mp3 — the stems of one song, in separated/MODEL/song/",
+    "polyres separate album/ --format flac --out stems — all audio below album/, the same tree below stems/",
+    "polyres separate song.wav --two-stems vocals --mixture-consistent — vocals, and mixture minus vocals",
+    "polyres separate *.wav --bit-depth float --json > result.json — samples as computed, results for programs",
+    "polyres separate MUSDB --layout musdb18hq --out est — all mixtures, as 'evaluate --estimates est' reads them",
+    "curl -s ADDRESS | polyres separate - --name song — from a pipe; kept on disk while it is needed",
+    "In folders every file with sound counts, whatever its ending; linked folders are followed once. What is left "
+    "out (files without sound, hidden files, finished stems) is told in one line.",
+    "Stems have the rate, channels, length and level of the input. Where one would clip, all are turned down by "
+    "the same gain. Finished tracks are skipped. A file that cannot be used is reported and the others go on; "
+    "the exit status is then 2.",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command("separate", epilog=EPILOG)(separate)
 
 
 Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT", help="Audio or video files, and folders; - is stdin.")]
@@ -136,7 +127,7 @@ def _run(
 ) -> bool:
     """Separate all files; tell whether one of them failed."""
     from polyres.batch.jobs import model_folder, plan_jobs, plan_tracks
-    from polyres.cli.shared.progress import Bars
+    from polyres.cli.shared.terminal import Bars
     from polyres.separation.files import separate_jobs
 
     out, layout = where

@@ -7,19 +7,17 @@ from typing import Annotated
 
 import typer
 
+from polyres.cli.shared.terminal import examples
 from polyres.core.errors import ConfigError
 
-EPILOG = "\n\n".join(
-    (
-        "Examples:",
-        "polyres studio — the page at http://127.0.0.1:8766/ with the models that are installed",
-        "polyres studio --model runs/mine --model htdemucs — further models to compare",
-        "polyres studio --codec audioldm2+frequency — reconstruction with an enhancer as well",
-        "polyres studio export separated --out page.html — finished stems of all models as one file to give away",
-        "polyres studio export separated --reference musdb/test --seconds 20 — beside the true stems, with SDR",
-        "Songs never leave this machine. They and their stems stay over a restart, and are removed when nobody used "
-        "them for --keep-hours, or with --forget when the studio ends.",
-    )
+EPILOG = examples(
+    "polyres studio — the page at http://127.0.0.1:8766/ with the models that are installed",
+    "polyres studio --model runs/mine --model htdemucs — further models to compare",
+    "polyres studio --codec audioldm2+frequency — reconstruction with an enhancer as well",
+    "polyres studio export separated --out page.html — finished stems of all models as one file to give away",
+    "polyres studio export separated --reference musdb/test --seconds 20 — beside the true stems, with SDR",
+    "Songs never leave this machine. They and their stems stay over a restart, and are removed when nobody used "
+    "them for --keep-hours, or with --forget when the studio ends.",
 )
 _MIB = 1 << 20
 
@@ -59,7 +57,7 @@ def studio(
     """Serve the studio: drop songs, watch progress, hear stems solo or mixed, compare models, take away the results."""
     if context.invoked_subcommand is not None:
         return
-    from polyres.studio.options import StudioOptions
+    from polyres.studio.songs import StudioOptions
 
     options = StudioOptions(
         host=host,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyres.cli.shared.examples import examples
+from polyres.cli.shared.terminal import examples
 from polyres.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,15 +25,6 @@ EPILOG = examples(
 STUDIES_FOLDER = "studies"
 RAY_THREADS = 4
 """Processors of a job on a cluster where its recipe does not say."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add `study` to the command.
-
-    Args:
-        app: the command.
-    """
-    app.command("study", epilog=EPILOG)(study)
 
 
 def study(
@@ -153,7 +144,7 @@ def _carry_out(plan: Plan, folder: Path, backend: Backend, as_json: bool, markdo
 def _report(folder: Path, as_json: bool, markdown: bool) -> None:
     """Print the tables of a study, and leave them in its folder."""
     from polyres.cli.shared.study_report import report_json, report_tables
-    from polyres.cli.shared.tables import print_tables
+    from polyres.cli.shared.terminal import print_tables
     from polyres.core.whole_files import write_whole
 
     tables = report_tables(folder)
@@ -167,7 +158,7 @@ def _report(folder: Path, as_json: bool, markdown: bool) -> None:
 def _list_studies(folder: Path, as_json: bool) -> None:
     """Show the studies of a folder."""
     from polyres.cli.shared.study_report import studies_table
-    from polyres.cli.shared.tables import print_tables
+    from polyres.cli.shared.terminal import print_tables
     from polyres.study.plan.config import StudyConfig, find_studies
 
     paths = find_studies(folder)
@@ -183,7 +174,7 @@ def _list_studies(folder: Path, as_json: bool) -> None:
 def _show_plan(plan: Plan, folder: Path, check: bool, as_json: bool) -> None:
     """Show the runs of a study; with a check of models and data, which are the same for all seeds of an arm."""
     from polyres.cli.shared.study_report import plan_json, plan_tables
-    from polyres.cli.shared.tables import print_tables
+    from polyres.cli.shared.terminal import print_tables
     from polyres.study.plan.arms import check_run
 
     first = {arm: next(run for run in plan.runs if run.arm == arm) for arm in dict.fromkeys(r.arm for r in plan.runs)}

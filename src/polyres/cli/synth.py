@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyres.cli.shared.examples import examples
+from polyres.cli.shared.terminal import examples
 from polyres.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,15 +35,6 @@ class Instruments(StrEnum):
     electronic = "electronic"
     sampled = "sampled"
     both = "both"
-
-
-def register(app: typer.Typer) -> None:
-    """Add `synth` to the command.
-
-    Args:
-        app: the command.
-    """
-    app.command("synth", epilog=EPILOG)(synth)
 
 
 def synth(
@@ -120,7 +111,7 @@ def _make_songs(out: Path, given: dict[str, Any], jobs: int, totals: Totals) -> 
 
 def _make_miniature(out: Path, seed: int, tracks: int, length_s: float, totals: Totals) -> None:
     """Make miniatures; a quarter of them, but at least one, for validation."""
-    from polyres.synth.miniature import make_miniature
+    from polyres.synth.composed import make_miniature
 
     valid = max(1, tracks // 4)
     splits = {"train": tracks - valid, "valid": valid} if tracks > 1 else {"train": 1}

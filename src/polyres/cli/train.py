@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from polyres.cli.shared.examples import examples
+from polyres.cli.shared.terminal import examples
 from polyres.core.errors import ConfigError, TrainingError
 
 EPILOG = examples(
@@ -22,27 +22,8 @@ EPILOG = examples(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add `train` to the command.
-
-    Args:
-        app: the command.
-    """
-    app.command("train", epilog=EPILOG)(train)
-
-
 def seconds_of(text: str) -> float:
-    """Read a duration.
-
-    Args:
-        text: a number with the unit s, m or h; without a unit it is in seconds.
-
-    Returns:
-        Seconds.
-
-    Raises:
-        ConfigError: if it is not a duration above 0.
-    """
+    """Read a duration above 0 in seconds, or with the unit s, m or h."""
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)", text.strip().lower())
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if seconds <= 0:
@@ -101,9 +82,8 @@ def train(
 
 
 def _from_bundle(folder: Path, out: Path | None, resume: bool, changes: list[str]) -> tuple[Path, Path, bool]:
-    """Find recipe and run folder of a bundle, and lay its own values under those asked for.
-
-    --resume starts the run where there is none yet, so that one command may be repeated until the training is over.
+    """Find recipe and run folder of a bundle, and lay its own values under those asked for. --resume starts the run
+    where there is none yet, so that one command may be repeated until the training is over.
     """
     from polyres.separation.training.pack import open_bundle
 

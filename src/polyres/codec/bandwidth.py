@@ -1,15 +1,19 @@
-"""Extend the bandwidth of decoded waves: generate the band above a cutoff and keep the band below it."""
+"""Extend the bandwidth of decoded waves and streams: make the band above a cutoff, keep the one below."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from polyres.audio.resample import StreamResampler, Wave, resampled_length
+from polyres.codec.windows import Tensors, WindowJoin, WindowPlan
 from polyres.core.config import Config
 from polyres.core.errors import InputError
+from polyres.dsp.overlap import Fifo
 from polyres.dsp.stft import istft, stft
 
 _QUIET = 1e-4
@@ -18,21 +22,13 @@ _MOST_NEPER = 3.0
 
 
 class BandwidthConfig(Config):
-    """Settings of the generator of the band above a cutoff.
+    """Settings of the generator of the band above a cutoff."""
 
-    Args:
-        sample_rate_hz: of what goes in (resampled from the low rate) and comes out.
-        cutoff_hz: up to where the input is trusted, at most half of the low rate.
-        n_fft: window of the transform, in samples; the hop is a quarter.
-        width: channels inside.
-        depth: residual blocks.
-    """
-
-    sample_rate_hz: int = Field(default=44100, ge=2000)
-    cutoff_hz: float = Field(default=7500.0, gt=0)
-    n_fft: int = Field(default=1024, ge=64)
-    width: int = Field(default=128, ge=1)
-    depth: int = Field(default=4, ge=1)
+    sample_rate_hz: int = Field(default=44100, ge=2000)  # of what goes in (resampled from the low rate) and comes out
+    cutoff_hz: float = Field(default=7500.0, gt=0)  # up to where the input is trusted, at most half of the low rate
+    n_fft: int = Field(default=1024, ge=64)  # window of the transform, in samples; the hop is a quarter
+    width: int = Field(default=128, ge=1)  # channels inside
+    depth: int = Field(default=4, ge=1)  # residual blocks
 
     @model_validator(mode="after")
     def _fits(self) -> BandwidthConfig:
@@ -68,15 +64,7 @@ def dilation(index: int) -> int:
 
 
 def low_band(wave: Tensor, config: BandwidthConfig) -> Tensor:
-    """Return the band below the cutoff, by a mask on windowed spectra.
-
-    Args:
-        wave: `[..., T]`.
-        config: says where the cutoff is.
-
-    Returns:
-        Same shape.
-    """
+    """Return the band below the cutoff, by a mask on windowed spectra: `wave` `[..., T]`."""
     hop = config.hop_samples
     spectrum = stft(wave, config.n_fft, hop)
     mask = (torch.arange(config.n_fft // 2, device=wave.device) < config.low_bins).to(wave.dtype)
@@ -89,18 +77,7 @@ def copy_low_band(generated: Tensor, decoded: Tensor, config: BandwidthConfig) -
 
 
 def extend(network: BandwidthExtender, decoded: Tensor) -> Tensor:
-    """Replace the band of a decoded wave above the cutoff and keep the band below it.
-
-    Args:
-        network: trained on waves that end at its cutoff.
-        decoded: resampled to the rate of the network, `[B, C, T]`.
-
-    Returns:
-        Same shape.
-
-    Raises:
-        InputError: if the shape is another.
-    """
+    """Replace the band of a decoded wave above the cutoff and keep the band below it: `decoded` `[B, C, T]`."""
     # A codec's own filter ends above the cutoff: both bands would stand there together.
     wide: Tensor = network(decoded)
     return wide - decoded + low_band(decoded, network.config)
@@ -128,12 +105,7 @@ class BandwidthExtender(nn.Module):
     """
 
     def __init__(self, config: BandwidthConfig, seed: int = 0) -> None:
-        """Build the generator.
-
-        Args:
-            config: what it extends, and its size.
-            seed: of the first weights.
-        """
+        """Build the generator."""
         super().__init__()
         self.config = config
         self.high_bins = config.n_fft // 2 - config.low_bins
@@ -146,17 +118,7 @@ class BandwidthExtender(nn.Module):
             self.last.bias[: self.high_bins].fill_(_START_NEPER)
 
     def forward(self, skip: Tensor) -> Tensor:
-        """Extend waves.
-
-        Args:
-            skip: decoded waves, resampled to the rate of the config: `[B, C, T]`.
-
-        Returns:
-            Same shape; below the cutoff as they were.
-
-        Raises:
-            InputError: if the shape is another.
-        """
+        """Extend waves: `skip` `[B, C, T]`."""
         if skip.ndim != 3 or not skip.numel():
             raise InputError(f"waves [B, C, T] are extended, nothing empty, got {list(skip.shape)}")
         low, hop, length = self.config.low_bins, self.config.hop_samples, skip.shape[-1]
@@ -171,3 +133,66 @@ class BandwidthExtender(nn.Module):
         whole = torch.cat([torch.zeros_like(spectrum[:, :low]), high], dim=1)
         added = istft(whole, hop, length).reshape(skip.shape)
         return copy_low_band(skip + added, skip, self.config)
+
+
+WINDOW_HOPS = 768
+"""About 4.5 s of 44.1 kHz."""
+
+
+class BandStream:
+    """Resamples a stream and extends its bandwidth in bounded memory.
+
+    Windows begin at frames of the generator and have all the context that it looks at, so that the result does not
+    depend on how the stream is cut.
+    """
+
+    def __init__(self, network: BandwidthExtender, in_hz: int, out_hz: int, channels: int, length_samples: int) -> None:
+        """Start a stream of `length_samples` at `in_hz`, of which samples at `out_hz` come out."""
+        self._network, config = network, network.config
+        self._hop = config.hop_samples
+        self._up = StreamResampler(in_hz, config.sample_rate_hz, channels)
+        self._down = StreamResampler(config.sample_rate_hz, out_hz, channels)
+        self._left = resampled_length(length_samples, in_hz, config.sample_rate_hz)
+        total = -(-self._left // self._hop)
+        context = -(-config.context_samples // self._hop)
+        plan = WindowPlan(total, max(WINDOW_HOPS, 4 * context), context)
+        self._join = WindowJoin(self._run, plan)
+        self._fifo = Fifo()
+
+    def push(self, block: Wave) -> Wave:
+        """Take a block `[C, n]` float32 and return the samples `[C, m]` that are ready."""
+        self._fifo.push(torch.from_numpy(self._up.push(block)))
+        return self._down.push(self._extended())
+
+    def finish(self) -> Wave:
+        """End the signal and return its rest."""
+        self._fifo.push(torch.from_numpy(self._up.finish()))
+        rest = self._fifo.length % self._hop
+        if rest:
+            self._fifo.push(torch.zeros(self._down.channels, self._hop - rest))
+        return np.concatenate([self._down.push(self._extended()), self._down.finish()], axis=1)
+
+    def _extended(self) -> Wave:
+        """Extend the whole frames that are there."""
+        hops = self._fifo.length // self._hop
+        done: list[Tensor] = []
+        if hops:
+            wave = self._fifo.take(hops * self._hop)
+            done = [piece["wave"][0] for piece in self._join.push({"wave": wave[None]}, hops)]
+        joined = torch.cat(done, dim=-1)[:, : self._left] if done else torch.zeros(self._down.channels, 0)
+        self._left -= joined.shape[-1]
+        return joined.contiguous().numpy()
+
+    def _run(self, window: Tensors) -> Tensors:
+        device = self._network.last.weight.device
+        with torch.no_grad():
+            return {"wave": extend(self._network, window["wave"].to(device)).cpu()}
+
+
+def way_out(
+    network: BandwidthExtender | None, in_hz: int, out_hz: int, channels: int, length_samples: int
+) -> StreamResampler | BandStream:
+    """Choose between plain resampling and bandwidth extension for decoded samples on their way to the file's rate."""
+    if network is None or out_hz <= in_hz:
+        return StreamResampler(in_hz, out_hz, channels)
+    return BandStream(network, in_hz, out_hz, channels, length_samples)

@@ -24,21 +24,13 @@ __all__ = ["CODECS", "CODEC_FILES", "Codec", "CodecConfig", "Latent", "Latents",
 
 
 class CodecConfig(Config):
-    """The five slots of a codec, each naming one entry of its catalogue; a codec adds settings of its own.
+    """The five slots of a codec, each naming one entry of its catalogue; a codec adds settings of its own."""
 
-    Attributes:
-        front_end: from waves to what the autoencoder reads.
-        autoencoder: from that to latents and back.
-        enhancer: changes latents before they are decoded; none where None.
-        synthesis: from what the autoencoder gives to waves.
-        post_filter: changes decoded waves; none where None.
-    """
-
-    front_end: str
-    autoencoder: str
-    enhancer: str | None = None
-    synthesis: str
-    post_filter: str | None = None
+    front_end: str  # from waves to what the autoencoder reads
+    autoencoder: str  # from that to latents and back
+    enhancer: str | None = None  # changes latents before they are decoded; none where None
+    synthesis: str  # from what the autoencoder gives to waves
+    post_filter: str | None = None  # changes decoded waves; none where None
 
 
 Latents = dict[str, Tensor]
@@ -162,7 +154,6 @@ class Codec(nn.Module, ABC):
 
         Args:
             features: as `to_features` gives them.
-            length_samples: of the waves.
 
         Returns:
             `[B, C, length_samples]` float32.
@@ -197,9 +188,6 @@ class Codec(nn.Module, ABC):
 
         Args:
             side: as a latent carries it.
-
-        Returns:
-            What decodes that latent.
         """
         return self
 
@@ -273,7 +261,6 @@ def check_codec_wave(wave: Tensor, codec: Codec) -> None:
     """Refuse waves that a codec cannot encode.
 
     Args:
-        wave: anything.
         codec: what is to encode it.
 
     Raises:

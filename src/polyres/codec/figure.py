@@ -13,6 +13,7 @@ from polyres.codec.load import Take
 from polyres.codec.track import Scores
 from polyres.dsp.mel import MelConfig, mel_of_magnitude
 from polyres.metrics.reconstruction.metrics import RECONSTRUCTION_METRICS
+from polyres.report.figures import colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,8 +23,6 @@ MAX_COLUMNS = 900
 """Frames drawn of a spectrogram; longer files are sampled at even distances."""
 FRAME_S = 0.046
 RANGE_DB = 80.0
-# Okabe & Ito's colours, told apart by colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73")
 SHOWN_SCORES = ("snr", "log_mel_l1", "lsd", "mr_stft", "lag")
 BANDS = {"low": "below 500 Hz", "mid": "500 Hz to 4 kHz", "high": "above 4 kHz"}
 
@@ -52,7 +51,7 @@ def draw_comparison(
     for column, (name, take) in enumerate(takes.items()):
         duration_s = take.length_samples / sample_rate_hz
         axes = [figure.add_subplot(grid[row, column]) for row in range(3)]
-        _draw_wave(axes[0], take, sample_rate_hz, peak, COLOURS[column % len(COLOURS)])
+        _draw_wave(axes[0], take, sample_rate_hz, peak, colour(column))
         axes[0].set_title(name)
         extent = (0.0, duration_s, 0.0, sample_rate_hz / 2000)
         _draw_picture(axes[1], _db(power[name]), float(top_db), extent, "frequency (kHz)" if column == 0 else "")
@@ -142,7 +141,7 @@ def _draw_bands(axes: Axes, scores: Mapping[str, Scores]) -> None:
         values = [found.get(f"band_error_{band}") for band in BANDS]
         heights = [0.0 if value is None else value for value in values]
         places = [place + (number - (len(scores) - 1) / 2) * width for place in range(len(BANDS))]
-        bars = axes.bar(places, heights, width, label=name, color=COLOURS[(number + 1) % len(COLOURS)])
+        bars = axes.bar(places, heights, width, label=name, color=colour(number + 1))
         axes.bar_label(bars, [_number(value, "+.1f") for value in values], padding=2)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.margins(y=0.25)

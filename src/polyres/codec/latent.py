@@ -49,31 +49,19 @@ class LatentHeader(Config):
 
 @dataclass(frozen=True)
 class Latent:
-    """What a codec keeps of a file.
+    """What a codec keeps of a file."""
 
-    Attributes:
-        tensors: name to `[G, D, N, ...]` float16, G groups of channels, axis 2 is time.
-        codec: name of the codec, for `polyres.load_codec`.
-        fingerprint: of its config and weights; others cannot decode this.
-        input_rate_hz: sample rate of the file that was coded, and of what is decoded.
-        channels: of that file.
-        length_samples: of that file, at its own rate.
-        sample_rate_hz: rate at which the codec works.
-        side: numbers without a time axis, float16: mean and peak of each channel where the codec takes them away.
-        config: of the codec, as plain values.
-        where: what it is called in messages: its file, once it has one.
-    """
-
-    tensors: Mapping[str, Tensor]
-    codec: str
-    fingerprint: str
-    input_rate_hz: int
-    channels: int
-    length_samples: int
-    sample_rate_hz: int
+    tensors: Mapping[str, Tensor]  # name to `[G, D, N, ...]` float16, G groups of channels, axis 2 is time.
+    codec: str  # name of the codec, for `polyres.load_codec`.
+    fingerprint: str  # of its config and weights; others cannot decode this
+    input_rate_hz: int  # sample rate of the file that was coded, and of what is decoded
+    channels: int  # of that file
+    length_samples: int  # of that file, at its own rate
+    sample_rate_hz: int  # rate at which the codec works
+    # numbers without a time axis, float16: mean and peak of each channel where the codec takes them away
     side: Mapping[str, Tensor] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
-    where: str = field(default="the latent", compare=False)
+    config: Mapping[str, Any] = field(default_factory=dict)  # of the codec, as plain values
+    where: str = field(default="the latent", compare=False)  # what it is called in messages: its file, once it has one
 
     def __post_init__(self) -> None:
         """Refuse what cannot be stored, or cannot have been."""
@@ -127,12 +115,6 @@ class Latent:
     def save(self, path: str | Path) -> Path:
         """Write everything to one safetensors file; an older one is replaced only when the new one is complete.
 
-        Args:
-            path: the file.
-
-        Returns:
-            The file written.
-
         Raises:
             OutputError: when it cannot be written.
         """
@@ -149,12 +131,6 @@ class Latent:
     @staticmethod
     def load(path: str | Path) -> Latent:
         """Read a file that `save` wrote.
-
-        Args:
-            path: the file.
-
-        Returns:
-            The latent.
 
         Raises:
             InputError: when it is missing, damaged, or no latent.

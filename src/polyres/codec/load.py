@@ -17,10 +17,9 @@ from polyres.audio.sources import BlockSource, FileSource, MemorySource, Progres
 from polyres.audio.writer import AudioWriter, WriteSpec
 from polyres.codec.base import Codec
 from polyres.codec.latent import Latent
-from polyres.codec.layout import check_layout, measured
 from polyres.codec.registry import build_codec
-from polyres.codec.staged.build import codec_of_latent
-from polyres.codec.stream import Measured, decode_blocks, encode_blocks, run_encoder, step_count
+from polyres.codec.staged.codec import codec_of_latent
+from polyres.codec.stream import Measured, check_layout, decode_blocks, encode_blocks, measured, run_encoder, step_count
 from polyres.codec.windows import Tensors
 from polyres.core.errors import WeightsError
 from polyres.dsp.levels import peak_level
@@ -28,25 +27,10 @@ from polyres.nn.device import resolve_device
 
 
 class LoadedCodec:
-    """A codec ready for use; memory does not grow with the length of what it works on, but for what it returns.
-
-    Example:
-        codec = polyres.load_codec()
-        latent = codec.encode(wave, 44100)      # wave: [C, T]
-        latent.save("song.safetensors")
-        wave = codec.decode(latent)             # [C, T] at 44100 Hz
-    """
+    """A codec ready for use; memory does not grow with the length of what it works on, but for what it returns."""
 
     def __init__(self, codec: Codec, device: str = "auto") -> None:
-        """Wrap a codec that was loaded or built elsewhere.
-
-        Args:
-            codec: moved to the device and put into evaluation mode.
-            device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-
-        Raises:
-            ConfigError: when the device is not available.
-        """
+        """Wrap a codec that was loaded or built elsewhere."""
         self.device = resolve_device(device)
         self.model = codec.to(self.device).eval()
 
@@ -75,19 +59,7 @@ class LoadedCodec:
         return digest.hexdigest()
 
     def encode(self, wave: Wave, sample_rate_hz: int, progress: Progress | None = None) -> Latent:
-        """Code a waveform.
-
-        Args:
-            wave: `[C, T]` floating point, tensor or NumPy array, finite, any number of channels, full scale = 1.
-            sample_rate_hz: its rate.
-            progress: called with the finished share, 0 to 1.
-
-        Returns:
-            All that decoding needs, as float16.
-
-        Raises:
-            InputError: when the waveform cannot be used.
-        """
+        """Code a waveform: `wave` `[C, T]`."""
         return self.encode_source(MemorySource(wave, sample_rate_hz), progress)
 
     def encode_file(self, path: str | Path, progress: Progress | None = None) -> Latent:
@@ -95,19 +67,7 @@ class LoadedCodec:
         return self.encode_source(FileSource(Path(path)), progress)
 
     def decode(self, latent: Latent, progress: Progress | None = None) -> Tensor:
-        """Decode a latent.
-
-        Args:
-            latent: of this codec and these weights.
-            progress: called with the finished share, 0 to 1.
-
-        Returns:
-            `[C, T]` float32 on the CPU, at rate, channels and length of what was coded.
-
-        Raises:
-            WeightsError: when the latent is of another codec or other weights.
-            InputError: when it is incomplete.
-        """
+        """Decode a latent: `[C, T]`."""
         return torch.cat(list(self.decode_blocks(latent, progress)), dim=-1)
 
     def decode_blocks(self, latent: Latent, progress: Progress | None = None) -> Iterator[Tensor]:
@@ -126,15 +86,7 @@ class LoadedCodec:
         yield from decode_blocks([dict(latent.tensors)], self.model, found, progress)
 
     def check(self, latent: Latent) -> None:
-        """Refuse latents that this codec cannot decode.
-
-        Args:
-            latent: any.
-
-        Raises:
-            WeightsError: when it is of another codec or other weights.
-            InputError: when a count, a tensor or a number does not fit the codec and the length: it is damaged.
-        """
+        """Refuse latents that this codec cannot decode."""
         if latent.codec.partition(":")[0] != self.name.partition(":")[0] and latent.fingerprint != self.fingerprint:
             raise WeightsError(f"the latent is of codec {latent.codec}, not of {self.name}; load that one")
         if latent.fingerprint != self.fingerprint:
@@ -154,19 +106,8 @@ class LoadedCodec:
         yield from decode_blocks(encode_blocks(source, self.model, found), self.model, found, progress)
 
     def stages(self, wave: Wave, sample_rate_hz: int) -> dict[str, Tensor]:
-        """Encode and decode a waveform and keep every intermediate, as the codec has them.
-
-        Args:
-            wave: `[C, T]` floating point, tensor or NumPy array, finite, any number of channels, full scale = 1.
-            sample_rate_hz: its rate.
-
-        Returns:
-            `input`, at the codec's rate and level; then what the codec names, such as `mel`, `latent`, `mel_decoded`
-            and `wave`, `[G, ...]` with G groups of channels, axis 2 time, in windows that are joined without fades;
-            last `output` `[C, T]`, at the rate and level of the wave.
-
-        Raises:
-            InputError: when the waveform cannot be used.
+        """Encode and decode a waveform and keep every intermediate, as the codec has them: `wave` `[C, T]` to `[G,
+        ...]`.
         """
         source = MemorySource(wave, sample_rate_hz)
         found = measured(source, self.model)
@@ -191,11 +132,7 @@ class LoadedCodec:
         )
 
     def encode_source(self, source: BlockSource, progress: Progress | None = None) -> Latent:
-        """Code a source, which is read more than once; see `encode`.
-
-        Raises:
-            InputError: when it cannot be used.
-        """
+        """Code a source, which is read more than once; see `encode`."""
         found = measured(source, self.model)
         steps, done = step_count(self.model, found.codec_samples), 0
         tensors: dict[str, Tensor] = {}
@@ -229,9 +166,6 @@ def load_codec(
         device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:N" or "mps".
         settings: what of the codec's config is to be otherwise, such as {"synthesis": "pghi+fgla"}.
 
-    Returns:
-        The codec.
-
     Raises:
         UnknownNameError: for a name that is not known; the message suggests the nearest.
         WeightsError: when the weights cannot be read or do not fit.
@@ -246,11 +180,7 @@ def codec_for(latent: Latent, device: str = "auto") -> LoadedCodec:
     """Load the codec that a latent was coded with, its stages as the latent holds them.
 
     Args:
-        latent: any.
         device: as for `load_codec`.
-
-    Returns:
-        The codec.
 
     Raises:
         UnknownNameError: for a codec that is not known.

@@ -29,17 +29,11 @@ Gain = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class PostFilter:
-    """A filter and where it is from.
+    """A filter and where it is from."""
 
-    Attributes:
-        name: as in `POST_FILTERS`.
-        source: paper or book.
-        gain: what every time-frequency bin is multiplied with; phases stay.
-    """
-
-    name: str
-    source: str
-    gain: Gain
+    name: str  # as in `POST_FILTERS`
+    source: str  # paper or book
+    gain: Gain  # what every time-frequency bin is multiplied with; phases stay
 
 
 POST_FILTERS: Catalogue[PostFilter] = Catalogue("post filter")
@@ -54,9 +48,6 @@ def post_filter(name: str, wave: Tensor, sample_rate_hz: int, strength: float = 
         wave: `[..., T]`, float32 or float64, T >= 1.
         sample_rate_hz: > 0.
         strength: 0 is the identity, 1 the full filter; up to 1.
-
-    Returns:
-        Same shape.
 
     Raises:
         UnknownNameError: if there is no such filter.

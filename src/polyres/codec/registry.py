@@ -45,24 +45,7 @@ def codec_summary(name: str) -> str:
 def build_codec(
     name_or_path: str | Path = DEFAULT, device: str | torch.device = "cpu", settings: Mapping[str, Any] | None = None
 ) -> Codec:
-    """Load a codec by name, or from a file or folder.
-
-    Args:
-        name_or_path: a name of `codec_names()`, "default", a weight file of ours, a run folder, or a folder with `vae`
-            and `vocoder` as AudioLDM2 has them. `NAME:VARIANT` is a variant that the codec names, such as
-            `audioldm2:sampled_latent`.
-        device: where to put it.
-        settings: what of the codec's config is to be otherwise, such as {"synthesis": "pghi+fgla"}.
-
-    Returns:
-        The codec in evaluation mode.
-
-    Raises:
-        UnknownNameError: for a name or variant that is not known; suggests the nearest.
-        ConfigError: for settings that the codec does not have or its weights do not allow.
-        WeightsError: when the weights cannot be read or do not fit.
-        OfflineError: when weights are not here and cannot be downloaded.
-    """
+    """Load a codec by name, or from a file or folder."""
     name, variant = split_variant(EMBEDDED if str(name_or_path) == DEFAULT else str(name_or_path))
     _register(name)
     if variant == WIDE:
@@ -84,14 +67,14 @@ def build_codec(
 
 def _widened(codec: Codec) -> Codec:
     """Put the bandwidth extension of the package after a codec."""
-    from polyres.codec.staged.build import staged
+    from polyres.codec.staged.codec import staged
 
     return staged(codec, {"bandwidth": "default"}, f":{WIDE}")
 
 
 def _set(codec: Codec, settings: Mapping[str, Any]) -> Codec:
     """Change settings of a codec; what it has no place for becomes a stage after it."""
-    from polyres.codec.staged.build import staged
+    from polyres.codec.staged.codec import staged
     from polyres.codec.staged.config import STAGE_SETTINGS
 
     after = {key: value for key, value in settings.items() if key in STAGE_SETTINGS and key not in codec.free_settings}
@@ -138,7 +121,7 @@ def _looks_like_path(name: str) -> bool:
 def _from_path(given: str) -> Codec:
     path = Path(os.path.expanduser(given))
     if is_stages_file(path):
-        from polyres.codec.staged.build import read_staged
+        from polyres.codec.staged.codec import read_staged
 
         return read_staged(path)
     if any(os.path.isdir(path / part) for part in ("vae", "vocoder")):

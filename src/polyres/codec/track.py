@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -15,12 +15,15 @@ from torch import Tensor
 
 import polyres
 from polyres.audio.file_names import shown
-from polyres.audio.sources import DEFAULT_BLOCK_SAMPLES, FileSource, Progress
+from polyres.audio.sources import DEFAULT_BLOCK_SAMPLES, BlockSource, FileSource, Progress
 from polyres.audio.writer import AudioWriter, WriteSpec
-from polyres.batch.jobs import Job, OutputOptions
+from polyres.batch.jobs import Job, OutputOptions, Watch, one_file, run_label
 from polyres.batch.manifest import InputId, changed_settings, publish_folder, work_folder
+from polyres.codec.enhance.enhancers import ENHANCERS
 from polyres.codec.load import LoadedCodec, Take
-from polyres.core.errors import OutputError
+from polyres.codec.staged.codec import staged
+from polyres.codec.stream import measure, mel_averages
+from polyres.core.errors import ConfigError, OutputError, PolyresError
 from polyres.core.json_text import json_file
 from polyres.dsp.levels import shared_gain
 from polyres.metrics.reconstruction.metrics import invalid_reason, reconstruction_names, score
@@ -31,33 +34,20 @@ ORIGINAL, CODEC, ENHANCED = "original", "codec", "enhanced"
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Result of one input.
-
-    Attributes:
-        input: the file.
-        status: "done", "skipped" (it was there) or "failed".
-        folder: of all results; None when failed.
-        files: name to file.
-        scores: of every version but the original, by metric; None where a metric has no finite value.
-        num_scalars: numbers in the latent file.
-        audio_s: length of the audio in seconds.
-        seconds: time it took.
-        gain: on all versions alike; 1 unless one of them would have clipped.
-        warnings: one line each.
-        error: one line when failed.
-    """
+    """Result of one input."""
 
     input: Path
-    status: Literal["done", "skipped", "failed"]
-    folder: Path | None = None
-    files: dict[str, Path] = field(default_factory=dict)
+    status: Literal["done", "skipped", "failed"]  # "done", "skipped" (it was there) or "failed"
+    folder: Path | None = None  # of all results; None when failed
+    files: dict[str, Path] = field(default_factory=dict)  # name to file
+    # of every version but the original, by metric; None where a metric has no finite value
     scores: dict[str, Scores] = field(default_factory=dict)
-    num_scalars: int = 0
-    audio_s: float = 0.0
-    seconds: float = 0.0
-    gain: float = 1.0
-    warnings: tuple[str, ...] = ()
-    error: str | None = None
+    num_scalars: int = 0  # numbers in the latent file
+    audio_s: float = 0.0  # length of the audio in seconds
+    seconds: float = 0.0  # time it took
+    gain: float = 1.0  # on all versions alike; 1 unless one of them would have clipped
+    warnings: tuple[str, ...] = ()  # one line each
+    error: str | None = None  # one line when failed
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -70,17 +60,11 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Chain:
-    """A codec, with or without an enhancer.
+    """A codec, with or without an enhancer."""
 
-    Attributes:
-        codec: codes and decodes it.
-        enhanced: decodes it once more with an enhancer; None without.
-        informed: whether the enhancer is told about the original, as no decoder is.
-    """
-
-    codec: LoadedCodec
-    enhanced: LoadedCodec | None = None
-    informed: bool = False
+    codec: LoadedCodec  # codes and decodes it
+    enhanced: LoadedCodec | None = None  # decodes it once more with an enhancer; None without
+    informed: bool = False  # whether the enhancer is told about the original, as no decoder is
 
     def settings(self, path: Path, output: OutputOptions, plots: bool) -> dict[str, Any]:
         """Return everything that has an influence on the results."""
@@ -248,9 +232,6 @@ def invalid_metrics(phase_sensitive: bool) -> dict[str, str]:
 
     Args:
         phase_sensitive: whether the codec follows the phase of the original.
-
-    Returns:
-        Metric to reason.
     """
     reasons = {name: invalid_reason(name, not phase_sensitive) for name in reconstruction_names()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
@@ -262,11 +243,6 @@ def write_blocks(blocks: Iterable[Tensor], path: Path, sample_rate_hz: int, chan
     Args:
         blocks: `[C, n]` float32.
         path: the file; its ending says the format.
-        sample_rate_hz: of the blocks.
-        channels: of the blocks.
-
-    Returns:
-        The path.
 
     Raises:
         OutputError: when it cannot be written.
@@ -281,14 +257,6 @@ def write_blocks(blocks: Iterable[Tensor], path: Path, sample_rate_hz: int, chan
 
 def write_spec(path: Path, sample_rate_hz: int, channels: int) -> WriteSpec:
     """How to write a file: by its ending; wav holds float samples, flac 24 bits.
-
-    Args:
-        path: the file.
-        sample_rate_hz: of the audio.
-        channels: of the audio.
-
-    Returns:
-        The way.
 
     Raises:
         OutputError: when no format holds this rate or number of channels.
@@ -310,3 +278,64 @@ def check_free(path: Path, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite:
         raise OutputError(f"{shown(path)} is there already; --overwrite replaces it, or choose another name")
+
+
+def codec_label(name: str) -> str:
+    """Folder name for the results of a codec: its name, or the last part of its path."""
+    return run_label(Path(name))
+
+
+def chain_of(codec: LoadedCodec, enhancer: str | None, strength: float = 1.0) -> Chain:
+    """Combine a codec and an enhancer.
+
+    Args:
+        enhancer: name in ENHANCERS; None for none.
+
+    Raises:
+        UnknownNameError: when there is no such enhancer.
+        ConfigError: when the codec has no place for one, or the enhancer needs what this chain cannot give it.
+    """
+    if enhancer is None:
+        return Chain(codec)
+    found = ENHANCERS.build(enhancer)
+    missing = [need for need in found.needs if need not in ("decode", "target")]
+    if missing:
+        raise ConfigError(
+            f"enhancer {enhancer!r} needs {missing[0]}, which only 'polyres enhance' can give it; choose another"
+        )
+    settings = {"enhancer": enhancer, "strength": strength}
+    # A codec of mel spectra has a place of its own for them.
+    has_place = "strength" in type(codec.model.config).model_fields
+    twin = codec.model.reconfigured(settings) if has_place else staged(codec.model, settings)
+    return Chain(codec, LoadedCodec(twin, str(codec.device)), found.informed or "target" in found.needs)
+
+
+def reconstruct_jobs(
+    chain: Chain, jobs: Iterable[Job], output: OutputOptions, plots: bool, watch: Watch
+) -> Iterator[Reconstruction]:
+    """Reconstruct all files in order.
+
+    Args:
+        chain: what the files go through.
+        jobs: what to read and where to write.
+
+    Yields:
+        One result per job; a job that went wrong gives one with status "failed" and a line that says why.
+    """
+    for job in jobs:
+        with watch.track(job) as progress:
+            try:
+                with one_file(job.input):
+                    if chain.informed and job.error is None:
+                        _tell_target(chain, FileSource(job.input, job.stream))
+                    result = reconstruct_track(chain, job, output, plots, progress)
+            except PolyresError as error:
+                result = Reconstruction(job.input, "failed", error=str(error))
+        yield result
+
+
+def _tell_target(chain: Chain, source: BlockSource) -> None:
+    """Tell the enhancer the averages of the original."""
+    if chain.enhanced is not None:
+        model: Any = chain.enhanced.model
+        model.target = mel_averages(source, model, measure(source, model), lambda wave: model.mel(wave)[:, 0])

@@ -39,8 +39,6 @@ def canvas(columns: int, rows: int = 1, width: float = 3.4, height: float = 2.8)
     """Make a figure with panels, without touching matplotlib's global state.
 
     Args:
-        columns: of panels.
-        rows: of panels.
         width: of a panel in inches.
         height: of a panel in inches.
 

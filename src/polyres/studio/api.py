@@ -25,10 +25,9 @@ from starlette.types import Receive, Scope, Send
 from polyres.audio.file_names import safe_name
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
 from polyres.listen.server.security import announced_bytes
-from polyres.studio.disk_space import FullError
 from polyres.studio.jobs import JobQueue
 from polyres.studio.mixing import Strip, mix
-from polyres.studio.songs import Song, Work
+from polyres.studio.songs import FullError, Song, Work
 
 router = APIRouter(prefix="/api")
 _SLOWEST_BYTES_PER_S = 4096

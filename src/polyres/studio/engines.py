@@ -12,9 +12,8 @@ from typing import Literal, Protocol
 
 from polyres.audio.file_names import shown
 from polyres.batch.jobs import Job, OutputOptions
-from polyres.codec.batch import chain_of, reconstruct_jobs
 from polyres.codec.load import load_codec
-from polyres.codec.track import CODEC, ENHANCED, ORIGINAL, Chain
+from polyres.codec.track import CODEC, ENHANCED, ORIGINAL, Chain, chain_of, reconstruct_jobs
 from polyres.core.errors import PolyresError, UnknownNameError
 from polyres.separation.load import LoadedSeparator, load_separator
 from polyres.separation.options import SeparateOptions
@@ -52,14 +51,7 @@ class Engine(Protocol):
         """Available choices; the first is the default."""
 
     def run(self, choice: Choice, song: Path, folder: Path, progress: Progress) -> Made:
-        """Run a choice on a song.
-
-        Args:
-            choice: one of `choices`.
-            song: the file.
-            folder: a new one, for the results.
-            progress: called with the finished share, 0 to 1; may raise to end the work.
-        """
+        """Run a choice on a song."""
 
 
 class PolyresEngine:

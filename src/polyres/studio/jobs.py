@@ -18,13 +18,21 @@ from polyres.audio.file_names import safe_name, shown
 from polyres.audio.files import probe
 from polyres.core.errors import ConfigError, InputError, PolyresError, UnknownNameError
 from polyres.core.whole_files import make_scratch_folder
-from polyres.studio.disk_space import DiskSpace, FullError
 from polyres.studio.engines import Engine
-from polyres.studio.mixing import copy_to_play
-from polyres.studio.options import StudioOptions
+from polyres.studio.mixing import copy_to_play, view_of
 from polyres.studio.saved_state import hold_folder, load_state, save_state
-from polyres.studio.songs import Lane, Song, State, Work, decode_upload, failure_message, job_facts
-from polyres.studio.views import view_of
+from polyres.studio.songs import (
+    DiskSpace,
+    FullError,
+    Lane,
+    Song,
+    State,
+    StudioOptions,
+    Work,
+    decode_upload,
+    failure_message,
+    job_facts,
+)
 
 ORIGINAL = "original"
 _SWEEP_S = 60.0

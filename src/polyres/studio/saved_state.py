@@ -166,12 +166,7 @@ def _written(work: Work) -> _Work:
 
 
 def load_state(folder: Path, choices: Sequence[Choice], clock: Callable[[], float]) -> list[Song]:
-    """Load what `save_state` wrote; unlisted folders of the studio are removed.
-
-    Jobs that waited or ran wait again, or have failed where their model is not offered any more; results whose files
-    are gone are not there. A song whose entry is damaged is not there, but its files stay, and the entry under another
-    name. Returns the songs in the order they came.
-    """
+    """Load what `save_state` wrote; unlisted folders of the studio are removed."""
     found, whole = _read(folder / MEMORY_FILE)
     if not whole:
         _set_aside(folder / MEMORY_FILE)

@@ -14,10 +14,9 @@ from polyres.core.errors import UnknownNameError
 from polyres.listen.server.security import BodyLimit
 from polyres.listen.server.web import bind, refused, serve, web_app
 from polyres.studio import api
-from polyres.studio.disk_space import FullError
 from polyres.studio.engines import Engine
 from polyres.studio.jobs import JobQueue
-from polyres.studio.options import StudioOptions
+from polyres.studio.songs import FullError, StudioOptions
 
 STATIC_DIR = Path(__file__).parent / "static"
 
@@ -58,8 +57,6 @@ def run(engine: Engine, options: StudioOptions | None = None, announce: Callable
     """Serve the studio until interrupted.
 
     Args:
-        engine: does the work.
-        options: how it is served.
         announce: called with the page's address when the server takes connections.
 
     Raises:

@@ -16,9 +16,8 @@ from polyres.core.config import Config
 from polyres.core.errors import ConfigError, InputError, OutputError
 from polyres.core.process import usable_processors
 from polyres.core.yaml_files import yaml_value
-from polyres.synth.composed import FORMAT
+from polyres.synth.composed import FORMAT, make_miniature
 from polyres.synth.jobs import Made, run_jobs
-from polyres.synth.miniature import make_miniature
 from polyres.synth.requests import SUMMARY_FILE, Instruments, Order, plan_order, write_summary
 from polyres.synth.songs import Report
 
@@ -146,7 +145,6 @@ def make_root(spec: MadeConfig, data_dir: str | None = None, cache: Path | None 
     Several processes may ask at once: one makes them, the others wait.
 
     Args:
-        spec: what is asked for.
         data_dir: what its folders are relative to; the working directory if None.
         cache: where to keep them; the user's cache folder if None.
         report: receives a line before and lines while they are made.

@@ -1,10 +1,10 @@
-"""Composed songs: composition, instruments, vocals, effects and mix from a seed."""
+"""Composed songs: composition, instruments, vocals, effects and mix from a seed; miniatures of a few seconds."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,14 +14,14 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from polyres.core.config import Config
-from polyres.synth.effects import apply_chain, draw_chain
+from polyres.core.errors import ConfigError
+from polyres.synth.effects import MixConfig, apply_chain, draw_chain, mix_stems
 from polyres.synth.instruments.bank import read_presets
 from polyres.synth.instruments.electronic import render_electronic
 from polyres.synth.instruments.recorded import RECORDED_SHARE, render_recorded
 from polyres.synth.instruments.render import SAMPLE_RATE_HZ, render_stem
 from polyres.synth.jobs import Made, run_jobs, seeds
 from polyres.synth.loops import LoopBank
-from polyres.synth.mixing import MixConfig, mix_stems
 from polyres.synth.scores.composer import compose
 from polyres.synth.scores.midi import STEMS, Score
 from polyres.synth.scores.styles import STYLES
@@ -126,11 +126,7 @@ def open_loops(folder: str) -> LoopBank:
 
 
 def make_song(config: ComposedConfig, number: int) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-    """Compose, render and mix one song.
-
-    `number`: which song, 0 upwards; styles take turns; returns stem name to float32 `[2, T]` with T = round(length_s *
-    44100), and the manifest.
-    """
+    """Compose, render and mix one song: `[2, T]`."""
     rngs = seeds(config.seed, number, _PURPOSES)
     styles = config.styles or tuple(STYLES.names())
     style = styles[number % len(styles)]
@@ -207,13 +203,73 @@ def _faded(wave: np.ndarray, tail_s: float) -> np.ndarray:
     return wave
 
 
-def composed_jobs(out: Path, count: int, config: ComposedConfig, first: int = 0) -> list[ComposedJob]:
+def composed_jobs(out: Path, count: int, config: ComposedConfig) -> list[ComposedJob]:
     """List the jobs of composed songs. `out`: gets folders `song_00000` and so on."""
-    return [ComposedJob(out / f"song_{number:05d}", number, config) for number in range(first, first + count)]
+    return [ComposedJob(out / f"song_{number:05d}", number, config) for number in range(count)]
 
 
-def make_composed(
-    out: Path, count: int, config: ComposedConfig, jobs: int = 1, tell: Callable[[Made], None] | None = None
-) -> Sequence[Made]:
-    """Compose songs; finished ones are skipped."""
-    return run_jobs(composed_jobs(out, count, config), jobs, tell)
+# Bars are long in these styles, or they leave a stem nearly empty.
+_STYLES = ("synth_pop", "house", "funk", "rock", "drum_and_bass", "breaks")
+_APART = 1000  # songs tried instead of one that lacks a stem have numbers that no other song has
+
+
+@dataclass(frozen=True)
+class MiniatureJob:
+    """One miniature."""
+
+    folder: Path
+    number: int
+    config: ComposedConfig
+
+    @property
+    def made_from(self) -> str:
+        """Fingerprint of the config and the song's number."""
+        return f"mini-{self.config.identity()}-{self.number}"
+
+    def make(self) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+        """Return four stems and the manifest; a song that lacks one is composed anew."""
+        number = self.number
+        waves, manifest = make_song(self.config, number)
+        while set(waves) != set(STEMS):
+            number += _APART * len(_STYLES)
+            waves, manifest = make_song(self.config, number)
+        return waves, manifest
+
+
+def make_miniature(
+    out: Path, seed: int = 0, tracks: int = 4, length_s: float = 6.0, splits: Mapping[str, int] | None = None
+) -> list[Made]:
+    """Write a few short songs with all four stems; the mixture is the exact sum of the files.
+
+    Args:
+        out: gets one folder per song; finished ones are skipped.
+        seed: the same seed makes the same songs.
+        tracks: how many, where there are no splits.
+        length_s: length of each in seconds, 2 or more.
+        splits: sub-folders with their numbers of songs, such as {"train": 3, "valid": 1}; no song is in two.
+
+    Returns:
+        What became of every song.
+
+    Raises:
+        ConfigError: if songs would be too short, or there are none.
+        OutputError: if they cannot be written, or other ones are there.
+    """
+    if length_s < 2.0:
+        raise ConfigError(f"length_s is {length_s:g}; a miniature needs 2 seconds or more")
+    wanted = {"": tracks} if splits is None else dict(splits)
+    if sum(wanted.values()) < 1:
+        raise ConfigError("no miniature is asked for; give at least one track")
+    config = ComposedConfig(
+        seed=seed,
+        length_s=length_s,
+        tail_s=0.5,
+        styles=_STYLES,
+        always=("drums", "bass", "comping", "vocals"),
+        mix=MixConfig(loudness_dbfs=(-18.0, -14.0)),
+    )
+    jobs: list[MiniatureJob] = []
+    for split, count in wanted.items():
+        for number in range(len(jobs), len(jobs) + count):
+            jobs.append(MiniatureJob(out / split / f"miniature_{number:02d}", number, config))
+    return run_jobs(jobs)

@@ -1,14 +1,17 @@
-"""Audio effects: equaliser, compressor, saturation, width, echo, reverb, panning."""
+"""Audio effects, and mixes of stems: balance, loudness, and a limiter that applies one gain to all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
+from pydantic import Field
+from scipy.ndimage import minimum_filter1d, uniform_filter1d
 from scipy.signal import butter, lfilter, oaconvolve, sosfilt
 
+from polyres.core.config import Config
 from polyres.synth.instruments.oscillators import SAMPLE_RATE_HZ
 
 _TILT_TAPS = 2049
@@ -93,11 +96,7 @@ class Compressor:
 
 
 def compress(wave: np.ndarray, sample_rate_hz: int, settings: Compressor) -> np.ndarray:
-    """Compress the dynamics, all channels linked.
-
-    `wave`: float `[C, T]`; `settings`: threshold in dB relative to full scale, ratio, attack and release; returns
-    float32 `[C, T]`, without make-up gain.
-    """
+    """Compress the dynamics, all channels linked: `wave` `[C, T]`."""
     peaks = block_peaks(wave, _CONTROL_SAMPLES)
     over_db = 20.0 * np.log10(np.maximum(peaks, 1e-7)) - settings.threshold_db
     block_s = _CONTROL_SAMPLES / sample_rate_hz
@@ -112,10 +111,7 @@ def compress(wave: np.ndarray, sample_rate_hz: int, settings: Compressor) -> np.
 
 
 def block_peaks(wave: np.ndarray, block_samples: int) -> np.ndarray:
-    """Return the highest magnitude of every block over all channels.
-
-    `wave`: float `[C, T]`; returns float `[ceil(T / block_samples)]`.
-    """
+    """Return the highest magnitude of every block over all channels: `wave` `[C, T]` to `[ceil(T / block_samples)]`."""
     length = wave.shape[-1]
     blocks = -(-length // block_samples)
     level = np.zeros(blocks * block_samples, np.float32)
@@ -124,21 +120,14 @@ def block_peaks(wave: np.ndarray, block_samples: int) -> np.ndarray:
 
 
 def ramped(gains: np.ndarray, block_samples: int, length: int) -> np.ndarray:
-    """Interpolate gains per block linearly to gains per sample.
-
-    `gains`: float `[blocks]`, block k starting at sample k * block_samples; returns float32 `[length]`.
-    """
+    """Interpolate gains per block linearly to gains per sample: `gains` `[blocks]` to `[length]`."""
     steps = np.diff(gains, append=gains[-1:]).astype(np.float32)
     share = np.arange(block_samples, dtype=np.float32) / block_samples
     return (gains.astype(np.float32)[:, None] + steps[:, None] * share).reshape(-1)[:length]
 
 
 def saturate(wave: np.ndarray, drive: float, bias: float = 0.0) -> np.ndarray:
-    """Saturate like an overdriven amplifier, keeping the RMS.
-
-    `wave`: float `[..., T]`; `drive`: how far a peak of three times the RMS goes into the bend; 0 leaves the sound as
-    it is; `bias`: moves the bend off centre, which adds even harmonics; 0 to about 0.5; returns float32 `[..., T]`.
-    """
+    """Saturate like an overdriven amplifier, keeping the RMS: `wave` `[..., T]`."""
     power = float(np.mean(np.square(wave, dtype=np.float32)))
     if drive <= 0.0 or power <= 0.0:
         return wave.astype(np.float32)
@@ -149,11 +138,7 @@ def saturate(wave: np.ndarray, drive: float, bias: float = 0.0) -> np.ndarray:
 
 
 def widen(wave: np.ndarray, width: float) -> np.ndarray:
-    """Scale the side signal, keeping the power.
-
-    `wave`: float `[2, T]`; `width`: 0 makes both sides equal, 1 changes nothing, above 1 widens; returns float32 `[2,
-    T]`.
-    """
+    """Scale the side signal, keeping the power: `wave` `[2, T]`."""
     middle, side = 0.5 * (wave[0] + wave[1]), np.float32(0.5 * width) * (wave[0] - wave[1])
     moved = np.stack([middle + side, middle - side])
     before, after = (float(np.mean(np.square(w, dtype=np.float32))) for w in (wave, moved))
@@ -167,11 +152,7 @@ def place(wave: np.ndarray, pan: float) -> np.ndarray:
 
 
 def echo(wave: np.ndarray, delay_samples: int, feedback: float, level: float, repeats: int = 4) -> np.ndarray:
-    """Add a ping-pong echo.
-
-    `wave`: float `[2, T]`; `feedback`: level of each repeat against the one before, 0 to 1; `level`: level of the first
-    repeat, 0 to 1; returns float32 `[2, T]`; what would sound after T is cut.
-    """
+    """Add a ping-pong echo: `wave` `[2, T]`."""
     result = wave.astype(np.float32).copy()
     repeat = wave
     for number in range(1, repeats + 1):
@@ -186,11 +167,7 @@ def echo(wave: np.ndarray, delay_samples: int, feedback: float, level: float, re
 def reverberate(
     wave: np.ndarray, sample_rate_hz: int, decay_s: float, level: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Add reverb of exponentially decaying noise.
-
-    `wave`: float `[2, T]`; `level`: energy of the tail against the dry sound, 0 to 1; returns float32 `[2, T]`; what
-    would sound after T is cut.
-    """
+    """Add reverb of exponentially decaying noise: `wave` `[2, T]`."""
     time_s = np.arange(max(1, round(decay_s * sample_rate_hz))) / sample_rate_hz
     room = rng.standard_normal((2, len(time_s))) * 10.0 ** (-3.0 * time_s / decay_s)
     room = 0.5 * (room + np.roll(room, 1, axis=1))  # rooms swallow the treble first
@@ -270,11 +247,7 @@ def draw_chain(stem: str, rng: np.random.Generator, beat_s: float = 0.5) -> Effe
 
 
 def apply_chain(wave: np.ndarray, chain: EffectChain, rng: np.random.Generator) -> np.ndarray:
-    """Apply an effect chain to a stem.
-
-    `wave`: float `[2, T]` at 44.1 kHz; `chain`: the effects; the compressor's threshold counts from 10 dB above the
-    RMS; returns float32 `[2, T]` with the RMS of the input; silence stays silence.
-    """
+    """Apply an effect chain to a stem: `wave` `[2, T]`."""
     power = float(np.mean(np.square(wave, dtype=np.float32))) if wave.size else 0.0
     if power <= 0.0:
         return wave.astype(np.float32)
@@ -294,3 +267,75 @@ def apply_chain(wave: np.ndarray, chain: EffectChain, rng: np.random.Generator) 
         result = widen(result, chain.width)
     after = float(np.mean(np.square(result)))
     return result * np.float32(np.sqrt(power / after)) if after > 0.0 else result
+
+
+_BLOCK_SAMPLES = 16
+_SILENCE_DB = -120.0
+
+
+class MixConfig(Config):
+    """Balance and loudness of mixes; levels are RMS over the seconds in which a stem plays, in dB.
+
+    `balance_db` gives mean and spread of each stem against the others. The mixture's loudness is drawn from
+    `loudness_dbfs`; what then passes the ceiling is limited, but never by more than about `most_limited_db`.
+    """
+
+    balance_db: dict[str, tuple[float, float]] = {
+        "drums": (0.0, 2.5),
+        "bass": (-1.0, 2.5),
+        "other": (-1.0, 3.0),
+        "vocals": (1.0, 2.5),
+    }
+    loudness_dbfs: tuple[float, float] = (-22.0, -11.0)
+    ceiling_dbfs: tuple[float, float] = (-3.0, -0.3)
+    most_limited_db: float = Field(6.0, ge=0)
+
+
+def active_rms(wave: np.ndarray) -> float:
+    """Return the RMS over the seconds that are at most 30 dB below the loudest one: `wave` `[C, T]`."""
+    starts = range(0, wave.shape[1], SAMPLE_RATE_HZ)
+    power = np.array([float(np.mean(np.square(wave[:, start : start + SAMPLE_RATE_HZ]))) for start in starts] or [0.0])
+    return float(np.sqrt(power[power >= power.max() * 1e-3].mean()))
+
+
+def limit_together(waves: Mapping[str, np.ndarray], ceiling: float, reach_s: float = 0.004) -> dict[str, np.ndarray]:
+    """Keep the mixture and every stem below a ceiling with one gain curve for all, so that the sum still holds."""
+    if not waves:
+        return {}
+    length = next(iter(waves.values())).shape[1]
+    peaks = block_peaks(np.sum(list(waves.values()), axis=0), _BLOCK_SAMPLES)
+    for wave in waves.values():
+        peaks = np.maximum(peaks, block_peaks(wave, _BLOCK_SAMPLES))
+    knee = 0.7 * ceiling
+    bent = knee + (ceiling - knee) * np.tanh((peaks - knee) / (ceiling - knee))
+    gain = np.where(peaks > knee, bent / np.maximum(peaks, knee), 1.0)
+    # Every mean of minima over a window that holds a block is at most the gain that this block needs.
+    reach = max(1, round(reach_s * SAMPLE_RATE_HZ / _BLOCK_SAMPLES))
+    lowest = minimum_filter1d(gain, 2 * reach + 3, mode="nearest")
+    curve = ramped(uniform_filter1d(lowest, 2 * reach + 1, mode="nearest"), _BLOCK_SAMPLES, length)
+    return {stem: np.asarray(wave * curve, np.float32) for stem, wave in waves.items()}
+
+
+def mix_stems(waves: Mapping[str, np.ndarray], rng: np.random.Generator, config: MixConfig) -> dict[str, np.ndarray]:
+    """Balance stems at random, set the mixture's loudness and limit it: `waves` `[2, T]`."""
+    balanced = {}
+    for stem, wave in waves.items():
+        mean_db, spread_db = config.balance_db.get(stem, (-1.0, 2.5))
+        wanted_db = mean_db + spread_db * float(np.clip(rng.standard_normal(), -2.0, 2.0))
+        level = active_rms(wave)
+        if 20.0 * np.log10(max(level, 1e-12)) > _SILENCE_DB:
+            balanced[stem] = wave * np.float32(10.0 ** (wanted_db / 20.0) / level)
+    return master(balanced, rng, config)
+
+
+def master(waves: Mapping[str, np.ndarray], rng: np.random.Generator, config: MixConfig) -> dict[str, np.ndarray]:
+    """Set a mixture's loudness with its balance kept, and limit it: `waves` `[2, T]`."""
+    loudness_db, ceiling_db = float(rng.uniform(*config.loudness_dbfs)), float(rng.uniform(*config.ceiling_dbfs))
+    if not waves:
+        return {}
+    ceiling = 10.0 ** (ceiling_db / 20.0)
+    mixture = np.sum(list(waves.values()), axis=0)
+    peak = max(float(np.abs(wave).max(initial=1e-9)) for wave in [mixture, *waves.values()])
+    gain = 10.0 ** (loudness_db / 20.0) / max(active_rms(mixture), 1e-9)
+    gain = np.float32(min(gain, ceiling * 10.0 ** (config.most_limited_db / 20.0) / peak))
+    return limit_together({stem: wave * gain for stem, wave in waves.items()}, ceiling)

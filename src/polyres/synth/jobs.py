@@ -127,7 +127,6 @@ def run_jobs(jobs: Iterable[Job], processes: int = 1, tell: Callable[[Made], Non
     """Run jobs in parallel; the tracks do not depend on the number of processes.
 
     Args:
-        jobs: what to make.
         processes: worker processes; 1 works in this one.
         tell: called for every track that is there, in any order.
 

@@ -109,10 +109,7 @@ def draw_pattern(rng: np.random.Generator, voices: Sequence[str]) -> dict[str, s
 
 
 def drum_track(bank: LoopBank, rng: np.random.Generator, length_s: float, tempo_bpm: float) -> np.ndarray:
-    """Lay a drum part: a changing one-bar pattern, fills, crashes, sometimes a loop on top.
-
-    Returns float32 `[2, T]`, not normalised.
-    """
+    """Lay a drum part: a changing one-bar pattern, fills, crashes, sometimes a loop on top: `[2, T]`."""
     track = np.zeros((2, round(length_s * SAMPLE_RATE_HZ)), np.float32)
     kit = {voice: _tuned_kit_voice(sounds, rng) for voice, sounds in bank.kit.items()}
     step_s = 60.0 / tempo_bpm / 4.0
@@ -178,10 +175,7 @@ def _bar_hits(
 
 
 def bass_track(bank: LoopBank, rng: np.random.Generator, length_s: float, tempo_bpm: float) -> np.ndarray:
-    """Play a bass line with one of the bank's bass sounds.
-
-    Returns float32 `[2, T]`, not normalised; silent when the bank has no bass.
-    """
+    """Play a bass line with one of the bank's bass sounds: `[2, T]`."""
     track = np.zeros((2, round(length_s * SAMPLE_RATE_HZ)), np.float32)
     if not bank.basses:
         return track
@@ -224,10 +218,7 @@ def tonal_track(bank: LoopBank, rng: np.random.Generator, length_s: float) -> np
 
 
 def loop_track(bank: LoopBank, seed: int, length_s: float) -> dict[str, np.ndarray]:
-    """Build one track with the stems the bank has sounds for.
-
-    Returns stem name to float32 `[2, T]`, each peaking at -3 dBFS.
-    """
+    """Build one track with the stems the bank has sounds for: `[2, T]`."""
     rng = np.random.default_rng([seed, 3])
     tempo_bpm = float(rng.uniform(80.0, 170.0))
     waves = {"drums": drum_track(bank, rng, length_s, tempo_bpm), "bass": bass_track(bank, rng, length_s, tempo_bpm)}

@@ -84,8 +84,6 @@ def plan_order(order: Order, out: Path, report: Report = print) -> list[Job]:
     """List the jobs of a request; reads folders and scores, writes nothing.
 
     Args:
-        order: what is wanted.
-        out: folder of all tracks.
         report: receives a line per score that is left out.
 
     Raises:
@@ -160,7 +158,6 @@ def write_summary(out: Path, order: Config, tracks: Sequence[Made]) -> None:
     """Write `songs.json` into the folder of all tracks: the request and the songs.
 
     Args:
-        out: the folder.
         order: what was wanted; folders count by their names.
         tracks: all tracks, made now or before.
 

@@ -17,14 +17,13 @@ from pydantic import Field, model_validator
 from polyres.core.config import Config
 from polyres.core.errors import InputError
 from polyres.synth.composed import FORMAT, INSTRUMENTAL, named_folders, open_loops, open_voices
-from polyres.synth.effects import apply_chain, draw_chain
+from polyres.synth.effects import MixConfig, active_rms, apply_chain, draw_chain, master, mix_stems
 from polyres.synth.instruments.bank import find_bank, read_presets
 from polyres.synth.instruments.electronic import render_electronic
 from polyres.synth.instruments.recorded import RECORDED_SHARE, render_recorded
 from polyres.synth.instruments.render import MAX_LENGTH_S, SAMPLE_RATE_HZ, TAIL_S, render_take
 from polyres.synth.jobs import Made, run_jobs
 from polyres.synth.loops import loop_track
-from polyres.synth.mixing import MixConfig, active_rms, master, mix_stems
 from polyres.synth.scores.composer import key_of
 from polyres.synth.scores.midi import DRUM_CHANNEL, Score, read_score
 from polyres.synth.scores.variations import Take, TakeConfig, draw_take, perform, take_generator
@@ -164,10 +163,7 @@ def make_songs(
 
 
 def make_song(score: Score, number: int, config: SongsConfig) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-    """Render one take of a score, with vocals if there is a singer.
-
-    `number`: which take, 0 upwards; returns stem name to float32 `[2, T]`, and the manifest.
-    """
+    """Render one take of a score, with vocals if there is a singer: `[2, T]`."""
     rng = take_generator(config.seed, score.name, number, purpose=_PURPOSE_MIX)
     share = {"electronic": 1.0, "both": 0.5, "sampled": 0.0}[config.instruments]
     coins = {stem: bool(rng.random() < share) for stem in INSTRUMENTAL}

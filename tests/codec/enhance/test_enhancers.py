@@ -4,13 +4,29 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from polyres.codec.enhance import enhancers
 from polyres.codec.enhance.context import EnhanceContext, mel_statistics
-from polyres.codec.enhance.enhancers import ENHANCERS, STRATEGIES, enhance, high_band_mean, is_informed, time_enhancer
-from polyres.codec.enhance.latent_filters import laplacian, noise_like
+from polyres.codec.enhance.enhancers import (
+    ENHANCERS,
+    STRATEGIES,
+    _band_weights,
+    blur,
+    enhance,
+    enhance_wave,
+    high_band_mean,
+    is_informed,
+    laplacian,
+    laplacian_pyramid,
+    noise_like,
+    spread_out,
+    time_enhancer,
+)
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
-from polyres.dsp.mel import MelConfig
+from polyres.dsp.mel import AUDIOLDM2_16K, MelConfig, log_mel
 
 MEL = MelConfig(mel_bins=64)
 
@@ -73,7 +89,7 @@ def test_items_of_a_batch_do_not_know_of_each_other(name: str) -> None:
     assert alone.target is not None
     assert alone.reference_mel is not None
     first = EnhanceContext(
-        3, alone.decode, MEL, mel_statistics(alone.reference_mel[:1], False), alone.reference_mel[:1], None, Adds(), 20
+        3, alone.decode, MEL, mel_statistics(alone.reference_mel[:1], False), alone.reference_mel[:1], Adds(), 20
     )
     both, one = enhance(name, tensor, 1.0, context), enhance(name, tensor[:1], 1.0, first)
     # The step of the descent goes by the deviation of the whole batch.
@@ -86,7 +102,7 @@ def test_latents_without_a_frequency_axis_are_enhanced_too(name: str) -> None:
     decode = Decoder()
     wide = full_context()
     context = EnhanceContext(
-        3, lambda z: decode(z[..., None].expand(-1, -1, -1, 16)), MEL, wide.target, wide.reference_mel, None, Adds(), 5
+        3, lambda z: decode(z[..., None].expand(-1, -1, -1, 16)), MEL, wide.target, wide.reference_mel, Adds(), 5
     )
     assert enhance(name, value, 0.5, context).shape == value.shape
 
@@ -186,10 +202,10 @@ def test_refine_adds_what_the_network_says() -> None:
     assert torch.allclose(enhance("refine_informed", log_mel, 1.0, context), context.reference_mel, atol=1e-5)
 
 
-def test_a_given_class_decides_the_strategy() -> None:
-    value, decode = latent(), Decoder()
+def test_the_class_of_a_signal_decides_the_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
+    value, context = latent(), EnhanceContext(decode=Decoder(), seed=2)
     for kind, (name, share) in STRATEGIES.items():
-        context = EnhanceContext(decode=decode, signal_class=kind, seed=2)
+        monkeypatch.setattr(enhancers, "classify", lambda log_mel, rate_hz, kind=kind: kind)
         parts = [enhance(name, value[i : i + 1], share * 0.8, context) for i in range(2)]
         assert torch.allclose(enhance("conditioned", value, 0.8, context), torch.cat(parts))
 
@@ -230,3 +246,118 @@ def test_unusable_calls_are_refused() -> None:
         enhance("frequency", latent() * math.nan)
     with pytest.raises(InputError, match=r"statistics need log-mel spectra \[B, N, M\]"):
         mel_statistics(torch.zeros(3, 4), False)
+
+
+SHAPES = st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 20), st.integers(1, 20))
+
+
+def random_latent(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SHAPES)
+def test_a_pyramid_adds_up_and_filters_leave_constants_alone(shape: tuple[int, int, int, int]) -> None:
+    value = random_latent(*shape)
+    parts = laplacian_pyramid(value, 3)
+    assert torch.allclose(sum(parts), value)  # type: ignore[arg-type]
+    constant = torch.full(shape, 3.0, dtype=torch.float64)
+    assert torch.allclose(blur(constant), constant)
+    assert laplacian(constant).abs().max() < 1e-12
+    assert all(part.abs().max() < 1e-12 for part in laplacian_pyramid(constant, 3)[:-1])
+
+
+def test_laplacian_against_plain_loops() -> None:
+    value = random_latent(1, 2, 5, 6)
+    found = laplacian(value)
+    for d in range(2):
+        for t in range(5):
+            for f in range(6):
+                around = [
+                    value[0, d, min(max(t + i, 0), 4), min(max(f + j, 0), 5)]
+                    for i, j in ((-1, 0), (1, 0), (0, -1), (0, 1))
+                ]
+                assert found[0, d, t, f] == pytest.approx(float((4 * value[0, d, t, f] - sum(around)) / 8))
+
+
+def test_laplacian_keeps_a_chequerboard_whole() -> None:
+    board = ((torch.arange(8)[:, None] + torch.arange(8)) % 2 * 2.0 - 1)[None, None]
+    assert torch.equal(laplacian(board)[..., 1:-1, 1:-1], board[..., 1:-1, 1:-1])
+
+
+def test_pyramid_levels_go_from_fine_to_coarse() -> None:
+    t = torch.arange(64, dtype=torch.float64)
+    fine, coarse = torch.cos(torch.pi * 0.9 * t), torch.cos(torch.pi * 0.2 * t)
+    energy = []
+    for wave in (fine, coarse):
+        parts = laplacian_pyramid(wave.view(1, 1, 64, 1).expand(1, 1, 64, 64), 3)
+        energy.append([float(part.square().mean()) for part in parts])
+    assert energy[0][0] > 0.9 * sum(energy[0])
+    assert energy[1][1] > energy[1][0]
+    assert len(laplacian_pyramid(random_latent(1, 1, 4, 3), 5)) == 2  # too small to be halved twice
+
+
+def test_contrast_keeps_means_and_scales_deviations() -> None:
+    value = random_latent(2, 3, 8, 9)
+    wide = spread_out(value, 1.5)
+    assert torch.allclose(wide.mean(dim=(2, 3)), value.mean(dim=(2, 3)))
+    assert torch.allclose(wide.std(dim=(2, 3)), 1.5 * value.std(dim=(2, 3)))
+
+
+def test_noise_is_seeded_and_as_large_as_its_channel() -> None:
+    value = random_latent(1, 2, 100, 100) * torch.tensor([1.0, 10.0]).view(1, 2, 1, 1)
+    noise = noise_like(value, 7)
+    assert torch.equal(noise, noise_like(value, 7))
+    assert not torch.equal(noise, noise_like(value, 8))
+    assert noise.std(dim=(2, 3)).flatten().tolist() == pytest.approx([1, 10], rel=0.05)
+
+
+def noise(seed: int = 0) -> Tensor:
+    return torch.randn(1, 2, 16000, generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+def context(target: Tensor) -> EnhanceContext:
+    return EnhanceContext(target=mel_statistics(log_mel(target.mean(dim=1), AUDIOLDM2_16K), informed=True))
+
+
+def test_a_gain_is_given_back_to_all_bands_and_channels() -> None:
+    wave = noise()
+    louder = enhance_wave("gain_match", 0.25 * wave, 1.0, context(wave))
+    assert torch.allclose(louder, wave, atol=1e-4)
+    halfway = enhance_wave("gain_match", 0.25 * wave, 0.5, context(wave))
+    assert torch.allclose(halfway, 0.5 * wave, atol=1e-4)
+    assert enhance_wave("gain_match", wave, 0.0, context(wave)) is wave
+
+
+def test_bands_get_the_averages_they_should_have() -> None:
+    original = noise(1)
+    spectrum = torch.fft.rfft(original)
+    tilt = torch.linspace(0, -3, spectrum.shape[-1]).exp()
+    dull = torch.fft.irfft(spectrum * tilt)
+    told = context(original)
+    again = enhance_wave("ltas_match", dull, 1.0, told)
+    means = [log_mel(w.mean(dim=1), AUDIOLDM2_16K).mean(dim=1) for w in (original, dull, again)]
+    assert float((means[1] - means[0]).abs().max()) > 2
+    assert float((means[2] - means[0]).abs().max()) < 0.15
+    # Phases stay: the correlation of every band with the original comes back as it was.
+    assert float((again * original).sum() / (again.norm() * original.norm())) > 0.95
+
+
+def test_weights_of_bands_are_straight_lines_that_add_up_to_one() -> None:
+    weights = _band_weights(AUDIOLDM2_16K)
+    assert weights.shape == (64, 513)
+    assert torch.allclose(weights.sum(dim=0), torch.ones(513, dtype=torch.float64))
+    assert bool((weights >= 0).all())
+    assert int((weights > 0).sum(dim=0).max()) == 2
+
+
+def test_silence_gets_40_db_at_most() -> None:
+    wave = noise()
+    told = context(wave)
+    quiet = enhance_wave("gain_match", 1e-4 * wave, 1.0, told)
+    assert 20 * math.log10(float(quiet.norm() / (1e-4 * wave).norm())) == pytest.approx(39.96, abs=0.1)
+
+
+def test_enhancers_of_latents_cannot_change_waves() -> None:
+    with pytest.raises(ConfigError, match="'frequency' changes latents; only those of mel spectra can change waves"):
+        enhance_wave("frequency", noise(), 1.0, EnhanceContext())

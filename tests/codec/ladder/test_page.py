@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from polyres.codec.ladder.climb import LadderRow
-from polyres.codec.ladder.distribution import LATENT, LATENT_RANGE, MEL_GIVEN, MEL_RANGE_NAT, _measured
+from polyres.codec.ladder.climb import LATENT, LATENT_RANGE, MEL_GIVEN, MEL_RANGE_NAT, LadderRow, _measured
 from polyres.codec.ladder.page import (
     GOLDEN,
     PICTURE_ROWS,

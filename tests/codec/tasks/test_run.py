@@ -10,9 +10,8 @@ from polyres.cli.main import main
 from polyres.codec.mel.codec import MelCodec, MelCodecConfig, save_mel_codec
 from polyres.codec.networks import load_network
 from polyres.codec.registry import build_codec
-from polyres.codec.tasks.bandwidth import tilted
 from polyres.codec.tasks.config import ReconstructConfig, write_codec
-from polyres.codec.tasks.enhance import Trainee
+from polyres.codec.tasks.enhance import Trainee, tilted
 from polyres.codec.tasks.run import build_task
 from polyres.core.errors import ConfigError, OutputError, TrainingError, UnknownNameError
 from polyres.study.run.train import run_training

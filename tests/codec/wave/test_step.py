@@ -8,8 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyres.codec.wave.arithmetic_coding import BitDecoder, encode_bits
-from polyres.codec.wave.contexts import Layout, context_bases, full_contexts, plain_tables, resampled
-from polyres.codec.wave.step import SILENT_LOG2, decode_step, encode_step, noise, rows_of, select
+from polyres.codec.wave.step import (
+    SILENT_LOG2,
+    Layout,
+    context_bases,
+    decode_step,
+    encode_step,
+    full_contexts,
+    noise,
+    plain_tables,
+    resampled,
+    rows_of,
+    select,
+)
 from polyres.core.errors import InputError
 
 LAYOUT = Layout(64, 3, (1, 2, 4), 2)

@@ -15,7 +15,7 @@ from polyres.listen.analysis.analyse import analyse
 from polyres.listen.analysis.ratings import Rating, RatingCheck, ratings_from
 from polyres.listen.design.files import Design, Kind
 from polyres.listen.store.database import SentRating, Store
-from polyres.listen.store.export import FORMATS, export_ratings, export_rows
+from polyres.listen.store.export import FORMATS, export_rows, write_table
 from polyres.listen.store.tables import default_database_url
 from tests.listen.studies import a_study, some_ratings
 
@@ -48,7 +48,7 @@ def test_what_is_no_rating_is_refused(change: dict[str, Any], message: str) -> N
 def test_every_format_comes_back(tmp_path: Path, ending: str, kind: str) -> None:
     study = a_study(kind)  # type: ignore[arg-type]
     ratings = some_ratings(study, 2)
-    path = export_ratings(study, ratings, tmp_path / f"ratings.{ending}")
+    path = write_table("ratings", export_rows(study, ratings), tmp_path / f"ratings.{ending}")
     assert ratings_from(path) == ratings
 
 
@@ -65,11 +65,11 @@ def test_rows_say_what_is_what() -> None:
 
 def test_other_endings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ratings.xls has no known ending; choose .csv, .json"):
-        export_ratings(a_study(), [ROW], tmp_path / "ratings.xls")
+        write_table("ratings", export_rows(a_study(), [ROW]), tmp_path / "ratings.xls")
 
 
 def test_a_study_nobody_has_rated_exports_its_columns(tmp_path: Path) -> None:
-    path = export_ratings(a_study(), [], tmp_path / "ratings.csv")
+    path = write_table("ratings", export_rows(a_study(), []), tmp_path / "ratings.csv")
     assert path.read_text().startswith("listener,session,page")
     assert ratings_from(path) == []
 
@@ -126,11 +126,11 @@ def test_what_a_server_stored_is_read_by_folder_file_and_address(tmp_path: Path)
 
 
 def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = export_ratings(a_study(), [ROW], tmp_path / "ratings.parquet")
+    path = write_table("ratings", export_rows(a_study(), [ROW]), tmp_path / "ratings.parquet")
     real = builtins.__import__
 
     def without(name: str, *rest: Any) -> Any:
-        if name.partition(".")[0] == "pyarrow" or name == "polyres.listen.store.rating_sources":
+        if name.partition(".")[0] == "pyarrow" or name == "polyres.listen.store.database":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(name, *rest)
 
@@ -138,8 +138,8 @@ def test_missing_libraries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ConfigError, match=r"Parquet needs pyarrow; install it with pip install 'polyres\[listen\]'"):
         ratings_from(path)
     with pytest.raises(ConfigError, match="Parquet needs pyarrow"):
-        export_ratings(a_study(), [ROW], tmp_path / "other.parquet")
-    with pytest.raises(ConfigError, match=r"a database needs polyres.listen.store.rating_sources; install it"):
+        write_table("ratings", export_rows(a_study(), [ROW]), tmp_path / "other.parquet")
+    with pytest.raises(ConfigError, match=r"a database needs polyres.listen.store.database; install it"):
         ratings_from("sqlite:///x")
 
 

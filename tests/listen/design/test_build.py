@@ -14,8 +14,7 @@ import soundfile
 from polyres.core.errors import ConfigError, InputError, OutputError
 from polyres.listen.design.anchors import LOW_HZ, loudness_lufs, low_pass
 from polyres.listen.design.build import BUILD_NAME, build_study
-from polyres.listen.design.files import ListenStudy, load_study
-from polyres.listen.design.recipe import StudyRecipe
+from polyres.listen.design.files import ListenStudy, StudyRecipe, load_study
 
 RATE_HZ = 16_000
 STEMS = ("drums", "bass")

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from polyres.listen.server.links import MAX_RATINGS_PER_REQUEST, Rate
-from polyres.listen.store.rating_sources import read_ratings
+from polyres.listen.store.database import read_ratings
 from tests.listen.served import ADMIN_TOKEN, Client, serving, state_of, write_page, write_study
 
 QUESTIONS = [

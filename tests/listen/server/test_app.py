@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from polyres.core.errors import ConfigError, InputError, OutputError
 from polyres.listen.design.files import STUDY_NAME, load_study
 from polyres.listen.server.app import create_app, run
-from polyres.listen.server.audio import StudyAudio
-from polyres.listen.server.state import ServerOptions
+from polyres.listen.server.state import ServerOptions, StudyAudio
 from tests.full_disk import at_most
 from tests.listen.served import Client, serving, state_of, write_page, write_study, write_tone
 

@@ -23,7 +23,7 @@ from schemathesis import GenerationMode
 from polyres.listen.server.app import create_app
 from polyres.listen.server.links import Signer, read_or_make_secrets
 from polyres.listen.server.state import LISTENER, ServerOptions
-from polyres.listen.store.rating_sources import read_ratings
+from polyres.listen.store.database import read_ratings
 from tests.listen.served import ADMIN_TOKEN, ServerProcess, serving, state_of, write_study
 
 Key = tuple[str, int, int, int]

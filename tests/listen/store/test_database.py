@@ -13,8 +13,7 @@ from polyres.core.errors import ConfigError, InputError, OutputError
 from polyres.listen.analysis.ratings import Rating
 from polyres.listen.server.links import MAX_EVENTS_PER_LISTENER
 from polyres.listen.store import database as store_module
-from polyres.listen.store.database import ClosedError, SentRating, Store
-from polyres.listen.store.rating_sources import read_ratings
+from polyres.listen.store.database import ClosedError, SentRating, Store, read_ratings
 from polyres.listen.store.tables import default_database_url, ratings
 
 

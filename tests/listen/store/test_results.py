@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from polyres.listen.design.recipe import StudyRecipe
+from polyres.listen.design.files import StudyRecipe
 
 FOLDER = Path(__file__).parents[3] / "docs/results/listen"
 

@@ -8,10 +8,11 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from polyres.cli.shared.terminal import tell_note
 from polyres.core.errors import OutputError, PolyresError, WeightsError
 from polyres.core.json_text import json_file
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DONE_FILE = "done.json"
+
+Audio = Annotated[list[Path] | None, typer.Argument(metavar="AUDIO...", help="Files with audio, or folders of them.")]
+CodecName = Annotated[str, typer.Option("--codec", help="Name or path, as for polyres reconstruct.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print rows as JSON lines instead of a table.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results again that are already there.")]
 FoundFile = tuple[Path, PolyresError | None]
 
 Facts = dict[str, Any]
@@ -29,54 +36,24 @@ gives plain values that are kept for the next time."""
 
 @dataclass(frozen=True)
 class FileJob:
-    """A file and where its results go.
-
-    Attributes:
-        input: the file.
-        folder: of its results; None where none are kept.
-        key: changes with anything that the results depend on.
-        error: what is already known to be wrong with the file.
-    """
+    """A file and where its results go."""
 
     input: Path
-    folder: Path | None
-    key: str
-    error: PolyresError | None = None
+    folder: Path | None  # of its results; None where none are kept
+    key: str  # changes with anything that the results depend on
+    error: PolyresError | None = None  # what is already known to be wrong with the file
 
 
 def find_files(given: Sequence[Path], out_dir: Path | None = None) -> list[FoundFile]:
-    """Find the files that are meant, each once; what folders hold besides is told on stderr.
-
-    Args:
-        given: files, or folders whose audio files count.
-        out_dir: folder of results, which is left out where it lies in one of them.
-
-    Returns:
-        Files, those of a folder by name, and what is wrong with them.
-    """
+    """Find the audio files that are meant, each once, and what is wrong with them; `out_dir` is left out."""
     from polyres.batch.search import find_audio
 
     found = find_audio(given, out_dir, tell_note)
     return [(path, what if isinstance(what, PolyresError) else None) for path, what in found]
 
 
-def tell_note(line: str) -> None:
-    """Print a line that is good to know on stderr."""
-    typer.echo(f"note: {line}", err=True)
-
-
 def audio_files(given: Sequence[Path]) -> list[Path]:
-    """Find the files that are meant where all of them are needed.
-
-    Args:
-        given: files, or folders whose audio files count.
-
-    Returns:
-        Files, each once, those of a folder by name.
-
-    Raises:
-        InputError: if one is not there or a folder has none.
-    """
+    """Find the files that are meant; raise the first error of one."""
     found = find_files(given)
     for _, error in found:
         if error is not None:
@@ -85,16 +62,7 @@ def audio_files(given: Sequence[Path]) -> list[Path]:
 
 
 def file_job(file: FoundFile, folder: Path | None, settings: object) -> FileJob:
-    """Put a job together.
-
-    Args:
-        file: as `find_files` gives it.
-        folder: of its results; None where none are kept.
-        settings: what else they depend on, as plain values.
-
-    Returns:
-        The job; with an error if the file cannot be looked at.
-    """
+    """Put a job together, with an error if the file cannot be looked at; `settings`: what else results depend on."""
     from polyres.batch.search import unreadable
 
     path, error = file
@@ -109,17 +77,7 @@ def file_job(file: FoundFile, folder: Path | None, settings: object) -> FileJob:
 
 
 def file_mark(path: str | Path) -> str:
-    """Hash a weight file, so that results of others are told apart.
-
-    Args:
-        path: the file, or the folder of a run.
-
-    Returns:
-        64 hex digits.
-
-    Raises:
-        WeightsError: if there is none.
-    """
+    """Hash a weight file, or that of a run folder, so that results of others are told apart."""
     from polyres.weights.files import weights_file
 
     source = weights_file(path)
@@ -131,18 +89,9 @@ def file_mark(path: str | Path) -> str:
 
 
 def run_files(jobs: Sequence[FileJob], make: Make, overwrite: bool) -> list[tuple[FileJob, Facts]]:
-    """Run every file that is not finished yet, with a bar; a bad one does not stop the others.
-
-    Args:
-        jobs: in order.
-        make: does one.
-        overwrite: make results again that are there.
-
-    Returns:
-        What is finished, in order; errors of the others are on stderr.
-    """
+    """Run every file that is not finished yet and return those that are; errors of the others are on stderr."""
     from polyres.batch.jobs import Job, one_file
-    from polyres.cli.shared.progress import Bars
+    from polyres.cli.shared.terminal import Bars
 
     done = []
     with Bars(len(jobs)) as bars:
@@ -205,16 +154,7 @@ def _kept(job: FileJob, folder: Path, overwrite: bool) -> Facts | None:
 
 
 def write_sound(path: Path, wave: Tensor, sample_rate_hz: int) -> None:
-    """Write a sound, its peaks kept.
-
-    Args:
-        path: the file; its ending says the format.
-        wave: `[C, T]`.
-        sample_rate_hz: of the wave.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
+    """Write a wave `[C, T]`, its peaks kept; the ending of the path says the format."""
     from polyres.codec.track import write_blocks
 
     write_blocks([wave.detach().float().cpu()], path, sample_rate_hz, wave.shape[0])

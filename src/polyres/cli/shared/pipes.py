@@ -1,16 +1,18 @@
-"""Files that come through stdin or leave through stdout (`-`); meanwhile they lie on disk."""
+"""Files that come through stdin or leave through stdout (`-`), and printing that never stops the work."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import select
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 
 import typer
 
@@ -39,17 +41,11 @@ MaxStdin = Annotated[float, typer.Option("--max-stdin-gb", help="Most that is re
 
 @dataclass(frozen=True)
 class Piped:
-    """Paths to work with.
+    """Paths to work with."""
 
-    Attributes:
-        paths: those given, with a file on disk in place of `-`.
-        spooled: that file; None where stdin is not read.
-        failed: whether stdin could not be used, and the other files are left.
-    """
-
-    paths: list[Path]
-    spooled: Path | None
-    failed: bool = False
+    paths: list[Path]  # those given, with a file on disk in place of `-`
+    spooled: Path | None  # that file; None where stdin is not read
+    failed: bool = False  # whether stdin could not be used, and the other files are left
 
     def words(self, text: str) -> str:
         """Call the file from stdin by its name in a message."""
@@ -65,17 +61,7 @@ class Piped:
 
 @contextmanager
 def from_stdin(paths: Sequence[Path], max_gb: float, name: str = "stdin") -> Iterator[Piped]:
-    """Keep what comes through stdin in a file while it is needed, if it is asked for.
-
-    Args:
-        paths: files; `-` stands for stdin, `./-` for a file of this name.
-        max_gb: most that is read, in GiB.
-        name: of the file.
-
-    Raises:
-        InputError: if stdin is a terminal, empty, or longer than allowed.
-        OutputError: if it cannot be kept.
-    """
+    """Keep stdin, where a path is `-`, in a file called `name` while it is needed; at most `max_gb` GiB are read."""
     if PIPE not in paths:
         yield Piped(list(paths), None)
         return
@@ -128,15 +114,7 @@ def _spool(path: Path, max_gb: float) -> None:
 
 @contextmanager
 def to_stdout(out: Path, ending: str) -> Iterator[Path]:
-    """Give the path to write to; what is written goes to stdout afterwards where `out` is `-`.
-
-    Args:
-        out: the file, or `-`.
-        ending: of the file that is written for stdout, such as ".wav".
-
-    Raises:
-        OutputError: if stdout is a terminal.
-    """
+    """Give the path to write to; where `out` is `-`, a file of this ending, which goes to stdout afterwards."""
     if out != PIPE:
         yield out
         return
@@ -149,3 +127,67 @@ def to_stdout(out: Path, ending: str) -> Iterator[Path]:
         with path.open("rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
         sys.stdout.buffer.flush()
+
+
+class _Pipe(io.RawIOBase):
+    """A file descriptor for writing that keeps the system's first error instead of raising it."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        """Say that it takes bytes."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._number
+
+    def isatty(self) -> bool:
+        """Say whether a person looks on."""
+        return os.isatty(self._number)
+
+    def write(self, content: object) -> int:
+        """Write some or all of the bytes and return how many; after an error all of them go nowhere."""
+        data = memoryview(content)  # type: ignore[arg-type]
+        while self.error is None:
+            try:
+                return os.write(self._number, data)
+            except BlockingIOError:  # a pipe that another program made so
+                select.select([], [self._number], [])
+            except OSError as error:
+                self.error = error
+        return data.nbytes
+
+
+def prepare_streams() -> Callable[[], OSError | None]:
+    """Make printing safe: what an encoding lacks is escaped, and a reader who went away stops nothing."""
+    sys.stdout, pipe = _safe(sys.stdout, sys.__stdout__)
+    sys.stderr, _ = _safe(sys.stderr, sys.__stderr__)
+    stdout = sys.stdout
+
+    def lost() -> OSError | None:
+        with suppress(ValueError):  # closed by someone else
+            stdout.flush()
+        error = None if pipe is None else pipe.error
+        return None if isinstance(error, BrokenPipeError) else error
+
+    return lost
+
+
+def _safe(stream: TextIO | None, original: TextIO | None) -> tuple[TextIO, _Pipe | None]:
+    """Return a stream that takes any text, and its pipe where it is the process's own."""
+    if stream is None:  # the process was started without it
+        return open(os.devnull, "w", encoding="utf-8"), None
+    buffer = getattr(stream, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)  # no buffer between them with PYTHONUNBUFFERED
+    if stream is original and isinstance(raw, io.FileIO):
+        stream.flush()
+        pipe = _Pipe(raw.fileno())
+        buffered = io.BufferedWriter(pipe)
+        is_line_by_line = pipe.isatty() or stream is sys.__stderr__
+        return io.TextIOWrapper(buffered, stream.encoding, "backslashreplace", line_buffering=is_line_by_line), pipe
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream, raw if isinstance(raw, _Pipe) else None

@@ -87,14 +87,7 @@ def plan_json(plan: Plan, folder: Path, parameters: Mapping[str, int] | None) ->
 
 
 def report_tables(folder: Path) -> list[Table]:
-    """Return the tables of what a study came to so far.
-
-    Args:
-        folder: of the study.
-
-    Raises:
-        InputError: if there is no study, or its files cannot be read.
-    """
+    """Return the tables of what the study in a folder came to so far."""
     study, rows, read = read_study(folder), read_rows(folder), read_paper_study(folder)
     tables = [_scores_table(study, [s for s in arm_scores(rows) if s.metric == metric]) for metric in study.metrics]
     if study.reference is not None:
@@ -123,20 +116,10 @@ def _scores_table(study: Study, scores: Sequence[ArmScore]) -> Table:
 def _costs_table(study: Study, lines: Sequence[CostScore], costs: Sequence[Any]) -> Table:
     rows: list[tuple[str, ...]] = []
     for line in lines:
-        rows.append(
-            (
-                line.arm,
-                whole(line.parameters),
-                MISSING if line.macs_per_s is None else number(line.macs_per_s / 1e9),
-                whole(line.steps),
-                number(line.train_s, 0),
-                number(line.cpu_s, 0),
-                number(line.energy_wh),
-                number(line.eval_s, 0),
-                number(line.score),
-                "*" if line.on_front else "",
-            )
-        )
+        macs = MISSING if line.macs_per_s is None else number(line.macs_per_s / 1e9)
+        took = (number(line.train_s, 0), number(line.cpu_s, 0), number(line.energy_wh), number(line.eval_s, 0))
+        front = "*" if line.on_front else ""
+        rows.append((line.arm, whole(line.parameters), macs, whole(line.steps), *took, number(line.score), front))
     watts = ", ".join(dict.fromkeys(f"{cost.watts_per_core:g}" for cost in costs))
     note = f"Means over seeds. Energy is an estimate: {watts} W per busy core. * no arm with fewer MACs is as good."
     header = ("arm", "parameters", "GMAC/s", "steps", "train s", "CPU s", "Wh", "score s", study.primary, "front")

@@ -41,9 +41,6 @@ logger = logging.getLogger("polyres")
 def hub_folder(name: str) -> Path:
     """Find the parts of a released model, downloading them where they are not there yet.
 
-    Args:
-        name: in REPOSITORIES.
-
     Returns:
         A folder with `vae` and `vocoder`.
 

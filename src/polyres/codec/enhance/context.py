@@ -46,26 +46,15 @@ class EnhanceContext:
 
     Blind enhancers use what a decoder has: seed, decoder, network, statistics of other signals. Informed ones also
     see the original: `reference_mel`, or statistics of the very signal.
-
-    Attributes:
-        seed: of everything random.
-        decode: the decoder up to the log-mel spectrogram.
-        mel: the front end of that spectrogram.
-        target: averages that the result should have.
-        reference_mel: log-mel spectrogram `[B, N, M]` of the original.
-        signal_class: what the signal is, if it is known.
-        network: a trained residual network.
-        steps: of gradient descent.
     """
 
-    seed: int = 0
-    decode: Decode | None = None
-    mel: MelConfig = AUDIOLDM2_16K
-    target: MelStatistics | None = None
-    reference_mel: Tensor | None = None
-    signal_class: SignalClass | None = None
-    network: nn.Module | None = None
-    steps: int = 60
+    seed: int = 0  # of everything random
+    decode: Decode | None = None  # the decoder up to the log-mel spectrogram
+    mel: MelConfig = AUDIOLDM2_16K  # the front end of that spectrogram
+    target: MelStatistics | None = None  # averages that the result should have
+    reference_mel: Tensor | None = None  # log-mel spectrogram `[B, N, M]` of the original
+    network: nn.Module | None = None  # a trained residual network
+    steps: int = 60  # of gradient descent
 
     @property
     def frame_rate_hz(self) -> float:
@@ -74,7 +63,6 @@ class EnhanceContext:
 
 
 SignalClass = Literal["music", "speech", "other"]
-SIGNAL_CLASSES: tuple[SignalClass, ...] = ("music", "speech", "other")
 
 SYLLABLES_HZ = (2.0, 8.0)
 """Rates at which the level of speech goes up and down."""

@@ -10,12 +10,63 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from polyres.codec.enhance.context import Decode, Domain, EnhanceContext, MelStatistics, SignalClass, classify
-from polyres.codec.enhance.latent_filters import laplacian, laplacian_pyramid, noise_like, spread_out
 from polyres.core.catalogue import Catalogue
 from polyres.core.errors import ConfigError, InputError
-from polyres.dsp.mel import mel_centres_hz
+from polyres.dsp.framing import FrameTransform
+from polyres.dsp.mel import MelConfig, mel_centres_hz, mel_framing, mel_of_magnitude
+
+_BLUR = (0.25, 0.5, 0.25)
+
+
+def blur(latent: Tensor) -> Tensor:
+    """Blur latents `[B, D, T, F]` over time and frequency, 1-2-1 on both axes; edges repeat."""
+    kernel = latent.new_tensor(_BLUR)
+    flat = latent.reshape(-1, 1, *latent.shape[-2:])
+    over_time = F.conv2d(F.pad(flat, (0, 0, 1, 1), mode="replicate"), kernel.view(1, 1, 3, 1))
+    both = F.conv2d(F.pad(over_time, (1, 1, 0, 0), mode="replicate"), kernel.view(1, 1, 1, 3))
+    return both.reshape(latent.shape)
+
+
+def laplacian(latent: Tensor) -> Tensor:
+    """Subtract from each value of `[B, D, T, F]` the mean of its four neighbours, halved; edges repeat."""
+    flat = latent.reshape(-1, 1, *latent.shape[-2:])
+    padded = F.pad(flat, (1, 1, 1, 1), mode="replicate")
+    neighbours = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1] + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
+    return ((4 * flat - neighbours) / 8).reshape(latent.shape)
+
+
+def laplacian_pyramid(latent: Tensor, levels: int) -> list[Tensor]:
+    """Split latents `[B, D, T, F]` into details from fine to coarse and a rest, which add up to the latents.
+
+    Source: Burt and Adelson 1983, The Laplacian pyramid as a compact image code; all levels at full size.
+    """
+    parts, rest = [], latent
+    coarse = latent
+    for _ in range(levels):
+        if max(coarse.shape[-2:]) < 4:
+            break
+        coarse = blur(coarse)[..., ::2, ::2]
+        spread = F.interpolate(coarse, size=latent.shape[-2:], mode="bilinear", align_corners=True)
+        parts.append(rest - spread)
+        rest = spread
+    return [*parts, rest]
+
+
+def spread_out(latent: Tensor, factor: float) -> Tensor:
+    """Scale the deviations of latents `[B, D, T, F]` from the mean of their channel."""
+    mean = latent.mean(dim=(-2, -1), keepdim=True)
+    return mean + factor * (latent - mean)
+
+
+def noise_like(latent: Tensor, seed: int) -> Tensor:
+    """Draw normal noise with the standard deviation of every channel of `[B, D, T, F]`; the same on any device."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(latent.shape, generator=generator).to(latent)
+    return noise * latent.std(dim=(-2, -1), keepdim=True, unbiased=False)
+
 
 Needed = Literal["decode", "target", "reference_mel", "network"]
 Run = Callable[[Tensor, float, EnhanceContext], Tensor]
@@ -38,23 +89,14 @@ STRATEGIES: dict[SignalClass, tuple[str, float]] = {
 
 @dataclass(frozen=True)
 class Enhancer:
-    """An enhancer and what it acts on.
+    """An enhancer and what it acts on."""
 
-    Attributes:
-        name: as in `ENHANCERS`.
-        domain: what it changes: latents `[B, D, T, F]`, or decoded log-mel spectra `[B, N, M]`.
-        needs: fields of the context that must be given.
-        informed: whether it sees the original, which no decoder has; such results are bounds, not remedies.
-        control: whether it is a trivial baseline that any other has to beat.
-        run: does it; strength > 0.
-    """
-
-    name: str
-    domain: Domain
-    needs: tuple[Needed, ...]
-    informed: bool
-    control: bool
-    run: Run
+    name: str  # as in `ENHANCERS`
+    domain: Domain  # what it changes: latents `[B, D, T, F]`, or decoded log-mel spectra `[B, N, M]`
+    needs: tuple[Needed, ...]  # fields of the context that must be given
+    informed: bool  # whether it sees the original, which no decoder has; such results are bounds, not remedies
+    control: bool  # whether it is a trivial baseline that any other has to beat
+    run: Run  # does it; strength > 0
 
 
 ENHANCERS: Catalogue[Enhancer] = Catalogue("enhancer")
@@ -76,9 +118,6 @@ def enhance(name: str, tensor: Tensor, strength: float = 1.0, context: EnhanceCo
         tensor: latents `[B, D, T, F]` (or `[B, D, T]`), or log-mel spectra `[B, N, M]`, as the enhancer's domain says.
         strength: 0 is the identity, 1 the nominal amount; more is allowed.
         context: what the enhancer may use.
-
-    Returns:
-        Same shape.
 
     Raises:
         UnknownNameError: if there is no such enhancer.
@@ -139,10 +178,6 @@ def time_enhancer(
 
 def register_enhancer(enhancer: Enhancer, summary: str) -> None:
     """Register an enhancer.
-
-    Args:
-        enhancer: what it is.
-        summary: one line for tables.
 
     Raises:
         ConfigError: if its name is taken.
@@ -205,12 +240,9 @@ def _conditioned(latent: Tensor, strength: float, context: EnhanceContext) -> Te
     """Enhance every item as its class asks for."""
     items = []
     decode = cast(Decode, context.decode)
-    log_mel = decode(latent).detach() if context.signal_class is None else None
+    log_mel = decode(latent).detach()
     for index in range(len(latent)):
-        kind = context.signal_class
-        if kind is None and log_mel is not None:
-            kind = classify(log_mel[index], context.frame_rate_hz)
-        name, share = STRATEGIES[kind or "other"]
+        name, share = STRATEGIES[classify(log_mel[index], context.frame_rate_hz)]
         items.append(enhance(name, latent[index : index + 1], share * strength, context))
     return torch.cat(items)
 
@@ -303,3 +335,39 @@ def _register_all() -> None:
 
 
 _register_all()
+
+
+MOST_GAIN_NEPER = 4.6
+"""40 dB: silence is not turned into noise."""
+
+
+def enhance_wave(name: str, wave: Tensor, strength: float, context: EnhanceContext) -> Tensor:
+    """Apply the change that an enhancer makes to the mel spectrum of waves `[B, C, T]` as gains; phases stay."""
+    if ENHANCERS.build(name).domain != "mel":
+        raise ConfigError(f"enhancer {name!r} changes latents; only those of mel spectra can change waves")
+    if strength == 0:
+        return wave
+    config = context.mel
+    transform = FrameTransform(mel_framing(config, wave.shape[-1]), wave.dtype, wave.device)
+    magnitude = transform.analyse(wave.mean(dim=1)).abs().transpose(-1, -2)
+    before = mel_of_magnitude(magnitude, config).clamp_min(config.floor).log()
+    change = enhance(name, before, strength, context) - before
+    gain = (change.clamp(-MOST_GAIN_NEPER, MOST_GAIN_NEPER) @ _band_weights(config).to(change)).exp()
+    spectra = transform.analyse(wave.flatten(0, 1))
+    added = spectra * (gain.repeat_interleave(wave.shape[1], dim=0) - 1)
+    # Only what is changed goes through the transform and back; the rest keeps every bit.
+    return wave + transform.synthesise(added).reshape(wave.shape)
+
+
+def _band_weights(config: MelConfig) -> Tensor:
+    """Weights `[M, F]` of mel bands at every bin: straight lines between their middles, the ends go on."""
+    bins_hz = torch.arange(config.n_fft // 2 + 1, dtype=torch.float64) * config.sample_rate_hz / config.n_fft
+    centres_hz = mel_centres_hz(config)
+    right = torch.searchsorted(centres_hz, bins_hz).clamp(1, len(centres_hz) - 1)
+    left = right - 1
+    share = ((bins_hz - centres_hz[left]) / (centres_hz[right] - centres_hz[left])).clamp(0, 1)
+    weights = torch.zeros(len(centres_hz), len(bins_hz), dtype=torch.float64)
+    columns = torch.arange(len(bins_hz))
+    weights[left, columns] = 1 - share
+    weights[right, columns] += share
+    return weights

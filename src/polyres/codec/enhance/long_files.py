@@ -23,9 +23,6 @@ ORIGINAL = "original"
 def sound_name(row: EnhanceRow) -> str:
     """Name the sound of a row: the enhancer, and its strength where there is one.
 
-    Args:
-        row: of one file.
-
     Returns:
         A file name without an ending.
     """
@@ -45,9 +42,7 @@ def enhance_long(
     of the original by one gain for all of it.
 
     Args:
-        chain: the codec.
         source: where samples come from; it is read twice.
-        options: what is tried.
         folder: where sounds are written; none are kept where None.
         report: called with the finished share, 0 to 1.
 

@@ -17,10 +17,12 @@ from polyres.audio.resample import resample
 from polyres.codec.base import MEL, CodecPicture
 from polyres.codec.enhance.context import EnhanceContext, MelStatistics, mel_statistics
 from polyres.codec.enhance.enhancers import ENHANCERS, Enhancer, enhance, is_informed, time_enhancer
-from polyres.core.errors import ConfigError, InputError
+from polyres.core.errors import ConfigError, InputError, OutputError
+from polyres.core.whole_files import replaced_atomically
 from polyres.metrics.reconstruction.levels import gain_db, matched
 from polyres.metrics.reconstruction.metrics import score
 from polyres.metrics.reconstruction.spectra import RECONSTRUCTION_BANDS_HZ, log_mel_band_distance, log_mel_distance
+from polyres.report.figures import check_matplotlib
 
 CODEC_ALONE = "codec"
 """Name of the rows without any enhancer."""
@@ -35,55 +37,33 @@ DEFAULT_STRENGTHS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0)
 
 @dataclass(frozen=True)
 class EnhanceOptions:
-    """Which enhancers to compare, and how.
+    """Which enhancers to compare, and how."""
 
-    Attributes:
-        names: of `ENHANCERS`.
-        strengths: of each.
-        seed: of everything random.
-        steps: of gradient descent.
-        typical: averages of other signals for enhancers that match some; those of the original where None, which
-            makes their results informed.
-        networks: trained networks by enhancer.
-    """
-
-    names: tuple[str, ...]
-    strengths: tuple[float, ...] = (1.0,)
-    seed: int = 0
-    steps: int = 60
+    names: tuple[str, ...]  # of `ENHANCERS`
+    strengths: tuple[float, ...] = (1.0,)  # of each
+    seed: int = 0  # of everything random
+    steps: int = 60  # of gradient descent
+    # averages of other signals for enhancers that match some; those of the original where None, which makes their
+    # results informed
     typical: MelStatistics | None = None
-    networks: Mapping[str, torch.nn.Module] = field(default_factory=dict)
+    networks: Mapping[str, torch.nn.Module] = field(default_factory=dict)  # trained networks by enhancer
 
 
 @dataclass(frozen=True)
 class EnhanceRow:
-    """Scores of one enhancer at one strength on one file.
-
-    Attributes:
-        file: name of the file.
-        codec: name of the codec.
-        enhancer: of `ENHANCERS`, or "codec" without any.
-        strength: of it.
-        informed: whether the result depends on the original beyond its latent.
-        control: whether it is a trivial baseline.
-        gain_db: level over that of the original, before levels were matched.
-        real_time_factor: of the enhancer alone; 0 without any.
-        scores: of the wave, its level matched to the original's, by name of the metric.
-        mel_l1: distance of the mel spectra before synthesis, nat.
-        mel_l1_high: of their bands above 4 kHz.
-    """
+    """Scores of one enhancer at one strength on one file."""
 
     file: str
     codec: str
-    enhancer: str
-    strength: float
-    informed: bool
-    control: bool
-    gain_db: float
-    real_time_factor: float
-    scores: dict[str, float]
-    mel_l1: float
-    mel_l1_high: float
+    enhancer: str  # of `ENHANCERS`, or "codec" without any
+    strength: float  # of it
+    informed: bool  # whether the result depends on the original beyond its latent
+    control: bool  # whether it is a trivial baseline
+    gain_db: float  # level over that of the original, before levels were matched
+    real_time_factor: float  # of the enhancer alone; 0 without any
+    scores: dict[str, float]  # of the wave, its level matched to the original's, by name of the metric
+    mel_l1: float  # distance of the mel spectra before synthesis, nat
+    mel_l1_high: float  # of their bands above 4 kHz
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -101,10 +81,6 @@ class Enhanced:
 def usable_names(chain: Chain, networks: Mapping[str, torch.nn.Module]) -> tuple[str, ...]:
     """List the enhancers that a codec and the trained networks at hand allow.
 
-    Args:
-        chain: the codec.
-        networks: trained networks by enhancer.
-
     Returns:
         Names of `ENHANCERS`.
     """
@@ -121,7 +97,6 @@ def check_names(options: EnhanceOptions, chain: Chain) -> None:
 
     Args:
         options: what is to be tried.
-        chain: the codec.
 
     Raises:
         UnknownNameError: if there is no such enhancer.
@@ -141,13 +116,7 @@ def run_enhancers(
     """Run every enhancer at every strength on a piece of a file, after the codec alone.
 
     Args:
-        chain: the codec.
-        excerpt: the piece.
-        options: what is tried.
         report: called with the finished share, 0 to 1.
-
-    Yields:
-        Rows with their sound.
 
     Raises:
         ConfigError: if an enhancer cannot be run.
@@ -240,17 +209,16 @@ def summarise(rows: Sequence[EnhanceRow]) -> list[EnhanceRow]:
     return found
 
 
-def pareto_front(rows: Sequence[EnhanceRow], blind_only: bool = True) -> list[EnhanceRow]:
+def pareto_front(rows: Sequence[EnhanceRow]) -> list[EnhanceRow]:
     """Keep rows that no other beats in both the error of the high band and log-spectral distance.
 
     Args:
         rows: one for every enhancer and strength.
-        blind_only: leave out those that see the original.
 
     Returns:
         The front, from the smallest error of the high band to the smallest log-spectral distance.
     """
-    candidates = [row for row in rows if not (blind_only and row.informed)]
+    candidates = [row for row in rows if not row.informed]
     ordered = sorted(candidates, key=lambda row: (row.scores[HIGH_ERROR], row.scores[SPECTRAL_ERROR]))
     front: list[EnhanceRow] = []
     for row in ordered:
@@ -261,11 +229,6 @@ def pareto_front(rows: Sequence[EnhanceRow], blind_only: bool = True) -> list[En
 
 def typical_statistics(chain: Chain, paths: Sequence[Path], seconds: float) -> MelStatistics:
     """Measure other signals, for enhancers that match averages without seeing the original.
-
-    Args:
-        chain: the codec.
-        paths: files.
-        seconds: of each.
 
     Returns:
         One set of averages over all.
@@ -332,8 +295,6 @@ class Chain(CodecPicture):
         Args:
             name: of `ENHANCERS`, or None for the codec alone.
             latent: of `encode`.
-            strength: of the enhancer.
-            context: what it may use.
 
         Returns:
             Waves `[G, C, T]`, and the log-mel spectrogram `[G, N, M]` before synthesis.
@@ -356,3 +317,53 @@ class Chain(CodecPicture):
                 mel = enhance(name, mel, strength, context)
             wave = self.codec.from_features({MEL: mel[:, None]}, length)
         return F.pad(wave, (0, length - wave.shape[-1])), mel
+
+
+def draw_front(rows: Sequence[EnhanceRow], path: Path) -> Path:
+    """Draw a line per enhancer through its strengths, and the front of the blind ones.
+
+    Args:
+        rows: one for every enhancer and strength.
+        path: PNG or SVG file.
+
+    Raises:
+        ConfigError: without matplotlib.
+        OutputError: if the file cannot be written.
+    """
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    for index, name in enumerate(dict.fromkeys(row.enhancer for row in rows)):
+        mine = sorted((row for row in rows if row.enhancer == name), key=lambda row: row.strength)
+        across = [row.scores[HIGH_ERROR] for row in mine]
+        up = [row.scores[SPECTRAL_ERROR] for row in mine]
+        if name == CODEC_ALONE:
+            axes.plot(across, up, "k*", markersize=14, label="codec alone", zorder=4)
+            continue
+        style = ":" if mine[0].informed else "--" if mine[0].control else "-"
+        kind = " (sees the original)" if mine[0].informed else " (control)" if mine[0].control else ""
+        axes.plot(across, up, style, marker="o", markersize=4, color=f"C{index % 10}", label=name + kind)
+        axes.annotate(f"{mine[-1].strength:g}", (across[-1], up[-1]), fontsize=7, color=f"C{index % 10}")
+    front = pareto_front(rows)
+    axes.plot(
+        [row.scores[HIGH_ERROR] for row in front],
+        [row.scores[SPECTRAL_ERROR] for row in front],
+        "s",
+        markersize=11,
+        markerfacecolor="none",
+        markeredgecolor="black",
+        label="best blind trade-offs",
+    )
+    axes.set_xlabel("error above 4 kHz (log-mel L1, nat); left is better")
+    axes.set_ylabel("log-spectral distance (log10 power); down is better")
+    axes.set_title("Enhancers at equal level; numbers are the largest strength")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    try:
+        with replaced_atomically(path) as temporary:
+            figure.savefig(temporary, dpi=120, format=path.suffix.removeprefix("."))
+    except OSError as error:
+        raise OutputError(f"cannot write '{path}' ({error.strerror}); make room or choose another folder") from error
+    return path

@@ -17,8 +17,7 @@ import soundfile
 import torch
 
 from polyres.audio.files import read_audio
-from polyres.codec.ladder.climb import LadderRow
-from polyres.codec.ladder.distribution import (
+from polyres.codec.ladder.climb import (
     CELLS,
     LATENT,
     LATENT_RANGE,
@@ -26,6 +25,7 @@ from polyres.codec.ladder.distribution import (
     MEL_GIVEN,
     MEL_RANGE_NAT,
     Distribution,
+    LadderRow,
     joined,
     overlap,
 )
@@ -75,11 +75,9 @@ def ladder_page(
     """Write the page.
 
     Args:
-        rows: of all files.
         names: rungs that were asked for.
         missing: those left out, with the reason.
         sounds: by file, label to a wave file; the original first.
-        codec: its name.
         distributions: of mel spectra and latents, if they were measured.
 
     Returns:
@@ -194,19 +192,12 @@ NEAR_STD = 0.5
 
 @dataclass(frozen=True)
 class Distributions:
-    """What a ladder measured on the way.
+    """What a ladder measured on the way."""
 
-    Attributes:
-        files: of all files but golden ones.
-        golden: of golden files.
-        expected_std: of latents.
-        reason: where that is from.
-    """
-
-    files: Sequence[Distribution]
-    golden: Sequence[Distribution]
-    expected_std: float
-    reason: str
+    files: Sequence[Distribution]  # of all files but golden ones
+    golden: Sequence[Distribution]  # of golden files
+    expected_std: float  # of latents
+    reason: str  # where that is from
 
     def merged(self) -> dict[str, Distribution]:
         """Put files together: by name of the picture, that of golden files as GOLDEN."""

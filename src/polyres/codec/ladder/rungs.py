@@ -105,17 +105,11 @@ class Take:
 
 @dataclass(frozen=True)
 class Workshop:
-    """The inputs of all rungs.
+    """The inputs of all rungs."""
 
-    Attributes:
-        chain: the codec taken apart.
-        bandwidth: a trained generator of the band above the codec's, if there is one.
-        seed: of everything random.
-    """
-
-    chain: Chain
-    bandwidth: BandwidthExtender | None = None
-    seed: int = 0
+    chain: Chain  # the codec taken apart
+    bandwidth: BandwidthExtender | None = None  # a trained generator of the band above the codec's, if there is one
+    seed: int = 0  # of everything random
 
     @property
     def codec(self) -> Codec:
@@ -131,29 +125,18 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Rung:
-    """One step of the ladder.
+    """One step of the ladder."""
 
-    Attributes:
-        name: R0 to R10.
-        title: what is done.
-        keeps: what survives.
-        loses: what does not.
-        phase: whether the phase of the original is "kept", "made up", or as the "codec" has it.
-        after: rungs whose loss this one comes on top of; the first that was run counts.
-        counts: whether it is a part of the chain, not a control or a remedy.
-        missing: why a codec has no such rung; None where it has.
-        run: makes the takes.
-    """
-
-    name: str
-    title: str
-    keeps: str
-    loses: str
+    name: str  # R0 to R10
+    title: str  # what is done
+    keeps: str  # what survives
+    loses: str  # what does not
+    # whether the phase of the original is "kept", "made up", or as the "codec" has it
     phase: Literal["kept", "made up", "codec"]
-    after: tuple[str, ...]
-    counts: bool
-    missing: Callable[[Workshop], str | None]
-    run: Callable[[Workshop, Piece], Iterator[Take]]
+    after: tuple[str, ...]  # rungs whose loss this one comes on top of; the first that was run counts
+    counts: bool  # whether it is a part of the chain, not a control or a remedy
+    missing: Callable[[Workshop], str | None]  # why a codec has no such rung; None where it has
+    run: Callable[[Workshop, Piece], Iterator[Take]]  # makes the takes
 
     def phase_free(self, codec: Codec) -> bool:
         """Say whether the phase is made up, so that waveforms must not be compared sample by sample."""

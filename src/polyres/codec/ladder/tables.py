@@ -34,7 +34,7 @@ class Verdict:
     """The rung that loses most in a band."""
 
     band: str  # of `RECONSTRUCTION_BANDS_HZ`
-    rung: str  # its name
+    rung: str
     after: str  # the rung below it
     loss: Middle  # how much log_mel_l1 of the band grows from the rung below, nat
 
@@ -141,7 +141,6 @@ def ladder_table(
 
     Args:
         rows: of any number of files.
-        title: above it.
         intervals: write those of the medians beside them.
         missing: rungs left out, with the reason; they have a line without numbers.
 
@@ -176,11 +175,7 @@ def closing_lines(rows: Sequence[LadderRow], rungs: Sequence[Rung]) -> list[str]
     """Name the rung that loses most in every band, and judge the golden file.
 
     Args:
-        rows: of all files.
         rungs: those that were to be run.
-
-    Returns:
-        Sentences.
     """
     lines = []
     for band, verdict in judge(rows, rungs).items():
@@ -206,10 +201,8 @@ def ladder_markdown(rows: Sequence[LadderRow], names: Sequence[str], missing: Ma
     """Write the whole ladder as Markdown.
 
     Args:
-        rows: of all files.
         names: rungs that were asked for.
         missing: those left out, with the reason.
-        codec: its name.
     """
     files = len({row.file for row in rows if not row.golden})
     title = f"{codec}, {files} file{'s' if files != 1 else ''}"

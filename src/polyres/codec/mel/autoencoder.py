@@ -206,13 +206,7 @@ _STRIDE_ABOVE = 1 << 22  # quantiles of more numbers are taken of every n-th
 
 
 class MelScaling(nn.Module):
-    """Maps log-mel spectra `[..., M]` to about unit range and back.
-
-    `none` leaves them as they are; `standard` takes one mean and deviation for all bands, `z_score` those of each
-    band; `percentile` maps the 1st and 99th percentile of each band to -1 and 1 and clips nothing; `tanh` squeezes
-    z-scores into (-1, 1). The numbers are measured once on training data and stored with the weights: nothing has to
-    be sent along with a latent, and a window does not depend on the rest of its file.
-    """
+    """Maps log-mel spectra `[..., M]` to about unit range and back."""
 
     shift: Tensor
     scale: Tensor

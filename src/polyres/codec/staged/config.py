@@ -85,20 +85,6 @@ class Stages(Config):
         found = [self.enhancer.network if self.enhancer else None, self.detail.weights if self.detail else None]
         return [path for path in (*found, self.bandwidth) if path is not None and path != EMBEDDED_BAND]
 
-    def described(self) -> str:
-        """Say in one line what is done after what."""
-        parts = [self.codec]
-        if self.enhancer is not None:
-            told = (
-                " (is sent averages of the original)" if "target" in ENHANCERS.build(self.enhancer.name).needs else ""
-            )
-            parts.append(f"{self.enhancer.name} × {self.enhancer.strength:g}{told}")
-        if self.detail is not None:
-            parts.append(f"detail × {self.detail.strength:g}")
-        parts += [f"{post.name} × {post.strength:g}" for post in self.post_filters]
-        parts += ["bandwidth"] if self.bandwidth is not None else []
-        return " → ".join(parts)
-
     def located(self, folder: Path) -> Stages:
         """Return a copy with absolute paths; names of codecs stay names."""
 

@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 from safetensors.torch import save_file
 
 from polyres.codec.bandwidth import BandwidthConfig
-from polyres.codec.enhance.residual import ResidualConfig
 from polyres.codec.mel.codec import MelCodecConfig
+from polyres.codec.networks import ResidualConfig
 from polyres.codec.wave.refiner import CriticConfig
 from polyres.core.errors import OutputError
 from polyres.datasets.stems import StemsConfig
@@ -28,12 +28,7 @@ TASKS = (AUTOENCODER, VOCODER)
 
 
 class MelTrainConfig(SolverConfig):
-    """A recipe: which part of the codec is trained, on what, and how.
-
-    `polyres_mel` trains the autoencoder: absolute difference of log-mel spectra, high bands counted once more, and the
-    divergence of latents. `polyres_mel_vocoder` trains the vocoder behind the autoencoder of `init`. Either writes the
-    whole codec. Training data are mixtures: sums of the stems of the data, levelled as whole files are.
-    """
+    """A recipe: which part of the codec is trained, on what, and how."""
 
     task: Literal["polyres_mel", "polyres_mel_vocoder"]  # what is trained
     model: MelCodecConfig = MelCodecConfig()  # of the codec; that of `init` takes its place
@@ -84,12 +79,7 @@ OF_ONE_TASK: dict[str, TaskName] = {
 
 
 class ReconstructConfig(SolverConfig):
-    """A recipe: what is trained behind, in or after which codec, on what.
-
-    `learned_enhancer` adds to latents, `refiner` to decoded mel spectra (with `network.informed` it also sees the
-    original, which no decoder has), `bandwidth` makes the band above a cutoff, `autoencoder` fine-tunes the codec's
-    own autoencoder of mel spectra for reconstruction. Training data are mixtures: sums of the stems of the data.
-    """
+    """A recipe: what is trained behind, in or after which codec, on what."""
 
     task: TaskName  # what is trained
     codec: str = "audioldm2"  # name or path; not for bandwidth

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from polyres.codec.mel.autoencoder import MelAutoencoder
-from polyres.codec.mel.codec import MelCodec, save_mel_codec
-from polyres.codec.mel.vocoder import MelVocoder
+from polyres.codec.mel.codec import MelCodec, MelVocoder, save_mel_codec
 from polyres.codec.registry import build_codec
 from polyres.codec.tasks.config import VOCODER, MelTrainConfig
 from polyres.codec.tasks.enhance import HIGH_BAND_HZ, MixtureData, MixtureTask, Pool, validated

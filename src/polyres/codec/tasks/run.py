@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from polyres.codec.tasks.bandwidth import BandwidthTask
 from polyres.codec.tasks.config import TASKS as MEL_CODEC_TASKS
 from polyres.codec.tasks.config import MelTrainConfig, ReconstructConfig
-from polyres.codec.tasks.enhance import AutoencoderTask, MelTask
+from polyres.codec.tasks.enhance import AutoencoderTask, BandwidthTask, MelTask
 from polyres.codec.tasks.mel import MelCodecTask
 from polyres.codec.tasks.wave import CodecTask, CodecTrainConfig
 from polyres.core.catalogue import unknown_name_message
@@ -78,13 +77,8 @@ def run_task(task: object, recipe: Path, out: Path, overrides: Sequence[str] = (
 
     Args:
         task: as the recipe says it.
-        recipe: YAML file.
-        out: folder of the run.
         overrides: `a.b=value` each, over the recipe.
         resume: go on with the run in `out`.
-
-    Returns:
-        How the run ended.
 
     Raises:
         UnknownNameError: for a task that is not known.

@@ -16,11 +16,10 @@ from polyres.codec.registry import build_codec
 from polyres.codec.tasks.enhance import MixtureData, Pool
 from polyres.codec.wave.arithmetic_coding import PROBABILITY_ONE
 from polyres.codec.wave.codec import WaveCodec, WaveCodecConfig, save_wave_codec
-from polyres.codec.wave.contexts import LAST_WIDTH, MODE_WIDTH, Tables, shapes
 from polyres.codec.wave.floor import LEVEL_WIDTH, STEPS_DB, floor_power, floor_symbols, levels_of
 from polyres.codec.wave.layer import Plan, choose_modes, gathered, rotated
 from polyres.codec.wave.refiner import Critic, CriticConfig
-from polyres.codec.wave.step import Selection, context_counts, last_unit, select
+from polyres.codec.wave.step import LAST_WIDTH, MODE_WIDTH, Selection, Tables, context_counts, last_unit, select, shapes
 from polyres.core.errors import TrainingError, WeightsError
 from polyres.datasets.stem_files import most_active_excerpt
 from polyres.datasets.stems import StemsConfig

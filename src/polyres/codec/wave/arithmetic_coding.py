@@ -112,7 +112,7 @@ class BitDecoder:
         return node - (1 << width)
 
     def significant(self, bases: Sequence[int], row: Sequence[int], classes: Sequence[int], start: int) -> list[int]:
-        """Return the class of every coefficient of a block, 0 if not kept; see `polyres.codec.wave.contexts`."""
+        """Return the class of every coefficient of a block, 0 if not kept; see `polyres.codec.wave.step`."""
         data, size, place = self._data, len(self._data), self._next
         span, code, count = self._span, self._code, len(classes)
         last = before = 0

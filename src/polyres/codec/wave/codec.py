@@ -13,11 +13,10 @@ from torch import Tensor
 
 from polyres.codec.base import CODEC_FILES, CODECS, Codec, CodecConfig, Latents, check_codec_wave
 from polyres.codec.networks import load_codec_weights, save_codec_weights
-from polyres.codec.wave.contexts import Layout, Tables, plain_tables
 from polyres.codec.wave.floor import floor_edges
 from polyres.codec.wave.layer import Plan, decode_layer, encode_layer
 from polyres.codec.wave.refiner import Posterior, Refiner, RefinerConfig, scale_of
-from polyres.codec.wave.step import SILENT_LOG2
+from polyres.codec.wave.step import SILENT_LOG2, Layout, Tables, plain_tables
 from polyres.core.errors import InputError
 from polyres.weights.files import EMBEDDED_FOLDER
 
@@ -97,13 +96,7 @@ class WaveCodecConfig(CodecConfig):
 
 
 class WaveCodec(Codec):
-    """Keeps the strongest coefficients of a lapped transform whose blocks follow the signal.
-
-    Latents: `coefficients` `[B, D, N]`: per step the threshold, integers of 12 bits that say where the kept
-    coefficients are, and these as real numbers; `floor` `[B, D, N]`: integers of 12 bits that say how strong the rest
-    is, per band and block; with a refiner also `latent` `[B, D, N, n]`, its KL latent. Together they have
-    `scalars_per_step` numbers per step.
-    """
+    """Keeps the strongest coefficients of a lapped transform whose blocks follow the signal."""
 
     config: WaveCodecConfig
     phase_sensitive = True
@@ -125,13 +118,7 @@ class WaveCodec(Codec):
     }
 
     def __init__(self, config: WaveCodecConfig, name: str = NAME, seed: int = 0) -> None:
-        """Build the codec with probabilities that know little of music.
-
-        Args:
-            config: sizes and rate.
-            name: as users write it.
-            seed: of the first weights of the refiner.
-        """
+        """Build the codec with probabilities that know little of music."""
         super().__init__()
         self.config, self.name = config, name
         self.sample_rate_hz, self.audio_channels = config.sample_rate_hz, config.audio_channels
@@ -182,17 +169,7 @@ class WaveCodec(Codec):
         return self.state_dict()
 
     def encode(self, wave: Tensor) -> Latents:
-        """Turn waves into latents.
-
-        Args:
-            wave: `[B, C, T]` float32, C = audio_channels, T a multiple of hop_samples.
-
-        Returns:
-            `coefficients`, `floor` and, with a refiner, `latent`.
-
-        Raises:
-            InputError: when the wave does not fit or is not finite.
-        """
+        """Turn waves into latents: `wave` `[B, C, T]`."""
         check_codec_wave(wave, self)
         if not bool(torch.isfinite(wave).all()):
             raise InputError(f"{self.name} was given a wave with NaN or infinite samples; repair the file")
@@ -214,18 +191,7 @@ class WaveCodec(Codec):
         return scale_of(torch.where(log2 <= SILENT_LOG2, 0.0, log2.exp2()), self.hop_samples)
 
     def decode(self, latents: Latents, length_samples: int) -> Tensor:
-        """Turn latents into waves.
-
-        Args:
-            latents: as `encode` gives them; float32.
-            length_samples: of the waves, at most N * hop_samples.
-
-        Returns:
-            `[B, C, length_samples]` float32.
-
-        Raises:
-            InputError: when the latents are none of this codec or too short.
-        """
+        """Turn latents into waves: `[B, C, length_samples]`."""
         return self._wave(latents, *self.parts(latents), length_samples)
 
     def _wave(self, latents: Latents, carried: Tensor, noise: Tensor, length_samples: int) -> Tensor:
@@ -239,14 +205,7 @@ class WaveCodec(Codec):
         return wave[..., :length_samples]
 
     def stages(self, wave: Tensor) -> dict[str, Tensor]:
-        """Encode and decode: the latents, `carried` by them, `noise` in place of the rest, `wave`.
-
-        Args:
-            wave: `[B, C, T]` float32, C = audio_channels, T a multiple of hop_samples.
-
-        Returns:
-            Name to tensor, in the order they arise.
-        """
+        """Encode and decode `[B, C, T]`: the latents, `carried` by them, `noise` in place of the rest, `wave`."""
         latents = {name: value.half().float() for name, value in self.encode(wave).items()}
         carried, noise = self.parts(latents)
         return {
@@ -257,17 +216,7 @@ class WaveCodec(Codec):
         }
 
     def parts(self, latents: Latents) -> tuple[Tensor, Tensor]:
-        """Decode what was kept, and noise in place of the rest.
-
-        Args:
-            latents: as `encode` gives them.
-
-        Returns:
-            Two waves `[B, C, T]`.
-
-        Raises:
-            InputError: when the latents are none of this codec.
-        """
+        """Decode what was kept, and noise in place of the rest: `[B, C, T]`."""
         names = ["coefficients", "floor", *(["latent"] if self.refiner is not None else [])]
         missing = [name for name in names if name not in latents]
         if missing or latents["coefficients"].ndim != 3 or latents["floor"].ndim != 3:

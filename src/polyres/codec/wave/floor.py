@@ -50,10 +50,7 @@ def floor_edges(bins: int, bands: int) -> Array:
 
 
 def floor_power(rest: Array, block: int, bands: int) -> Array:
-    """Measure the robust mean power `[C, T / block, bands]` of what is left out, `[C, T]`.
-
-    For noise it is the mean power; where a band is empty but for a few lines, noise at the mean power would fill it.
-    """
+    """Measure the robust mean power `[C, T / block, bands]` of what is left out, `[C, T]`."""
     roots = np.abs(np.stack(lapped(rest, [block] * (rest.shape[-1] // block)), axis=1)) ** (2 * MEAN_POWER)
     pairs = itertools.pairwise(floor_edges(block, bands))
     means = np.stack([roots[..., low:high].mean(axis=-1) for low, high in pairs], axis=-1)
@@ -98,9 +95,7 @@ def floor_symbols(levels: Array) -> list[tuple[int, int, int]]:
 
 
 def encode_floor(power: Array, unit: float, table: Array, budget: int) -> Array:
-    """Code the levels of a step as `[budget]` integers: coarser, then constant levels, then none where the budget
-    ends.
-    """
+    """Code the levels of a step as `[budget]` integers: coarser, then constant, then none where the budget ends."""
     rows = table.tolist()
     smooth = np.broadcast_to(power.mean(axis=1, keepdims=True), power.shape)
     out = np.full(budget, -WORD_HALF, dtype=np.float32)
@@ -162,8 +157,6 @@ def level_magnitude(rms: Array, block: int, n_fft: int) -> Tensor:
 
 def evened(carried: Array, noise: Array, rms: Array, block: int, n_fft: int, rounds: int) -> Array:
     """Change noise `[C, T]` in `rounds` steps until `carried + noise` has the likely magnitudes.
-
-    A sample depends on at most `rounds * n_fft` samples on each side.
 
     Source: Griffin and Lim 1984, with magnitudes that take the place of known ones.
     """

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polyres.codec.wave.contexts import Layout, Tables
 from polyres.codec.wave.floor import decode_floor, encode_floor, evened, floor_power, floor_wave
-from polyres.codec.wave.step import SILENT_LOG2, Frames, decode_step, encode_step, noise, rows_of
+from polyres.codec.wave.step import SILENT_LOG2, Frames, Layout, Tables, decode_step, encode_step, noise, rows_of
 from polyres.dsp.mdct import lapped, unlapped
 
 Array = np.ndarray

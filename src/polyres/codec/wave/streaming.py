@@ -19,11 +19,7 @@ class WaveStreamEncoder:
     """Codes a live signal: push samples, get latents; two steps behind the samples."""
 
     def __init__(self, codec: WaveCodec) -> None:
-        """Start a stream.
-
-        Args:
-            codec: what codes.
-        """
+        """Start a stream."""
         self._codec = codec
         self._history = torch.zeros(1, codec.audio_channels, 0)
         self._behind = 0
@@ -76,11 +72,7 @@ class WaveStreamDecoder:
     """Decodes a live signal: push latents, get samples; one step behind the latents."""
 
     def __init__(self, codec: WaveCodec) -> None:
-        """Start a stream.
-
-        Args:
-            codec: what decodes.
-        """
+        """Start a stream."""
         self._codec = codec
         self._history: Latents | None = None
         self._behind = 0
@@ -120,9 +112,6 @@ class WaveStreamDecoder:
 
 def latency_samples(codec: WaveCodec) -> int:
     """Longest time from a sample's arrival at the encoder to its leaving the decoder, without computing time.
-
-    Args:
-        codec: what codes.
 
     Returns:
         Samples: a step to collect, two that the encoder waits for, and one that the decoder waits for.

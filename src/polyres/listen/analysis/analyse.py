@@ -15,8 +15,17 @@ from polyres.listen.analysis.metrics_against_ratings import Correlation, correla
 from polyres.listen.analysis.mixed import Agreement, Contrast, MixedModel, agreement, mixed_model
 from polyres.listen.analysis.pairs import PairAnswers, Strength, pair_answers, preference_strengths
 from polyres.listen.analysis.ratings import SIMULATED_PREFIX, Rating, RatingCheck
-from polyres.listen.analysis.screening import Screening, excluded, screen
-from polyres.listen.analysis.statistics import ConditionSummary, PairTests, Scores, compare, scores_of, summarise
+from polyres.listen.analysis.statistics import (
+    ConditionSummary,
+    PairTests,
+    Scores,
+    Screening,
+    compare,
+    excluded,
+    scores_of,
+    screen,
+    summarise,
+)
 from polyres.listen.design.files import PAIR_KINDS, ListenStudy
 from polyres.metrics.aggregate import MIN_TRACKS, holm
 
@@ -37,10 +46,7 @@ class PairLine:
 
     @property
     def verdict(self) -> str:
-        """Return "better", "worse" or "undecided".
-
-        It takes 6 listeners, an interval over listeners and items without zero, and a corrected Wilcoxon test.
-        """
+        """Return "better", "worse" or "undecided"."""
         sure = self.tests.listeners >= MIN_TRACKS and self.wilcoxon_holm < LEVEL
         if sure and self.tests.low > 0:
             return "better"
@@ -156,11 +162,8 @@ def analyse(
     """Analyse a study.
 
     Args:
-        study: the study.
         ratings: answers of all listeners; those to training pages are left out.
         metric_rows: objective scores to correlate with, as `read_metric_rows` reads them.
-        seed: of all draws.
-        resamples: of the bootstrap.
 
     Raises:
         InputError: if there are no ratings, one is of another study or off its scale, or no objective score belongs to

@@ -9,7 +9,7 @@ import numpy as np
 
 from polyres.listen.analysis.analyse import Analysis, Block, PairBlock
 from polyres.listen.analysis.ratings import SIMULATED_PREFIX
-from polyres.listen.analysis.screening import LIMIT_SCORE
+from polyres.listen.analysis.statistics import LIMIT_SCORE
 from polyres.listen.design.files import ListenStudy
 from polyres.report.figures import check_matplotlib
 

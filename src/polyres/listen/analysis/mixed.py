@@ -64,9 +64,6 @@ class MixedModel:
 def mixed_model(scores: Scores, interactions: bool = False) -> MixedModel:
     """Fit score ~ condition + (1|listener) + (1|item) by restricted maximum likelihood.
 
-    Without interactions the model takes for granted that all listeners and all items favour a system alike, and its
-    intervals are too narrow where they do not; with them, (1|listener:condition) + (1|item:condition) are fitted too.
-
     Source: Laird and Ware 1982; Barr et al. 2013 for the interactions.
     """
     if len(scores.listeners) < 2 or len(scores.conditions) < 2:
@@ -119,8 +116,6 @@ class Agreement:
 
 def agreement(scores: Scores) -> Agreement:
     """Return how well listeners agree, from the sounds that all of them rated.
-
-    With subsets of pages few or no sounds may be rated by all; then there is no value (NaN).
 
     Source: Shrout and Fleiss 1979, Intraclass Correlations: Uses in Assessing Rater Reliability.
     """

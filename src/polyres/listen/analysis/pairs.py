@@ -34,8 +34,6 @@ class Binomial:
 def binomial_test(hits: float, trials: int, two_sided: bool = False) -> Binomial:
     """Test answers against a fair coin.
 
-    `hits`: 0 to trials; halves are rounded towards trials / 2 in the test, which makes it cautious; `trials`: >= 0.
-
     Source: Clopper and Pearson 1934 for the interval.
     """
     from scipy import stats
@@ -64,10 +62,7 @@ class PairAnswers:
 
 
 def pair_answers(study: ListenStudy, ratings: Sequence[Rating], attribute: str | None = None) -> list[PairAnswers]:
-    """Count the answers of an abx or ab study.
-
-    `attribute`: which one; None for the first; returns one line per pair, in the order of the conditions.
-    """
+    """Count the answers of an abx or ab study."""
     from polyres.metrics.aggregate import permutation_test
 
     name = attribute or study.attributes[0].name
@@ -112,9 +107,6 @@ class Strength:
 def bradley_terry(wins: Array) -> Array:
     """Fit strengths to preferences: the odds of i against j are exp(strength_i − strength_j).
 
-    `wins`: `[n, n]`, how often i was preferred to j; ties count half for each. Half a win is added to every pair that
-    was compared, so that strengths stay finite; returns log-strengths `[n]` with mean zero.
-
     Source: Bradley and Terry 1952; Hunter 2004, MM Algorithms for Generalized Bradley–Terry Models.
     """
     if wins.ndim != 2 or wins.shape[0] != wins.shape[1] or (wins < 0).any():
@@ -138,10 +130,7 @@ def bradley_terry(wins: Array) -> Array:
 def preference_strengths(
     study: ListenStudy, ratings: Sequence[Rating], attribute: str | None = None, *, seed: int, resamples: int = 500
 ) -> list[Strength]:
-    """Fit Bradley–Terry strengths to an ab study, with intervals from listeners drawn anew.
-
-    `attribute`: which one; None for the first.
-    """
+    """Fit Bradley–Terry strengths to an ab study, with intervals from listeners drawn anew."""
     name = attribute or study.attributes[0].name
     pages = {page.id for page in study.pages}
     ids = [condition.id for condition in study.conditions]

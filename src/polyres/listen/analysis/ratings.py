@@ -74,11 +74,7 @@ class Rating:
 def ratings_from(
     source: str | Path, check: Callable[[Rating], None] | None = None, report: Callable[[str], None] | None = None
 ) -> list[Rating]:
-    """Read ratings from a file or the database of a server; of two with one key the later counts.
-
-    `check`: raises InputError for a rating that is not allowed, such as `RatingCheck(study).check`; returns rows in the
-    order in which they were stored.
-    """
+    """Read ratings from a file or the database of a server; of two with one key the later counts."""
     url = database_url_of(source)
     path = Path(source)
     if url is not None or path.is_dir():
@@ -99,12 +95,7 @@ def ratings_from(
 
 
 def merged(ratings: Iterable[Rating], report: Callable[[str], None] | None = None) -> list[Rating]:
-    """Keep the later of two ratings with one key.
-
-    `ratings`: of one or more files, in order; `report`: receives a line for every session that listeners share, and one
-    for what was replaced by other values; returns ratings of different keys; listeners who share a session are kept
-    apart.
-    """
+    """Keep the later of two ratings with one key."""
     say = report or (lambda line: None)
     kept: dict[tuple[str, str, str, int, str, str], Rating] = {}
     people: dict[str, dict[str, None]] = {}
@@ -167,7 +158,7 @@ EXTRA_COLUMNS = frozenset(
 
 def _stored(folder: Path, url: str | None) -> list[Rating]:
     try:
-        from polyres.listen.store.rating_sources import read_ratings
+        from polyres.listen.store.database import read_ratings
     except ModuleNotFoundError as error:
         raise ConfigError(f"a database needs {error.name}; install it with pip install 'polyres[listen]'") from error
     return read_ratings(folder, url)

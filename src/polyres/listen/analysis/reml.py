@@ -171,10 +171,6 @@ class _Exact:
 def fit_reml(values: Array, design: Array, effects: Sequence[Array]) -> RemlFit:
     """Fit a mixed model with independent random effects.
 
-    Where some of the effects explain every value, although there are more values than effects, the residual is zero;
-    the estimates are then the limit for a residual that vanishes. `values`: `[n]`; `design`: X `[n, p]` of full rank, n
-    > p; `effects`: Z_k `[n, q_k]`, an indicator matrix each.
-
     Source: Bates et al. 2015, Fitting Linear Mixed-Effects Models Using lme4, equations 32–42.
     """
     # The mean is taken off for the sake of precision; indicator columns that sum to one get it back.
@@ -191,10 +187,7 @@ def _beside(matrices: Sequence[Array], rows: int) -> Array:
 
 
 def _explaining(values: Array, design: Array, effects: Sequence[Array], allowed: float) -> tuple[int, ...] | None:
-    """Return the effects that explain every value with the fewest dimensions, or None where more is left than allowed.
-
-    With as many dimensions as values every value is explained, whatever it is, which says nothing of the residual.
-    """
+    """Return the effects that explain every value with the fewest dimensions; None where more than allowed is left."""
     numbers = range(len(effects))
     if _left_over(values, _beside([design, *effects], len(values)))[0] > allowed:
         return None

@@ -14,7 +14,7 @@ from polyres.core.tables import MISSING, Rows, Table, number
 from polyres.core.whole_files import write_whole
 from polyres.listen.analysis.analyse import Analysis, Block, PairBlock
 from polyres.listen.analysis.figures import figures_of
-from polyres.listen.analysis.screening import LIMIT_SCORE
+from polyres.listen.analysis.statistics import LIMIT_SCORE
 from polyres.listen.design.files import ListenStudy
 
 T_TEST_CAVEAT = (
@@ -42,11 +42,6 @@ def write_report(analysis: Analysis, folder: Path, figures: bool = True) -> list
 
     The same analysis gives the same bytes.
 
-    Args:
-        analysis: what to write.
-        folder: where; made if missing.
-        figures: whether to draw.
-
     Raises:
         ConfigError: if figures are wanted without matplotlib.
         OutputError: when a file cannot be written.
@@ -66,10 +61,7 @@ def write_report(analysis: Analysis, folder: Path, figures: bool = True) -> list
 
 
 def report_sections(analysis: Analysis, images: dict[str, tuple[bytes, str]] | None = None) -> list[Section]:
-    """Return the parts of the report.
-
-    `images`: file name -> PNG and caption; each is shown in the section that its name begins with.
-    """
+    """Return the parts of the report."""
     captions = {name: caption for name, (_, caption) in (images or {}).items()}
 
     def shown(prefix: str) -> dict[str, str]:
@@ -314,10 +306,7 @@ def markdown_page(title: str, sections: Sequence[Section]) -> str:
 
 
 def html_page(title: str, sections: Sequence[Section], images: Mapping[str, bytes]) -> str:
-    """Write sections as one HTML page that needs no other file.
-
-    `images`: file name -> PNG; those that a section shows are put into the page.
-    """
+    """Write sections as one HTML page that needs no other file."""
     parts = [f"<h1>{html.escape(title)}</h1>"]
     for section in sections:
         if section.title:

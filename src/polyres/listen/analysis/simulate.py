@@ -53,9 +53,6 @@ class PowerLine:
 def power_of(options: PowerOptions, listeners: int) -> float:
     """Return the chance that a paired t-test over listeners finds the difference.
 
-    Wilcoxon's test needs about 5 % more listeners where ratings are normal (asymptotic efficiency 3/pi). `listeners`:
-    how many, >= 2.
-
     Source: Cohen 1988, Statistical Power Analysis, chapter 2; noncentral t distribution.
     """
     from scipy import stats
@@ -74,9 +71,7 @@ def power_lines(options: PowerOptions, fewest: int = 10, most: int = 20) -> list
     """Return power and detectable difference for every number of listeners of a range.
 
     Args:
-        options: what is expected.
         fewest: first number, >= 2.
-        most: last number.
 
     Raises:
         ConfigError: if the range is empty or begins below 2.
@@ -86,14 +81,11 @@ def power_lines(options: PowerOptions, fewest: int = 10, most: int = 20) -> list
     return [PowerLine(count, power_of(options, count), detectable(options, count)) for count in range(fewest, most + 1)]
 
 
-def detectable(options: PowerOptions, listeners: int, power: float = _WANTED_POWER) -> float:
-    """Return the smallest difference in points that is found with a given chance.
-
-    `listeners`: how many, >= 2; `power`: wanted, between alpha and 1.
-    """
+def detectable(options: PowerOptions, listeners: int) -> float:
+    """Return the smallest difference in points that is found with a chance of 80 %."""
 
     def enough(difference: float) -> bool:
-        return power_of(options.with_values({"difference": difference}), listeners) >= power
+        return power_of(options.with_values({"difference": difference}), listeners) >= _WANTED_POWER
 
     return _smallest(enough, 20.0 * options.sd_of_differences)
 
@@ -112,7 +104,6 @@ def abx_power(share_right: float, trials: int, alpha: float = 0.05) -> float:
     Args:
         share_right: true share of right answers, 0.5 to 1.
         trials: answers, >= 1.
-        alpha: level.
 
     Raises:
         ConfigError: if share or trials are out of range.
@@ -154,10 +145,7 @@ class SimulateOptions(Config):
 
 
 def true_scores(study: ListenStudy, attribute: Attribute, effects: dict[str, float]) -> dict[str, float]:
-    """Return the score of every condition in points of 100.
-
-    `effects`: as in `SimulateOptions`; returns condition id -> score.
-    """
+    """Return the score of every condition in points of 100."""
     labels = [condition.label for condition in study.conditions]
     names = [*labels, *(f"{known.name}:{label}" for known in study.attributes for label in labels)]
     unknown = next((name for name in effects if name not in names), None)
@@ -180,10 +168,6 @@ def simulate(study: ListenStudy, options: SimulateOptions) -> list[Rating]:
     Scores add up from true effect, listener, item, their interactions and noise, rounded and kept on the scale.
     Preferences follow a logistic law (10 points per logit), ABX answers are right with 1 − exp(−|difference| / 20) / 2.
 
-    Args:
-        study: the study.
-        options: who listens.
-
     Returns:
         Ratings of listeners whose names begin with "simulated-"; the same for the same study and options.
 
@@ -200,7 +184,6 @@ def write_simulated(ratings: list[Rating], folder: Path) -> Path:
 
     Args:
         ratings: of `simulate`.
-        folder: STUDY_DIR.
 
     Raises:
         OutputError: when it cannot be written.

@@ -1,17 +1,18 @@
-"""Scores of a study as a table of listeners, items and conditions, and what can be said of them without a model."""
+"""Screening of listeners by BS.1534, and what can be said of scores without a model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polyres.core.errors import InputError
 from polyres.listen.analysis.ratings import Rating
-from polyres.listen.design.files import PAIR_KINDS, ListenStudy
+from polyres.listen.design.files import PAIR_KINDS, Attribute, ListenStudy, Role
 from polyres.metrics.aggregate import permutation_test, wilcoxon_test
 
 Array = NDArray[np.float64]
@@ -60,14 +61,8 @@ def scores_of(
     return Scores(listeners, names, conditions, values)
 
 
-def cluster_bootstrap(
-    table: Array, *, seed: int, resamples: int = 5000, level: float = 0.95, median: bool = False
-) -> tuple[float, float]:
-    """Interval of a mean (or median) over listeners and items, both drawn anew with replacement.
-
-    Crossed clusters are drawn independently, so that the interval holds for other listeners and other excerpts alike.
-    It is on the wide side: noise of single ratings counts up to three times. `table`: `[listeners, items]`, NaN where
-    nobody was asked: scores, or differences of two conditions.
+def cluster_bootstrap(table: Array, *, seed: int, resamples: int = 5000, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a mean over listeners and items, both drawn anew with replacement.
 
     Source: Owen 2007, The Pigeonhole Bootstrap.
     """
@@ -85,7 +80,7 @@ def cluster_bootstrap(
         count = min(_BATCH, resamples - start)
         rows = generator.integers(kept.shape[0], size=(count, kept.shape[0]))
         columns = generator.integers(kept.shape[1], size=(count, kept.shape[1]))
-        drawn.append(_medians(kept, rows, columns) if median else _means(kept, rows, columns))
+        drawn.append(_means(kept, rows, columns))
     values = np.concatenate(drawn)
     values = values[np.isfinite(values)]
     if not values.size:
@@ -106,11 +101,6 @@ def _means(table: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) ->
 def _counts(drawn: NDArray[np.int64], size: int) -> Array:
     flat = drawn + np.arange(len(drawn))[:, None] * size
     return np.bincount(flat.ravel(), minlength=len(drawn) * size).reshape(-1, size).astype(float)
-
-
-def _medians(table: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
-    tables = (table[np.ix_(row, column)] for row, column in zip(rows, columns, strict=True))
-    return np.array([np.median(kept) if (kept := t[np.isfinite(t)]).size else np.nan for t in tables])
 
 
 @dataclass(frozen=True)
@@ -199,3 +189,116 @@ def t_test(differences: Array) -> float:
         return 0.0 if differences[0] else 1.0
     t = float(differences.mean()) / (spread / math.sqrt(differences.size))
     return float(2 * stats.t.sf(abs(t), differences.size - 1))
+
+
+LIMIT_SCORE = 90.0
+LIMIT_SHARE = 0.15
+"""A listener is left out for a rule broken on more than this share of the items."""
+LENIENT_SHARE = 0.25
+"""An item whose anchor more than this share of the listeners rates above 90 says nothing against them."""
+
+Trial = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Screening:
+    """Screening result of one listener in one attribute."""
+
+    listener: str  # who
+    attribute: str  # in which respect
+    trials: int  # pages rated, repeats counted
+    reference_low: int  # how many times the hidden reference was rated below 90
+    anchor_high: int  # how many times a mid anchor was rated above 90, on items that count
+    anchor_trials: int  # trials with an anchor that count
+    inversions: float  # share of trials that do not go reference >= mid anchor >= low anchor; NaN without anchors
+    # mean absolute difference between first and repeated ratings of the same sound; NaN without
+    repeat_difference: float
+    excluded_by: str  # "" or which rule says to leave the listener out
+
+
+def screen(study: ListenStudy, ratings: Sequence[Rating]) -> list[Screening]:
+    """Apply the post-screening rules to every listener and attribute.
+
+    Source: ITU-R BS.1534-3, section 4.1.2.
+    """
+    pages = {page.id for page in study.pages}
+    lines = []
+    for attribute in study.attributes:
+        rows = [row for row in ratings if row.attribute == attribute.name and row.page in pages]
+        lenient = _lenient_pages(study, attribute, rows)
+        for listener in dict.fromkeys(row.listener for row in rows):
+            lines.append(_screen_one(study, attribute, [row for row in rows if row.listener == listener], lenient))
+    return lines
+
+
+def excluded(lines: Sequence[Screening], attribute: str) -> set[str]:
+    """Return the listeners whom screening leaves out in an attribute."""
+    return {line.listener for line in lines if line.attribute == attribute and line.excluded_by}
+
+
+def _ids(study: ListenStudy, role: Role) -> set[str]:
+    return {condition.id for condition in study.conditions if condition.role == role}
+
+
+def _screening_anchors(study: ListenStudy, attribute: Attribute) -> set[str]:
+    """Anchors of the second rule: all that the attribute names but the low one, which nobody takes for good."""
+    roles = [role for role in attribute.anchors if role not in ("low_anchor", "system", "reference")]
+    return {name for role in roles for name in _ids(study, role)}
+
+
+def _lenient_pages(study: ListenStudy, attribute: Attribute, rows: Sequence[Rating]) -> set[str]:
+    anchors = _screening_anchors(study, attribute)
+    high: dict[str, dict[str, bool]] = {}
+    for row in rows:
+        if row.condition in anchors:
+            by_listener = high.setdefault(row.page, {})
+            by_listener[row.listener] = by_listener.get(row.listener, False) or row.value > LIMIT_SCORE
+    return {page for page, votes in high.items() if np.mean(list(votes.values())) > LENIENT_SHARE}
+
+
+def _screen_one(study: ListenStudy, attribute: Attribute, rows: Sequence[Rating], lenient: set[str]) -> Screening:
+    references, anchors = _ids(study, "reference"), _screening_anchors(study, attribute)
+    trials = {(row.page, row.repeat) for row in rows}
+    with_reference = {(row.page, row.repeat) for row in rows if row.condition in references}
+    low = {(row.page, row.repeat) for row in rows if row.condition in references and row.value < LIMIT_SCORE}
+    judged = [row for row in rows if row.condition in anchors and row.page not in lenient]
+    with_anchor = {(row.page, row.repeat) for row in judged}
+    high = {(row.page, row.repeat) for row in judged if row.value > LIMIT_SCORE}
+    rules = []
+    if study.kind == "mushra" and len(low) > LIMIT_SHARE * len(with_reference):
+        rules.append(f"hidden reference below 90 on {len(low)} of {len(with_reference)}")
+    if study.kind == "mushra" and len(high) > LIMIT_SHARE * len(with_anchor):
+        rules.append(f"mid anchor above 90 on {len(high)} of {len(with_anchor)}")
+    return Screening(
+        rows[0].listener,
+        attribute.name,
+        len(trials),
+        len(low),
+        len(high),
+        len(with_anchor),
+        _inversions(study, attribute, rows),
+        _repeat_difference(rows),
+        "; ".join(rules),
+    )
+
+
+def _inversions(study: ListenStudy, attribute: Attribute, rows: Sequence[Rating]) -> float:
+    order: list[set[str]] = [_ids(study, "reference")]
+    order += [_ids(study, role) for role in ("mid_anchor", "low_anchor") if role in attribute.anchors]
+    trials: dict[Trial, dict[str, float]] = {}
+    for row in rows:
+        trials.setdefault((row.page, row.repeat), {})[row.condition] = row.value
+    broken = []
+    for values in trials.values():
+        steps = [[values[name] for name in names if name in values] for names in order]
+        steps = [step for step in steps if step]
+        if len(steps) > 1:
+            broken.append(any(min(upper) < max(lower) for upper, lower in pairwise(steps)))
+    return float(np.mean(broken)) if broken else float("nan")
+
+
+def _repeat_difference(rows: Sequence[Rating]) -> float:
+    first = {(row.page, row.condition): row.value for row in rows if row.repeat == 0}
+    again = [row for row in rows if row.repeat > 0 and (row.page, row.condition) in first]
+    differences = [abs(row.value - first[row.page, row.condition]) for row in again]
+    return float(np.mean(differences)) if differences else float("nan")

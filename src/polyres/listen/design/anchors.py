@@ -23,8 +23,6 @@ _OVERSAMPLING = 4
 def anchor_filter(cutoff_hz: float, sample_rate_hz: int) -> NDArray[np.float64]:
     """Return a symmetric low-pass of odd length: flat within 0.1 dB up to the cutoff, −60 dB from 500 Hz above it.
 
-    Returns taps `[2 n + 1]`; centred on the middle one, the filter delays nothing.
-
     Source: ITU-R BS.1534-3, annex 1, section 5.1 asks for −25 dB at 4 kHz and −50 dB at 4.5 kHz.
     """
     from scipy.signal import firwin, kaiserord
@@ -42,10 +40,7 @@ def margin_samples(sample_rate_hz: int) -> int:
 
 
 def low_pass(wave: Wave, cutoff_hz: float, sample_rate_hz: int) -> Wave:
-    """Low-pass without delay; the signal is zero-padded on both sides.
-
-    `wave`: `[C, T]`; returns float32 `[C, T]`, aligned with the input to the sample.
-    """
+    """Low-pass without delay; the signal is zero-padded on both sides: `wave` `[C, T]`."""
     from scipy.signal import oaconvolve
 
     taps = anchor_filter(cutoff_hz, sample_rate_hz)
@@ -87,10 +82,7 @@ class Matched:
 def match_loudness(
     waves: Mapping[str, Wave], sample_rate_hz: int, target_lufs: float, limit_db: float, peak_db: float
 ) -> Matched:
-    """Find the gains that bring all sounds of a page to one loudness, and no peak above a limit.
-
-    Where one sound would exceed the limit, all of them become softer by the same amount. `waves`: name -> `[C, T]`.
-    """
+    """Find the gains that bring all sounds of a page to one loudness, and no peak above a limit: `waves` `[C, T]`."""
     lufs = {name: loudness_lufs(wave, sample_rate_hz) for name, wave in waves.items()}
     if max(lufs.values()) <= SILENCE_LUFS:
         raise InputError("every sound of the page is silent; choose another excerpt")

@@ -38,11 +38,11 @@ from polyres.listen.design.files import (
     ListenStudy,
     Page,
     Role,
+    StudyRecipe,
     StudyTerms,
     save_study,
     triples,
 )
-from polyres.listen.design.recipe import StudyRecipe
 
 BUILD_NAME = "build.json"
 REFERENCE_LABEL = "reference"
@@ -76,7 +76,6 @@ def build_study(recipe: StudyRecipe, out: Path, report: Report | None = None) ->
     The same recipe and results give the same study.
 
     Args:
-        recipe: with folders that exist.
         out: STUDY_DIR; must not hold a study yet.
         report: receives one line per step and warning.
 

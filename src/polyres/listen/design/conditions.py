@@ -46,9 +46,6 @@ class TrialPlan:
 def williams_square(size: int) -> list[list[int]]:
     """Rows in which every number stands in every place equally often and follows every other equally often.
 
-    `size`: how many numbers, >= 1; returns `size` rows of 0 … size − 1 where size is even, twice as many where it is
-    odd.
-
     Source: Williams 1949, Experimental Designs Balanced for the Estimation of Residual Effects of Treatments.
     """
     if size < 1:
@@ -59,14 +56,7 @@ def williams_square(size: int) -> list[list[int]]:
 
 
 def plan_for(study: ListenStudy, listener_index: int) -> list[TrialPlan]:
-    """Lay out the whole test of one listener: training, then the pages, then those that come again, part by part.
-
-    Over listeners with successive indices, every page is heard equally often (as far as the numbers allow), and pages
-    and the sounds on a page take every place equally often and follow each other equally often (Williams squares).
-    Pairs (abx, ab) and single sounds (acr, dcr) come in random order; A, B and X are evened out within each listener.
-    `listener_index`: number of the listener from 0, in order of arrival; returns trials in order. The same for the same
-    study and index.
-    """
+    """Lay out the whole test of one listener: training, then the pages, then those that come again, part by part."""
     if listener_index < 0:
         raise InputError(f"listener_index must be at least 0, got {listener_index}")
     plans = [_plan(single, listener_index) for single in study.singles()]
@@ -168,11 +158,7 @@ def shared_activity(stems: Mapping[str, StemFile]) -> np.ndarray:
 def choose_excerpts(
     active: np.ndarray, *, count: int, length_s: float, min_share: float, generator: np.random.Generator
 ) -> list[Excerpt]:
-    """Draw excerpts that do not overlap from all that are active enough, each with the same chance.
-
-    `min_share`: share of seconds in which all sources have to sound, 0 to 1; returns excerpts in the order of the song;
-    fewer where no more fit.
-    """
+    """Draw excerpts that do not overlap from all that are active enough, each with the same chance."""
     seconds = int(np.ceil(length_s))
     if len(active) < seconds:
         raise InputError(f"only {len(active)} s long, excerpts are {length_s:g} s; make them shorter")

@@ -102,12 +102,11 @@ def import_webmushra(
     Anchors that webMUSHRA would make while the page loads are made now, without its delay. Loudness stays as it is.
 
     Args:
-        config: YAML file.
         out: STUDY_DIR; must not hold a study yet.
         root: what the sound files are relative to; the folder above `configs/` or else of the file itself by default.
         report: receives one line per page that is left out, and whatever else differs from webMUSHRA.
-        pad_samples: sounds that are shorter than the longest of their page by at most so many samples get silence at
-            their end; up to 4096.
+        pad_samples: sounds that are shorter than the longest of their page by at most so many samples get silence
+            at their end; up to 4096.
 
     Raises:
         ConfigError: if the file is no webMUSHRA configuration, or asks for no test.

@@ -21,7 +21,6 @@ def read_config(path: Path, report: Callable[[str], None]) -> dict[str, Any]:
     """Read a recipe or a webMUSHRA configuration, whose texts may hold ": " without quotes as its own parser allows.
 
     Args:
-        path: a YAML file.
         report: receives one line that says which lines were read as text.
 
     Raises:
@@ -48,10 +47,7 @@ def read_config(path: Path, report: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _with_quotes(text: str) -> tuple[str, list[int]]:
-    """Quote single-line values that are not valid YAML; return the line numbers.
-
-    As many lines come back as went in, so that the line of a further problem is right.
-    """
+    """Quote single-line values that are not valid YAML; return the line numbers."""
     lines, numbers, at = text.splitlines(), [], 0
     while at < len(lines):
         found = _KEY.match(lines[at])

@@ -51,7 +51,6 @@ def run(
 
     Args:
         study_dir: folder with `study.json`.
-        options: how it is served.
         announce: called with the listeners' link and the administrator's when the server takes connections.
 
     Raises:

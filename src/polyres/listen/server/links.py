@@ -48,10 +48,7 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def wait_s(self, key: str) -> float:
-        """Count one call of a key and return the wait.
-
-        Returns 0 if the call may go on; otherwise the seconds after which it may be tried again.
-        """
+        """Count one call of a key and return the wait."""
         with self._lock:
             now = self._clock()
             tokens, then = self._buckets.pop(key, (self._rate.burst, now))
@@ -119,10 +116,7 @@ class ServerSecrets:
 
 
 def read_or_make_secrets(study_dir: Path, admin_token: str | None = None) -> ServerSecrets:
-    """Read the secrets of a study, creating them on first use.
-
-    They are kept in files that only the owner can read, so that links stay good when the server starts again.
-    """
+    """Read the secrets of a study, creating them on first use."""
     if admin_token is not None and len(admin_token) < MIN_ADMIN_TOKEN_CHARACTERS:
         raise ConfigError(
             f"the admin token has {len(admin_token)} characters; give at least {MIN_ADMIN_TOKEN_CHARACTERS}, "

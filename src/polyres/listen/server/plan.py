@@ -9,10 +9,10 @@ from polyres.core.errors import InputError
 from polyres.listen.analysis.ratings import Rating, RatingCheck
 from polyres.listen.design.conditions import TIE, TrialPlan, plan_for
 from polyres.listen.design.files import PAIR_KINDS, REFERENCE_KINDS, Attribute, ListenStudy
-from polyres.listen.server.audio import OPEN_REFERENCE
 from polyres.listen.server.messages import RatingIn
 from polyres.listen.store.database import Listener, SentRating
 
+OPEN_REFERENCE = "reference"
 X_SLOT = "x"
 CHOICES = ("a", "b")
 _PLANS_KEPT = 512
@@ -82,10 +82,7 @@ class Planner:
         return trials[index]
 
     def sound(self, listener: Listener, index: int, slot: str) -> tuple[str, str]:
-        """Return page and condition of the sound at a position.
-
-        `slot`: a position from "0", "x" (abx) or "reference".
-        """
+        """Return page and condition of the sound at a position."""
         trial = self.trial(listener, index)
         if slot == OPEN_REFERENCE and self._shows_reference(trial):
             return trial.page, OPEN_REFERENCE
@@ -96,10 +93,7 @@ class Planner:
         raise InputError(f"trial {index} has no sound {slot[:20]!r}")
 
     def required(self, listener: Listener) -> set[tuple[int, str, str]]:
-        """Return (trial, condition, attribute) of every rating that the listener owes.
-
-        Training is left out, and parts where sounds may stay without a rating.
-        """
+        """Return (trial, condition, attribute) of every rating that the listener owes."""
         return {
             (trial.index, condition, attribute.name)
             for trial in self.trials(listener)

@@ -140,12 +140,7 @@ class SameSiteOnly:
 
 
 class BodyLimit:
-    """Refuses request bodies that are too large, whether announced or streamed.
-
-    Args:
-        app: the application inside.
-        max_bytes: the largest body.
-    """
+    """Refuses request bodies that are too large, whether announced or streamed."""
 
     def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
         self._app = app
@@ -176,9 +171,6 @@ class BodyLimit:
 
 def announced_bytes(headers: Headers) -> int | None:
     """Return how large a body is said to be.
-
-    Args:
-        headers: of the request.
 
     Returns:
         Its size; 0 where nothing is said, None where what is said is no number.

@@ -45,9 +45,7 @@ def web_app(
     """Create an application that serves a page and its files, with one-line errors and the security middleware.
 
     Args:
-        title: of the application.
         static_dir: folder of `index.html` and what it loads; what all pages share is served beside it.
-        options: how it is served.
         lifespan: what happens at the start and at the end.
         body_limit: wraps an application so that it refuses bodies that are too large.
 
@@ -84,9 +82,6 @@ def add_file(app: FastAPI, address: str, path: Path) -> None:
 def bind(options: WebOptions) -> socket.socket:
     """Bind the address of a server, so that its port is known before it starts.
 
-    Args:
-        options: host and port.
-
     Raises:
         ConfigError: if the port is taken or the address is not this machine's.
     """
@@ -109,9 +104,7 @@ def serve(app: FastAPI, listening: socket.socket, options: WebOptions) -> None:
     """Serve an application until interrupted.
 
     Args:
-        app: what is served.
         listening: from `bind`; closed at the end.
-        options: whom it believes.
     """
     config = uvicorn.Config(
         app,

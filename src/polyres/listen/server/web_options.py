@@ -21,8 +21,6 @@ SHARED_DIR = Path(__file__).parents[1] / "shared"  # modules of pages that liste
 def plain_host(name: str) -> str | None:
     """Write a host as browsers send it: in lower case, letters of other scripts encoded, without a dot at its end.
 
-    Returns the name; None if there can be none such.
-
     Source: WHATWG URL Standard, 3.3 (host parsing); UTS 46.
     """
     name = name.lower().rstrip(".")
@@ -35,10 +33,7 @@ def plain_host(name: str) -> str | None:
 
 
 def plain_origin(url: str) -> str | None:
-    """Return the origin of an address as browsers send it: scheme, host, and the port where it is not the usual one.
-
-    `url`: such as "https://Lab.example:443/listen"; returns such as "https://lab.example"; None if it names no host.
-    """
+    """Return the origin of an address as browsers send it: scheme, host, and the port where it is not the usual one."""
     try:
         parts = urlsplit(url.strip())
         host, port = plain_host(parts.hostname or ""), parts.port
@@ -63,11 +58,7 @@ class WebOptions:
     public_url: str = ""
 
     def __post_init__(self) -> None:
-        """Validate the options early.
-
-        Raises:
-            ConfigError: for a port, path, URL or origin that cannot be.
-        """
+        """Validate the options early."""
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"port {self.port} does not exist; choose 1024 to 65535, or 0 for any that is free")
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):

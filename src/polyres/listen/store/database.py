@@ -1,13 +1,14 @@
-"""Store listeners' answers in a database: committed at once, idempotent."""
+"""Store listeners' answers in a database: committed at once, idempotent; and read them from outside the server."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,9 +16,20 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from polyres.core.errors import ConfigError, InputError
-from polyres.listen.analysis.ratings import Rating
+from polyres.listen.analysis.ratings import Rating, RatingCheck, merged, ratings_from
+from polyres.listen.analysis.simulate import SIMULATED_NAME
+from polyres.listen.design.files import ListenStudy
 from polyres.listen.server.links import MAX_EVENTS_PER_LISTENER
-from polyres.listen.store.tables import IMMEDIATE, answers, event_batches, facts, listeners, open_engine, ratings
+from polyres.listen.store.tables import (
+    IMMEDIATE,
+    answers,
+    default_database_url,
+    event_batches,
+    facts,
+    listeners,
+    open_engine,
+    ratings,
+)
 
 _TRIES = 20
 _DESIGN = "design"
@@ -184,11 +196,7 @@ class Store:
             return [_sent(row) for row in connection.execute(_ratings_of(listener_id)).mappings()]
 
     def ratings(self, training: bool = False) -> list[Rating]:
-        """Return the ratings of all listeners.
-
-        Args:
-            training: with the ratings of training pages, which count for nothing.
-        """
+        """Return the ratings of all listeners."""
         with self._engine.connect() as connection:
             rows = [_sent(row) for row in connection.execute(_ratings_of(None)).mappings()]
         return [sent.rating for sent in rows if training or not sent.training]
@@ -227,10 +235,7 @@ class Store:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def save_events(self, listener_id: str, batch: str, events: list[dict[str, Any]]) -> None:
-        """Save a listener's events (plays, switches, loops); a batch is stored once.
-
-        Beyond 50 000 events of one listener, further ones are left out.
-        """
+        """Save a listener's events (plays, switches, loops); a batch is stored once."""
         with self._write() as connection:
             _open_row(connection, listener_id, even_finished=True)
             key = sa.and_(event_batches.c.listener == listener_id, event_batches.c.batch == batch)
@@ -301,3 +306,90 @@ def _put_rating(connection: Connection, sent: SentRating) -> None:
             # Another process may just have inserted it: compare revisions. Anything else stays wrong.
             if is_last:
                 raise
+
+
+@contextmanager
+def opened_store(study_dir: str | Path, database_url: str | None = None) -> Iterator[Store]:
+    """Open the database of a study, while it is being served or afterwards, and close it again.
+
+    Args:
+        study_dir: the folder of the study.
+        database_url: where the server was told to keep its answers; inside the folder by default.
+
+    Raises:
+        InputError: if the study has never been served.
+    """
+    url = database_url or default_database_url(Path(study_dir))
+    path = sa.make_url(url).database if url.startswith("sqlite") else None
+    if path is not None and not Path(path).is_file():
+        raise InputError(f"there are no answers in {path}; serve the study first with polyres listen serve")
+    store = Store(url)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def read_ratings(study_dir: str | Path, database_url: str | None = None, training: bool = False) -> list[Rating]:
+    """Read the ratings of a study. Returns the ratings by listener, in the order of each plan."""
+    with opened_store(study_dir, database_url) as store:
+        return store.ratings(training)
+
+
+def ratings_of(
+    study: ListenStudy, folder: Path, sources: Sequence[str], report: Callable[[str], None]
+) -> tuple[list[Rating], int]:
+    """Read the ratings of a study.
+
+    Args:
+        study: what they are checked against.
+        sources: as `ratings_from` takes them; none means the study's own database, or else simulated ratings.
+        report: receives one line per warning, and per source that cannot be used where others can.
+
+    Returns:
+        The ratings, and how many sources could not be used.
+
+    Raises:
+        InputError: if no source can be used.
+        ConfigError: if a library for the only source is missing.
+    """
+    check = RatingCheck(study).check
+    if len(sources) > 1:
+        return _of_several(sources, check, report)
+    if sources:
+        return ratings_from(sources[0], check, report), 0
+    simulated = folder / SIMULATED_NAME
+    try:
+        found = ratings_from(folder, check, report)
+    except (InputError, ConfigError):
+        if not simulated.is_file():
+            raise
+        found = []
+    if found or not simulated.is_file():
+        return found, 0
+    report(f"nobody has listened yet; these are the SIMULATED ratings of {simulated}")
+    return ratings_from(simulated, check, report), 0
+
+
+def ratings_by_part(study: ListenStudy, ratings: Sequence[Rating]) -> list[tuple[ListenStudy, list[Rating]]]:
+    """Return every part of a study with its ratings; parts that nobody has rated yet are left out."""
+    pairs = []
+    for single in study.singles():
+        pages = {page.id for page in (*single.training, *single.pages)}
+        pairs.append((single, [rating for rating in ratings if rating.page in pages or not study.parts]))
+    return [pair for pair in pairs if pair[1]] or pairs[:1]
+
+
+def _of_several(
+    sources: Sequence[str], check: Callable[[Rating], None], report: Callable[[str], None]
+) -> tuple[list[Rating], int]:
+    found, bad = [], 0
+    for source in sources:
+        try:
+            found += ratings_from(source, check)
+        except (InputError, ConfigError) as error:
+            bad += 1
+            report(f"not read: {error}")
+    if bad == len(sources):
+        raise InputError("none of the files of ratings can be used; the lines above say why")
+    return merged(found, report), bad

@@ -150,17 +150,11 @@ def seconds_between(start: str, end: str) -> float | None:
         return None
 
 
-def export_ratings(study: ListenStudy, ratings: Sequence[Rating], path: Path) -> Path:
-    """Write ratings in the format that the name of the file says; `ratings_from` reads all of them back."""
-    return write_table("ratings", export_rows(study, ratings), path)
-
-
 def write_table(name: str, rows: Sequence[Row], path: Path) -> Path:
     """Write a table in the format that the name of the file says.
 
     Args:
         name: of the table, a key of `COLUMNS`.
-        rows: with its columns.
         path: ends in .csv, .json, .jsonl or .parquet.
 
     Raises:
@@ -226,8 +220,6 @@ def stored_tables(study: ListenStudy, store: Store, training: bool = False) -> d
     """Return the tables of `polyres.listen.store.export.COLUMNS`: ratings, listeners, answers and events.
 
     Args:
-        study: the study.
-        store: its database.
         training: with the ratings of training pages.
 
     Raises:
@@ -282,7 +274,6 @@ def write_tables(tables: dict[str, list[dict[str, Any]]], folder: Path, formats:
 
     Args:
         tables: name -> rows.
-        folder: made if missing.
         formats: of `polyres.listen.store.export.FORMATS`.
 
     Raises:

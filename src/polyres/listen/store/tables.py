@@ -88,11 +88,7 @@ def default_database_url(study_dir: Path) -> str:
 
 
 def open_engine(url: str) -> Engine:
-    """Connect to a database and create missing tables.
-
-    SQLite is used with a write-ahead log that is flushed to the disk at every commit, so that readers never wait and a
-    commit survives the loss of power.
-    """
+    """Connect to a database and create missing tables."""
     try:
         parsed = make_url(url)
         is_sqlite = parsed.get_backend_name() == "sqlite"

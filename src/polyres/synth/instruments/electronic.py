@@ -195,11 +195,7 @@ def render_electronic(
     beat_s: float = 0.5,
     stems: Collection[str] = STEMS,
 ) -> dict[str, np.ndarray]:
-    """Render a score with newly drawn synthesisers and drums.
-
-    `ducking`: how likely the bass drum pumps bass and chords, 0 to 1; returns stem name to float32 `[2, T]` at 44.1 kHz
-    with T = round(length_s * 44100), not normalised.
-    """
+    """Render a score with newly drawn synthesisers and drums: `[2, T]`."""
     length = round(length_s * SAMPLE_RATE_HZ)
     drums = score.stems.get("drums", ())
     gain = _pump(drums, length, float(rng.uniform(0.3, 0.9)), float(rng.uniform(0.05, 0.2)))

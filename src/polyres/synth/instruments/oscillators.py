@@ -67,11 +67,7 @@ def wavetable(shape: Shape, pitch_hz: float, resonance: float, order: int = 2) -
 
 
 def table_path(cutoffs: np.ndarray, cutoff_hz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the table indices and blend weights of a moving cutoff.
-
-    `cutoff_hz`: float `[T]`; limited to the range of the tables; returns int32 `[T]`, where the darker table begins,
-    and float32 `[T]`, the share of the brighter one, below 1.
-    """
+    """Return the table indices and blend weights of a moving cutoff: `cutoff_hz` `[T]`."""
     place = (np.log2(cutoff_hz) - cutoffs[0]) / (cutoffs[1] - cutoffs[0])
     place = np.clip(place, 0.0, _FRAMES - 1.001).astype(np.float32)
     frame = place.astype(np.int32)
@@ -91,8 +87,6 @@ def play_table(tables: np.ndarray, path: tuple[np.ndarray, np.ndarray], phase: n
 def frequency_modulated(phase: np.ndarray, ratio: float, index: np.ndarray) -> np.ndarray:
     """Modulate the phase of a sine by another sine.
 
-    `phase`: float `[T]` in cycles; `index`: float `[T]`, strength in radians; returns float32 `[T]`.
-
     Source: Chowning 1973, The Synthesis of Complex Audio Spectra by Means of Frequency Modulation.
     """
     # Within one turn 32 bits are enough, and several times as fast.
@@ -108,11 +102,7 @@ def _within_turn(cycles: np.ndarray) -> np.ndarray:
 def envelope(
     length_samples: int, held_samples: int, attack_s: float, decay_s: float, sustain: float, release_s: float
 ) -> np.ndarray:
-    """Shape a note: linear attack, exponential decay to a level, exponential release.
-
-    `sustain`: level while the key is held, 0 to 1; returns float32 `[length_samples]`, ending near zero when the length
-    leaves five release constants.
-    """
+    """Shape a note: linear attack, exponential decay to a level, exponential release: `[length_samples]`."""
     time_s = np.arange(length_samples, dtype=np.float32) / SAMPLE_RATE_HZ
     after_s = np.maximum(time_s - attack_s, 0.0)
     held = np.minimum(time_s / max(attack_s, 1e-4), 1.0) * (sustain + (1.0 - sustain) * np.exp(-after_s / decay_s))

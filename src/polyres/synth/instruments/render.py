@@ -29,10 +29,7 @@ _SILENCE = 1e-4
 
 
 def render_stem(score: Score, stem: str, take: Take, bank: Path, length_s: float) -> np.ndarray:
-    """Play one stem of a score.
-
-    `bank`: SF2 or SF3 bank; returns float32 `[2, T]` at 44.1 kHz with T = round(length_s * 44100), not normalised.
-    """
+    """Play one stem of a score: `[2, T]`."""
     program = shutil.which("fluidsynth")
     if program is None:
         raise InputError("the program 'fluidsynth' is not installed; install it to render scores")
@@ -69,11 +66,7 @@ def _effect_options(take: Take) -> list[str]:
 def render_take(
     score: Score, take: Take, bank: Path, max_length_s: float = MAX_LENGTH_S, stems: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Render and balance the stems of one take.
-
-    `bank`: SF2 or SF3 bank; `stems`: those to play; None plays all; returns stem name to float32 `[2, T]`, not
-    normalised; stems that do not sound are left out.
-    """
+    """Render and balance the stems of one take: `[2, T]`."""
     length_s = min(score.length_s / take.tempo_factor, max_length_s) + TAIL_S
     waves = {}
     for stem in score.stems if stems is None else stems:
@@ -89,10 +82,7 @@ def on_grid(wave: np.ndarray) -> np.ndarray:
 
 
 def write_track(folder: Path, waves: Mapping[str, np.ndarray], manifest: Mapping[str, object]) -> None:
-    """Write one track folder in one step: 16-bit WAV per stem and a manifest; the mixture is the sum of the files.
-
-    `waves`: stem name to float32 `[C, T]` at 44.1 kHz.
-    """
+    """Write one track folder in one step: 16-bit WAV per stem and a manifest; the mixture is the sum of the files."""
     temporary = folder.with_name(f".{folder.name}.part{os.getpid()}")
     try:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -95,11 +95,7 @@ def note_facts(notes: Sequence[Note]) -> NoteFacts:
 
 
 def sound_facts(wave: np.ndarray, song_s: float) -> SoundFacts | None:
-    """Measure an instrument alone.
-
-    `wave`: `[T]` at `RATE_HZ`; returns the facts, or None for what is shorter than a quarter of a second or below -65
-    dBFS.
-    """
+    """Measure an instrument alone: `wave` `[T]`."""
     frames = len(wave) // _HOP_SAMPLES
     if frames < 20:
         return None
@@ -295,10 +291,7 @@ _RULES: dict[str, _Rules] = {
 
 
 def classify(name: str, notes: NoteFacts, sound: SoundFacts) -> Verdict:
-    """Judge one instrument.
-
-    Returns the class with the highest score; the confidence is its share of the exponentials of all scores.
-    """
+    """Judge one instrument."""
     case = _Case(notes, sound)
     scores = {kind: sum(points for points, holds in rules if holds(case)) for kind, rules in _RULES.items()}
     doubts = _score_name(scores, name.replace("_", " "), case) + _score_loop(scores, name.replace("_", " "), case)

@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -118,9 +117,7 @@ class Module:
         """Return the open module."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Close it."""
         _library()["ext_destroy"](self._handle)
 
@@ -159,10 +156,7 @@ class Module:
             mute(self._handle, number, int(number not in kept))
 
     def set_speed(self, tempo: float, pitch: float) -> None:
-        """Play faster and higher than written.
-
-        `tempo`: factor of the tempo, above 0; `pitch`: factor of all frequencies, above 0.
-        """
+        """Play faster and higher than written."""
         signature = ctypes.CFUNCTYPE(ctypes.c_int, _POINTER, _DOUBLE)
         for number, factor in ((_TEMPO_FACTOR, tempo), (_PITCH_FACTOR, pitch)):
             if factor != 1.0:
@@ -175,7 +169,6 @@ class Module:
 
         Args:
             length_samples: samples wanted; the song may end earlier.
-            sample_rate_hz: rate of the result.
             start_s: where to begin, in seconds at the song's own tempo.
             taps: interpolation, one of `TAPS`: 1 is none, as old hardware did.
             width_percent: 0 is mono, 100 as written, 200 at most.

@@ -43,23 +43,14 @@ _OLD_FORMATS, _OLD_CHANNELS, _OLD_WIDTH_PERCENT = ("mod", "stm", "okt", "m15"), 
 
 @dataclass(frozen=True)
 class Variation:
-    """Changes of one rendering of a module against the original.
+    """Changes of one rendering of a module against the original."""
 
-    Attributes:
-        tempo: Factor of the tempo.
-        pitch: Factor of all frequencies.
-        taps: Interpolation, one of `TAPS`.
-        width: Factor of the stereo width.
-        dropped: Chance of each instrument to be silent; never all of a stem's.
-        seed: Which ones are.
-    """
-
-    tempo: float = 1.0
-    pitch: float = 1.0
-    taps: int = 8
-    width: float = 1.0
-    dropped: float = 0.0
-    seed: int = 0
+    tempo: float = 1.0  # factor of the tempo
+    pitch: float = 1.0  # factor of all frequencies
+    taps: int = 8  # interpolation, one of `TAPS`
+    width: float = 1.0  # factor of the stereo width
+    dropped: float = 0.0  # chance of each instrument to be silent; never all of a stem's
+    seed: int = 0  # which ones are
 
     def kept(self, instruments: Sequence[int]) -> tuple[int, ...]:
         """Return the instruments of a stem that sound; an instrument's chance does not depend on the others."""
@@ -144,10 +135,7 @@ def render(
     """Render some instruments of a module from a fresh start, so that all stems run alike.
 
     Args:
-        path: the module.
         instruments: numbers of those that sound, from 0.
-        length_samples: length of the result.
-        sample_rate_hz: rate of the result.
         start_s: where to begin, in seconds of the song as written.
         variation: how to differ from what is written.
 
@@ -202,9 +190,6 @@ class ModulePartReader:
 
     def blocks(self, block_samples: int) -> Generator[np.ndarray, None, None]:
         """Pass over the song once.
-
-        Args:
-            block_samples: samples per block.
 
         Yields:
             float32 `[2, n]`.

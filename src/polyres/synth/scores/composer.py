@@ -212,10 +212,7 @@ def key_of(pitches: Iterable[int]) -> Key:
 def draw_melody(
     rng: np.random.Generator, key: Key, length_s: float, centre: int, tempo_bpm: float, span: int = 7
 ) -> list[MelodyNote]:
-    """Walk through a scale in phrases with rests between them; phrases often come back.
-
-    Returns notes in time order, none ending after `length_s`.
-    """
+    """Walk through a scale in phrases with rests between them; phrases often come back."""
     beat_s = 60.0 / tempo_bpm
     phrases = [_draw_phrase(rng, key, centre, span) for _ in range(4)]
     notes: list[MelodyNote] = []

@@ -140,12 +140,7 @@ def _pair_notes(timed: Iterable[tuple[float, mido.Message]]) -> tuple[list[Note]
 
 
 def write_score(notes: Sequence[Note], controls: Sequence[Control], length_s: float, path: str | Path) -> None:
-    """Write the notes and controller moves of one stem as a MIDI file.
-
-    Program changes are placed in front of the notes that need them, so one channel may hold several instruments one
-    after another. A note is ended early where the same pitch starts again on its channel. `notes`: notes of the stem,
-    any order.
-    """
+    """Write the notes and controller moves of one stem as a MIDI file."""
     library = _mido()
     channels = {note.channel for note in notes}
     events: list[tuple[float, int, mido.Message]] = []

@@ -64,11 +64,7 @@ def draw_style(rng: np.random.Generator) -> SingerStyle:
 
 
 def stretched(length: int, wanted: int) -> np.ndarray:
-    """Map output samples to samples of a syllable: consonants at their speed, the middle stretched.
-
-    `wanted`: samples to fill; a syllable grows to at most 2.5 times its length, a long one is left at any point;
-    returns float64 positions, one per sample of the note; at most `wanted`.
-    """
+    """Map output samples to samples of a syllable: consonants at their speed, the middle stretched."""
     onset, ending = (min(round(s * SAMPLE_RATE_HZ), length // 3) for s in (_ONSET_S, _ENDING_S))
     result = min(wanted, int(_LONGEST_STRETCH * length))
     if result <= length:
@@ -79,10 +75,7 @@ def stretched(length: int, wanted: int) -> np.ndarray:
 def sing_note(
     sound: Marked, pitch: float, duration_s: float, style: SingerStyle, rng: np.random.Generator
 ) -> np.ndarray:
-    """Sing one syllable at another pitch with its formants kept, with glide, vibrato and breath.
-
-    `sound`: the recording, mono at 44.1 kHz; returns float32 `[T]`.
-    """
+    """Sing one syllable at another pitch with its formants kept, with glide, vibrato and breath: `[T]`."""
     source = stretched(sound.length_samples, round(duration_s * SAMPLE_RATE_HZ))
     if len(source) < 2:
         return np.zeros(0, np.float32)
@@ -157,10 +150,7 @@ def sing_notes(
 def sing_track(
     bank: VoiceBank, seed: int, length_s: float, key: Key | None = None
 ) -> tuple[np.ndarray, dict[str, object]]:
-    """Render one vocals track: draw a singer and a melody, sing it and add reverb.
-
-    `key`: key to sing in; None draws one; returns float32 `[2, T]` peaking at -3 dBFS, and a JSON-able description.
-    """
+    """Render one vocals track: draw a singer and a melody, sing it and add reverb: `[2, T]`."""
     rng = np.random.default_rng([seed, 0])
     key = key or draw_key(rng)
     style = draw_style(rng)

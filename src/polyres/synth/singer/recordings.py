@@ -51,9 +51,6 @@ def track_pitch(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Follow the pitch of a mono sound every 5 ms.
 
-    `wave`: float `[T]`; returns frequency in Hz, and how periodic the sound is (1 is perfectly), both float64
-    `[frames]`; none for sounds shorter than 40 ms.
-
     Source: McLeod and Wyvill 2005, A Smarter Way to Find Pitch (normalised square difference).
     """
     hop, size = round(_HOP_S * sample_rate_hz), round(max(_WINDOW_S, 2.2 / low_hz) * sample_rate_hz)
@@ -117,10 +114,6 @@ def mark_periods(wave: np.ndarray, sample_rate_hz: int, expected_hz: float | Non
 def resynthesise(sound: Marked, frequency_hz: np.ndarray, source: np.ndarray, size: float = 1.0) -> np.ndarray:
     """Sing a sound along another pitch and time.
 
-    `frequency_hz`: pitch of every sample of the result, float `[T]`; counts where the sound has a pitch; `source`:
-    which sample of the sound is heard at every sample of the result, float `[T]`; `size`: factor on all formants; below
-    1 makes a larger person; returns float32 `[T]`.
-
     Source: Moulines and Charpentier 1990, Pitch-Synchronous Waveform Processing Techniques (TD-PSOLA).
     """
     length = len(frequency_hz)
@@ -171,10 +164,7 @@ def pitch_of(name: str) -> int | None:
 
 
 def pitch_in(name: str) -> int | None:
-    """Find a note name within a longer one, such as `vowel_a_F#4_soft`.
-
-    Returns MIDI pitch of the last note name that a person can sing, or None.
-    """
+    """Find a note name within a longer one, such as `vowel_a_F#4_soft`."""
     found = None
     for letter, sign, octave in _NOTE_IN_NAME.findall(name):
         pitch = 12 * (int(octave) + 1) + _SEMITONES[letter.upper()] + _SIGNS[sign]
@@ -191,11 +181,7 @@ class VoiceBank:
 
     @classmethod
     def open(cls, folder: str | Path) -> VoiceBank:
-        """List the sung notes in a folder, at any depth.
-
-        `folder`: audio files of one note each. The pitch is that of the nearest folder named after one (`A3`), else of
-        a note name in the file's name (`la_F#4.wav`), else what is heard.
-        """
+        """List the sung notes in a folder, at any depth."""
         folder = Path(folder)
         found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
         paths: dict[int, list[Path]] = {}
@@ -242,11 +228,7 @@ def _pitch_by_name(root: str, inside: Path) -> int | None:
 
 
 def heard_pitch(wave: np.ndarray, sample_rate_hz: int) -> int | None:
-    """Hear the pitch of a sung note.
-
-    `wave`: mono `[T]`; returns the nearest MIDI pitch of the first two seconds that sound, or None where there is no
-    steady one.
-    """
+    """Hear the pitch of a sung note: `wave` `[T]`."""
     wave = clean_syllable(wave, sample_rate_hz)[: 2 * SAMPLE_RATE_HZ]
     frequency_hz, strength = track_pitch(wave, SAMPLE_RATE_HZ)
     clear = strength > 0.8
@@ -262,11 +244,7 @@ def _read_mono(path: Path) -> tuple[np.ndarray, int]:
 
 
 def clean_syllable(wave: np.ndarray, sample_rate_hz: int) -> np.ndarray:
-    """Remove offset, silence and noise around a sung syllable and bring it to 44.1 kHz.
-
-    `wave`: mono `[T]`, may carry a constant offset and a noise floor; returns float32 `[T]`, RMS 0.1, faded at both
-    ends; empty when nothing stands out of the noise.
-    """
+    """Remove offset, silence and noise around a sung syllable and bring it to 44.1 kHz: `wave` `[T]`."""
     wave = wave - np.median(wave) if len(wave) else wave
     if sample_rate_hz != SAMPLE_RATE_HZ:
         times = np.arange(int(len(wave) * SAMPLE_RATE_HZ / sample_rate_hz)) * sample_rate_hz / SAMPLE_RATE_HZ

@@ -63,9 +63,6 @@ def draw_voice(rng: np.random.Generator) -> Voice:
 def formant_response(frequency_hz: np.ndarray, formants: Sequence[tuple[float, float]]) -> np.ndarray:
     """Return the complex response of a vocal tract.
 
-    `frequency_hz`: float `[F]`; `formants`: centre and bandwidth of each resonance in Hz; returns complex `[F]`, 1 at 0
-    Hz.
-
     Source: Klatt 1980, "Software for a cascade/parallel formant synthesizer", cascade of second-order resonators.
     """
     response = np.ones(len(frequency_hz), complex)
@@ -99,10 +96,7 @@ def _tables(pitch_hz: float, first: str, last: str, voice: Voice) -> np.ndarray:
 def pitch_curve(
     length: int, pitch: float, before: float | None, voice: Voice, rng: np.random.Generator, strain: float = 1.0
 ) -> np.ndarray:
-    """Draw how a sung pitch moves: a glide from the note before, a late vibrato, slow drift.
-
-    `before`: that of the note before it, or None after a rest; returns frequency in Hz, float64 `[length]`.
-    """
+    """Draw how a sung pitch moves: a glide from the note before, a late vibrato, slow drift: `[length]`."""
     time_s = np.arange(length) / SAMPLE_RATE_HZ
     start = pitch - 0.7 if before is None else before
     glide = (start - pitch) * np.exp(-time_s / (_GLIDE_S / 3.0))
@@ -198,11 +192,7 @@ def _add(wave: np.ndarray, sound: np.ndarray, start: int) -> None:
 def sing_formants(
     notes: Sequence[Note], rng: np.random.Generator, length_s: float, voice: Voice | None = None
 ) -> np.ndarray:
-    """Sing a melody on vowels with consonants, without any recording.
-
-    `voice`: the singer; drawn if None; returns float32 `[2, T]` at 44.1 kHz with T = round(length_s * 44100), RMS of
-    the sung parts near 0.1.
-    """
+    """Sing a melody on vowels with consonants, without any recording: `[2, T]`."""
     voice = voice or draw_voice(rng)
     length = round(length_s * SAMPLE_RATE_HZ)
     lead = _sing_line(notes, voice, rng, length)
