@@ -23,7 +23,7 @@ import torch
 from bss_eval import RATE_HZ, make_track, museval_metrics
 from torch import Tensor, nn
 
-from polyres.metrics.bss.evaluate import bss_eval
+from polyres.metrics import bss_eval
 from polyres.separation.model import Separator
 from polyres.separation.official import SUPPORTED_CLASS, convert
 from polyres.separation.variants import variant
