@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from polyres.batch.jobs import MAX_FOLDER_BYTES, folder_name, model_folder, plan_jobs, plan_tracks
+from polyres.batch.jobs import MAX_FOLDER_BYTES, folder_name, model_folder, plan_jobs, plan_tracks, run_name
 from polyres.batch.manifest import MANIFEST_NAME, InputId, Manifest, StemRecord, manifest_text
 from polyres.core.errors import InputError
 from polyres.separation.registry import model_label
@@ -35,6 +35,7 @@ def test_a_model_is_labelled_by_its_name_or_file(tmp_path: Path) -> None:
         (tmp_path / arm / "seed42").mkdir(parents=True)
         (tmp_path / arm / "seed42" / "best.safetensors").touch()
         assert model_label(str(tmp_path / arm / "seed42")) == f"{arm}-seed42"
+        assert run_name(tmp_path / arm / "seed42") == f"{arm}/seed42"
         assert model_label(str(tmp_path / arm / "seed42" / "best.safetensors")) == f"{arm}-seed42"
     assert model_label("default") == "polyres-small"
     assert model_label("someone/model") == "someone_model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,17 @@ def test_a_reference_may_be_named_by_its_file(tmp_path: Path, capsys: pytest.Cap
     words = ["evaluate", model, "silence", "--data", str(data), "--out", str(tmp_path / "out"), "--metrics", "nsdr"]
     assert main([*words, "--against", model, "--device", "cpu"]) == 0
     assert "| silence | all | nsdr | " in capsys.readouterr().out
+
+
+def test_runs_of_a_study_have_the_names_of_its_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, model = write_tracks(tmp_path / "data"), Path(write_model(tmp_path))
+    runs = [tmp_path / arm / "seed42" for arm in ("n", "nn")]
+    for run in runs:
+        run.mkdir(parents=True)
+        shutil.copy(model, run / "best.safetensors")
+    words = ["evaluate", *map(str, runs), "--data", str(data), "--out", str(tmp_path / "out"), "--metrics", "nsdr"]
+    assert main([*words, "--against", str(runs[0]), "--device", "cpu"]) == 0
+    assert "| nn/seed42 | all | nsdr | +0.00 |" in capsys.readouterr().out
 
 
 def write_model(path: Path) -> str:

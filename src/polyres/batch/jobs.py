@@ -167,9 +167,14 @@ def folder_name(text: str) -> str:
     return safe_name(text, MAX_FOLDER_BYTES)
 
 
+def run_name(path: Path) -> str:
+    """Name a run by its folder; one seed of a study ARM/seedN, as the rows of the study have it."""
+    return f"{path.parent.name}/{path.name}" if _SEED.fullmatch(path.name) else path.name
+
+
 def run_label(path: Path) -> str:
-    """Name a folder of weights by its last part; that of one seed of a study also by its arm, which it shares."""
-    return folder_name(f"{path.parent.name}-{path.name}" if _SEED.fullmatch(path.name) else path.name)
+    """Name the folder of what a run gives: that of the run, of one seed of a study ARM-seedN."""
+    return folder_name(run_name(path).replace("/", "-"))
 
 
 class Watch(Protocol):

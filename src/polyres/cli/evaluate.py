@@ -160,10 +160,11 @@ def _refuse_unscored(problems: list[str], rows: list[ScoreRow], out: Path) -> No
 
 def _reference(against: str, subjects: list[Subject]) -> str:
     """Return the name in the results of what others are compared with; it may be given as the model was."""
+    from polyres.batch.jobs import run_name
     from polyres.separation.registry import model_label
 
     names = list(dict.fromkeys(subject.name for subject in subjects))
-    for name in (against, model_label(against)):
+    for name in (against, model_label(against), run_name(Path(against).expanduser().resolve())):
         if name in names:
             return name
     raise ConfigError(f"--against {against!r} is not among what is scored: {', '.join(names)}; name one of these")
@@ -228,12 +229,16 @@ class _Guard:
 
 
 def _model(name: str, device: str, precision: str, options: SeparateOptions) -> Subject:
+    from polyres.batch.jobs import run_name
     from polyres.separation.load import load_separator
     from polyres.study.evaluate.subjects import GUESSES, GuessSubject, ModelSubject, origin_of
 
     if name in GUESSES:
         return GuessSubject(name)
     separator = load_separator(name, device, precision)
+    folder = Path(name).expanduser().resolve()
+    if folder.is_dir() and run_name(folder) != folder.name:
+        separator.name = run_name(folder)  # ARM/seedN, as the rows of the study have it
     return ModelSubject(separator, origin_of(name, separator), options)
 
 

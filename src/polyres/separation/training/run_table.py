@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
+from polyres.batch.jobs import run_name
 from polyres.core.config import Config, diff
 from polyres.core.errors import ConfigError, PolyresError, TrainingError
 from polyres.core.json_text import json_file
@@ -102,7 +103,7 @@ def read_run(path: Path) -> RunSummary:
     """Summarise one run that is whole. Raises TrainingError if there is no run, or it is broken."""
     if not (path / CONFIG_FILE).is_file():
         raise TrainingError(f"{path} holds no run ({CONFIG_FILE} is missing); give the folder of a run")
-    summary = summarise(path, path.resolve().name)
+    summary = summarise(path, run_name(path.resolve()))
     if summary.problem is not None:
         raise TrainingError(f"the run {path} is broken: {summary.problem}")
     return summary
