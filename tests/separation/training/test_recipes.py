@@ -18,7 +18,8 @@ from polyres.separation.variants import VARIANTS
 from polyres.separation.weights import load_separator_weights
 
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"
-FILES = sorted(path for path in RECIPES.rglob("*.yaml") if path.parent.name not in ("codecs", "studies", "reconstruct"))
+OTHERS = ("codecs", "studies", "reconstruct")  # the first folder of recipes that train no separator
+FILES = sorted(path for path in RECIPES.rglob("*.yaml") if path.relative_to(RECIPES).parts[0] not in OTHERS)
 COMPARED = ("htdemucs_24", "n", "nn", "w5")
 PARAMETERS = {"htdemucs_48": 26_899_536, "htdemucs_24": 6_758_676}
 
