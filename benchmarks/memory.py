@@ -72,8 +72,10 @@ def separate(model: str, path: Path, out: Path) -> tuple[float, TrackResult]:
 
         separator = load_separator(model, device="cpu")
         return peak_mib(), separator.separate_file(path, out, output=output)
-    member = Member(Quarter(), SEGMENT_SAMPLES, (1.0,) * len(SOURCES))
-    ensemble = Ensemble((member,), SOURCES, 44100, 2, torch.device("cpu"), "fp32")
+    from polyres.separation.load import torch_runner
+
+    member = Member(torch_runner(Quarter(), torch.device("cpu"), "fp32"), SEGMENT_SAMPLES, (1.0,) * len(SOURCES))
+    ensemble = Ensemble((member,), SOURCES, 44100, 2, "fp32")
     job = plan_jobs([path], out, CHEAP)[0]
     return peak_mib(), separate_track(ensemble, (CHEAP, ""), job, SeparateOptions(), output)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from polyres.separation.ensemble import Ensemble, Member
+from polyres.separation.load import torch_runner
 
 SOURCES = ("drums", "bass", "other", "vocals")
 
@@ -56,8 +57,11 @@ def ensemble_of(
     sources: tuple[str, ...] = SOURCES,
 ) -> Ensemble:
     used = weights if weights is not None else [[1.0] * len(sources)] * len(models)
-    members = tuple(Member(model, model.segment_samples, tuple(one)) for model, one in zip(models, used, strict=True))
-    return Ensemble(members, sources, sample_rate_hz, audio_channels, torch.device("cpu"), "fp32")
+    members = tuple(
+        Member(torch_runner(model, torch.device("cpu"), "fp32"), model.segment_samples, tuple(one))
+        for model, one in zip(models, used, strict=True)
+    )
+    return Ensemble(members, sources, sample_rate_hz, audio_channels, "fp32")
 
 
 def noise(channels: int, length: int, seed: int = 0) -> Tensor:

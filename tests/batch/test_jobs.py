@@ -9,7 +9,7 @@ import pytest
 from polyres.batch.jobs import MAX_FOLDER_BYTES, folder_name, model_folder, plan_jobs, plan_tracks, run_name
 from polyres.batch.manifest import MANIFEST_NAME, InputId, Manifest, StemRecord, manifest_text
 from polyres.core.errors import InputError
-from polyres.separation.registry import model_label
+from polyres.separation.labels import model_label
 
 
 @pytest.mark.parametrize("name", ["..", ".", "...", "", "a/b", "x" * 400, "日本語の歌" * 40])

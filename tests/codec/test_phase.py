@@ -15,7 +15,7 @@ from polyres.codec.base import Codec, Latents, Span
 from polyres.codec.load import LoadedCodec
 from polyres.codec.staged.codec import staged
 from polyres.codec.stream import step_count, window_plan
-from polyres.dsp.levels import level_of
+from polyres.dsp.input_level import level_of
 from polyres.dsp.mel import AUDIOLDM2_16K, linear_magnitude, log_mel, log_mel_to_linear
 from tests.codec.toy_codec import ToyCodec
 from tests.dsp.test_phase import song

@@ -15,8 +15,9 @@ import yaml
 import polyres
 from polyres.cli.main import main
 from polyres.core.errors import ConfigError, OfflineError, OutputError, WeightsError
+from polyres.separation.labels import model_label
 from polyres.separation.model import Separator, SeparatorConfig
-from polyres.separation.registry import load_model, model_label
+from polyres.separation.registry import load_model
 from polyres.separation.sharing import WEIGHTS_NAME, pull, push
 from polyres.separation.weights import save_separator
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
 
+from polyres.audio.sources import Block
 from polyres.core.errors import ConfigError, UnknownNameError
 from polyres.separation.options import SeparateOptions, plan_stems
 
 SOURCES = ("drums", "bass", "other", "vocals")
 
 
-def estimates(count: int) -> torch.Tensor:
-    return torch.randn(count, 2, 50, generator=torch.Generator().manual_seed(count))
+def estimates(count: int) -> Block:
+    return np.random.default_rng(count).standard_normal((count, 2, 50), np.float32)
 
 
 def test_all_stems_by_default() -> None:
     plan = plan_stems(SOURCES, SeparateOptions())
     given = estimates(4)
     assert plan.names == SOURCES
-    assert torch.equal(plan.apply(given, None), given)
+    assert np.array_equal(plan.apply(given, None), given)
     assert not plan.needs_mix
 
 
@@ -28,7 +29,7 @@ def test_only_the_wanted_ones_in_the_order_asked_for() -> None:
     given = estimates(2)
     assert plan.names == ("vocals", "drums")
     assert plan.computed == (0, 3)
-    assert torch.equal(plan.apply(given, None), given.flip(0))
+    assert np.array_equal(plan.apply(given, None), given[::-1])
 
 
 def test_two_stems_sum_to_what_the_model_says() -> None:
@@ -36,8 +37,8 @@ def test_two_stems_sum_to_what_the_model_says() -> None:
     given = estimates(4)
     out = plan.apply(given, None)
     assert plan.names == ("bass", "no_bass")
-    assert torch.equal(out[0], given[1])
-    torch.testing.assert_close(out.sum(0), given.sum(0))
+    assert np.array_equal(out[0], given[1])
+    np.testing.assert_allclose(out.sum(axis=0), given.sum(axis=0), rtol=0, atol=1e-5)
 
 
 def test_two_consistent_stems_need_only_the_first() -> None:
@@ -45,17 +46,17 @@ def test_two_consistent_stems_need_only_the_first() -> None:
     given, mix = estimates(1), estimates(2)[0]
     out = plan.apply(given, mix)
     assert plan.computed == (3,)
-    assert torch.equal(out[0], given[0])
-    assert torch.equal(out[1], mix - given[0])
+    assert np.array_equal(out[0], given[0])
+    assert np.array_equal(out[1], mix - given[0])
 
 
 def test_consistent_stems_sum_to_the_mixture_even_where_only_some_are_kept() -> None:
     given, mix = estimates(4), estimates(2)[0]
     everything = plan_stems(SOURCES, SeparateOptions(mixture_consistent=True)).apply(given, mix)
     some = plan_stems(SOURCES, SeparateOptions(stems=("other", "bass"), mixture_consistent=True))
-    torch.testing.assert_close(everything.sum(0), mix, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(everything.sum(axis=0), mix, rtol=0, atol=1e-6)
     assert some.computed == (0, 1, 2, 3)
-    assert torch.equal(some.apply(given, mix), everything[[2, 1]])
+    assert np.array_equal(some.apply(given, mix), everything[[2, 1]])
 
 
 @pytest.mark.parametrize("options", [SeparateOptions(stems=("vocal",)), SeparateOptions(two_stems="vocal")])

@@ -22,7 +22,6 @@ from polyres.weights.hub import (
     REFUSED,
     OfficialModel,
     answering,
-    cache_folder,
     check_name,
     download,
     fetch,
@@ -33,6 +32,7 @@ from polyres.weights.hub import (
     remark_licence,
     signature_of,
 )
+from polyres.weights.places import cache_folder
 
 CONTENT = bytes(range(256)) * 5000
 SUM = hashlib.sha256(CONTENT).hexdigest()[:8]

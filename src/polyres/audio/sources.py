@@ -1,16 +1,16 @@
-"""Read samples from a tensor or a file through one interface, and keep results in float files."""
+"""Read samples from memory or a file through one interface, and keep results in float files."""
 
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
 from polyres.audio.files import AudioInfo, AudioReader, probe
 from polyres.audio.resample import StreamResampler
@@ -18,6 +18,11 @@ from polyres.audio.writer import AudioWriter, WriteSpec
 from polyres.core.errors import InputError
 from polyres.dsp.axes import check_axes, scale_warning
 from polyres.dsp.levels import peak_level, shared_gain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Block = npt.NDArray[np.float32]
 
 
 class BlockSource(Protocol):
@@ -27,12 +32,12 @@ class BlockSource(Protocol):
     sample_rate_hz: int
     channels: int
 
-    def blocks(self, block_samples: int) -> Iterator[Tensor]:
+    def blocks(self, block_samples: int) -> Iterator[Block]:
         """Yield `[C, n]` float32 blocks; all but the last hold `block_samples`."""
         ...
 
 
-Wave: TypeAlias = Tensor | np.ndarray
+Wave: TypeAlias = "Tensor | np.ndarray"
 """Samples in memory, `[C, T]`."""
 
 
@@ -52,11 +57,11 @@ class MemorySource:
         Warns:
             UserWarning: when the samples are far above full scale.
         """
-        checked = _tensor(wave)
+        checked = _array(wave)
         if sample_rate_hz < 1:
             raise InputError(f"sample rate {sample_rate_hz} Hz is not possible; give that of the wave, such as 44100")
-        self._wave = checked.detach().to("cpu", torch.float32)
-        peak = float(self._wave.abs().max())
+        self._wave = checked
+        peak = peak_level(checked)
         if not math.isfinite(peak):
             raise InputError("wave holds NaN or infinite samples; repair it first, for example with torch.nan_to_num")
         if (warning := scale_warning(peak)) is not None:
@@ -65,15 +70,18 @@ class MemorySource:
         self.sample_rate_hz = sample_rate_hz
         self.channels = self._wave.shape[0]
 
-    def blocks(self, block_samples: int) -> Iterator[Tensor]:
+    def blocks(self, block_samples: int) -> Iterator[Block]:
         """Yield `[C, n]` float32 blocks; all but the last hold `block_samples`."""
-        yield from self._wave.split(block_samples, dim=1)
+        for start in range(0, self._wave.shape[1], block_samples):
+            yield self._wave[:, start : start + block_samples]
 
 
-def _tensor(wave: Wave) -> Tensor:
-    """Check shape and type of a wave, and make it a tensor."""
-    if not isinstance(wave, Tensor | np.ndarray):
-        raise InputError(f"a wave cannot be a {type(wave).__name__}; give a tensor or NumPy array [C, T]")
+def _array(wave: Wave) -> Block:
+    """Check shape and type of a wave, and make it an array of float32."""
+    if not isinstance(wave, np.ndarray):
+        torch = sys.modules.get("torch")  # who holds a tensor has loaded it
+        if torch is None or not isinstance(wave, torch.Tensor):
+            raise InputError(f"a wave cannot be a {type(wave).__name__}; give a tensor or NumPy array [C, T]")
     floating = np.issubdtype(wave.dtype, np.floating) if isinstance(wave, np.ndarray) else wave.is_floating_point()
     if wave.ndim != 2 or 0 in wave.shape or not floating:
         raise InputError(
@@ -81,13 +89,14 @@ def _tensor(wave: Wave) -> Tensor:
             f"expected floating point [C, T] with at least one channel and one sample{_remedy(wave)}"
         )
     check_axes(wave.shape)
-    return wave if isinstance(wave, Tensor) else torch.from_numpy(np.require(wave, np.float32, ["C", "W"]))
+    array = wave if isinstance(wave, np.ndarray) else wave.detach().float().cpu().numpy()
+    return np.require(array, np.float32, ["C", "W"])
 
 
 def _remedy(wave: Wave) -> str:
     """Suggest how to convert a wave of another common type."""
-    for full_scale, kinds in ((32768, (np.int16, torch.int16)), (2147483648, (np.int32, torch.int32))):
-        if wave.dtype in kinds:
+    for full_scale, kind in ((32768, "int16"), (2147483648, "int32")):
+        if str(wave.dtype).removeprefix("torch.") == kind:
             return f"; these integers become that by wave / {full_scale}"
     if wave.ndim == 1 and wave.shape[0]:
         return "; a mono wave becomes that by wave[None]"
@@ -115,11 +124,11 @@ class FileSource:
         self.channels = self.info.channels
         self.warnings: tuple[str, ...] = ()
 
-    def blocks(self, block_samples: int) -> Iterator[Tensor]:
+    def blocks(self, block_samples: int) -> Iterator[Block]:
         """Yield `[C, n]` float32 blocks; all but the last hold `block_samples`."""
         with AudioReader(self.path, self._stream_index) as reader:
             for block in reader.blocks(block_samples):
-                yield torch.from_numpy(np.require(block, np.float32, ["C", "W"]))
+                yield np.require(block, np.float32, ["C", "W"])
             self.warnings = tuple(dict.fromkeys((*self.info.notes, *reader.warnings)))
 
 
@@ -141,7 +150,7 @@ class PieceSource(FileSource):
         self._start = round(start_s * self.sample_rate_hz)
         self._stop = self._start + round(seconds * self.sample_rate_hz) if math.isfinite(seconds) else math.inf
 
-    def blocks(self, block_samples: int) -> Iterator[Tensor]:
+    def blocks(self, block_samples: int) -> Iterator[Block]:
         """Yield `[C, n]` float32 blocks, of `block_samples` at most."""
         first = 0
         for block in super().blocks(block_samples):
@@ -162,10 +171,10 @@ class FloatSink:
         """Open one file per stem."""
         self._writers = [AudioWriter(path, spec) for path in paths]
 
-    def write(self, stems: Tensor) -> None:
+    def write(self, stems: Block) -> None:
         """Take `[W, C, n]`."""
         for writer, stem in zip(self._writers, stems, strict=True):
-            writer.write(stem.contiguous().numpy())
+            writer.write(np.ascontiguousarray(stem))
 
     def finish(self) -> None:
         """Complete all files."""
@@ -194,11 +203,11 @@ class ScaledSink:
         self._peak = 0.0
         self._scratch: list[BinaryIO] = [path.with_suffix(".f32").open("w+b") for path in paths]
 
-    def write(self, stems: Tensor) -> None:
+    def write(self, stems: Block) -> None:
         """Take `[W, C, n]`."""
         self._peak = max(self._peak, peak_level(stems))
         for file, stem in zip(self._scratch, stems, strict=True):
-            stem.T.contiguous().numpy().tofile(file)
+            np.ascontiguousarray(stem.T).tofile(file)
 
     def finish(self) -> None:
         """Encode all files with the shared gain."""
@@ -226,7 +235,7 @@ class ScaledSink:
 Progress = Callable[[float], None]
 
 
-def resampled(source: BlockSource, rate_hz: int, block_samples: int) -> Iterator[tuple[Tensor, Tensor]]:
+def resampled(source: BlockSource, rate_hz: int, block_samples: int) -> Iterator[tuple[Block, Block]]:
     """Read a source and resample it as a stream.
 
     Args:
@@ -237,8 +246,8 @@ def resampled(source: BlockSource, rate_hz: int, block_samples: int) -> Iterator
     """
     resampler = StreamResampler(source.sample_rate_hz, rate_hz, source.channels)
     for block in source.blocks(block_samples):
-        yield block, torch.from_numpy(resampler.push(block.numpy()))
-    yield torch.zeros(source.channels, 0), torch.from_numpy(resampler.finish())
+        yield block, resampler.push(block)
+    yield np.zeros((source.channels, 0), np.float32), resampler.finish()
 
 
 def channel_groups(channels: int, audio_channels: int) -> list[range]:
@@ -256,7 +265,7 @@ def channel_groups(channels: int, audio_channels: int) -> list[range]:
     return groups + [range(first, first + 1) for first in range(full, channels)]
 
 
-def split_groups(block: Tensor, groups: Sequence[range]) -> list[Tensor]:
+def split_groups(block: Block, groups: Sequence[range]) -> list[Block]:
     """Cut `[C, n]` into its groups of channels."""
     return [block[group.start : group.stop] for group in groups]
 

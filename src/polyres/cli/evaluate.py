@@ -161,7 +161,7 @@ def _refuse_unscored(problems: list[str], rows: list[ScoreRow], out: Path) -> No
 def _reference(against: str, subjects: list[Subject]) -> str:
     """Return the name in the results of what others are compared with; it may be given as the model was."""
     from polyres.batch.jobs import run_name
-    from polyres.separation.registry import model_label
+    from polyres.separation.labels import model_label
 
     names = list(dict.fromkeys(subject.name for subject in subjects))
     for name in (against, model_label(against), run_name(Path(against).expanduser().resolve())):

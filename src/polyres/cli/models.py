@@ -100,7 +100,8 @@ def _weight_files(name: str) -> list[Path]:
     """Return the files of a model or codec, downloading them where they are not here; none for parts of the package."""
     from polyres.codec.audioldm2.parts import REPOSITORIES, hub_folder
     from polyres.codec.registry import known_codecs
-    from polyres.separation.registry import DEFAULT, known_models
+    from polyres.separation.labels import DEFAULT
+    from polyres.separation.registry import known_models
     from polyres.weights import hub
 
     if name in hub.OFFICIAL:

@@ -90,7 +90,7 @@ def _folder(given: Path | None, port: int, forget: bool) -> Path | None:
         raise ConfigError("--folder keeps songs and --forget removes them; leave one of them out")
     if forget or (given is None and port == 0):
         return None
-    from polyres.weights.hub import cache_folder
+    from polyres.weights.places import cache_folder
 
     return given or cache_folder() / f"studio-{port}"
 

@@ -161,15 +161,15 @@ class BandStream:
 
     def push(self, block: Wave) -> Wave:
         """Take a block `[C, n]` float32 and return the samples `[C, m]` that are ready."""
-        self._fifo.push(torch.from_numpy(self._up.push(block)))
+        self._fifo.push(self._up.push(block))
         return self._down.push(self._extended())
 
     def finish(self) -> Wave:
         """End the signal and return its rest."""
-        self._fifo.push(torch.from_numpy(self._up.finish()))
+        self._fifo.push(self._up.finish())
         rest = self._fifo.length % self._hop
         if rest:
-            self._fifo.push(torch.zeros(self._down.channels, self._hop - rest))
+            self._fifo.push(np.zeros((self._down.channels, self._hop - rest), np.float32))
         return np.concatenate([self._down.push(self._extended()), self._down.finish()], axis=1)
 
     def _extended(self) -> Wave:
@@ -177,7 +177,7 @@ class BandStream:
         hops = self._fifo.length // self._hop
         done: list[Tensor] = []
         if hops:
-            wave = self._fifo.take(hops * self._hop)
+            wave = torch.from_numpy(self._fifo.take(hops * self._hop))
             done = [piece["wave"][0] for piece in self._join.push({"wave": wave[None]}, hops)]
         joined = torch.cat(done, dim=-1)[:, : self._left] if done else torch.zeros(self._down.channels, 0)
         self._left -= joined.shape[-1]

@@ -16,7 +16,7 @@ from polyres.codec.latent import Latent
 from polyres.core.catalogue import Catalogue, unknown_name_message
 from polyres.core.config import Config, diff
 from polyres.core.errors import ConfigError, InputError, UnknownNameError
-from polyres.dsp.levels import level_of
+from polyres.dsp.input_level import level_of
 from polyres.dsp.mel import MelConfig, log_mel
 from polyres.metrics.reconstruction.spectra import metric_mel
 

@@ -203,17 +203,18 @@ class Take:
         self.peak = 0.0
         self.length_samples = 0
 
-    def fill(self, blocks: Iterable[Tensor]) -> Take:
+    def fill(self, blocks: Iterable[Wave]) -> Take:
         """Write all blocks `[C, n]` float32."""
         for block in blocks:
             self.append(block)
         return self
 
-    def append(self, block: Tensor) -> None:
+    def append(self, block: Wave) -> None:
         """Append a block `[C, n]` float32."""
-        self.peak = max(self.peak, peak_level(block))
+        samples = np.asarray(block)
+        self.peak = max(self.peak, peak_level(samples))
         with self.path.open("ab" if self.length_samples else "wb") as file:
-            block.T.contiguous().numpy().tofile(file)
+            np.ascontiguousarray(samples.T).tofile(file)
         self.length_samples += block.shape[-1]
 
     def read(self, start: int, stop: int) -> Tensor:

@@ -14,15 +14,8 @@ from torch import Tensor, nn
 from polyres.codec.bandwidth import BandwidthConfig, BandwidthExtender
 from polyres.core.config import Config
 from polyres.core.errors import ConfigError, InputError, WeightsError
-from polyres.weights.files import (
-    FORMAT,
-    build_for,
-    checked_facts,
-    read_about,
-    read_tensors,
-    weights_file,
-    write_weights,
-)
+from polyres.weights.files import FORMAT, build_for, checked_facts, read_about, read_tensors, write_weights
+from polyres.weights.places import weights_file
 
 _KERNEL = 3
 

@@ -16,8 +16,9 @@ from polyres.codec.audioldm2.parts import LICENCE, REPOSITORIES, has_both_parts
 from polyres.codec.base import CODEC_FILES, CODECS, Codec
 from polyres.core.catalogue import unknown_name_message
 from polyres.core.errors import UnknownNameError, WeightsError
-from polyres.weights.files import EMBEDDED_FOLDER, checked_facts, count_parameters, read_about, weights_file
+from polyres.weights.files import checked_facts, count_parameters, read_about
 from polyres.weights.hub import from_hub_cache
+from polyres.weights.places import EMBEDDED_FOLDER, weights_file
 
 DEFAULT = "default"
 EMBEDDED = "polyres_wave"

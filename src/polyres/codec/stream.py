@@ -18,7 +18,7 @@ from polyres.codec.latent import Latent, to_half
 from polyres.codec.staged.codec import AVERAGES, StagedCodec
 from polyres.codec.windows import Runner, Tensors, WindowJoin, WindowPlan
 from polyres.core.errors import ConfigError, InputError
-from polyres.dsp.levels import PEAK, InputLevel, InputLevelMeter
+from polyres.dsp.input_level import PEAK, InputLevel, InputLevelMeter
 from polyres.dsp.overlap import Fifo
 
 MEAN, LOG2_PEAK = "mean", "log2_peak"
@@ -48,7 +48,7 @@ def measure(source: BlockSource, codec: Codec) -> Measured:
     for block, wave in resampled(source, codec.sample_rate_hz, DEFAULT_BLOCK_SAMPLES):
         length += block.shape[-1]
         codec_length += wave.shape[-1]
-        meter.push(wave)
+        meter.push(torch.from_numpy(wave))
     if length == 0:
         raise InputError(f"{source.name}: holds no samples; nothing to code")
     side = _stored_level(meter.level(), source.name) if codec.level == "peak" else {}
@@ -102,14 +102,14 @@ def run_encoder(
         read += block.shape[-1]
         if read > found.length_samples:
             break
-        fifo.push(level.apply(wave) if level is not None else wave)
+        fifo.push(level.apply(torch.from_numpy(wave)).numpy() if level is not None else wave)
         if count := fifo.length // hop:
             done += count
-            yield from join.push({"wave": _grouped(fifo.take(count * hop), codec)}, count)
+            yield from join.push({"wave": _grouped(torch.from_numpy(fifo.take(count * hop)), codec)}, count)
     if read != found.length_samples:
         raise InputError(f"{source.name}: changed while it was read; try again when nothing writes to it")
     if fifo.length:
-        last = F.pad(fifo.take(fifo.length), (0, steps * hop - found.codec_samples))
+        last = F.pad(torch.from_numpy(fifo.take(fifo.length)), (0, steps * hop - found.codec_samples))
         yield from join.push({"wave": _grouped(last, codec)}, steps - done)
 
 

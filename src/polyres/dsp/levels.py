@@ -1,25 +1,23 @@
-"""Levels and loudness: shared gains of stems, mean and peak of whole files, integrated loudness."""
+"""Levels and loudness: shared gains of stems, mean and deviation of mixtures, integrated loudness."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from scipy.signal import sosfilt
-from torch import Tensor
 
 from polyres.core.errors import InputError
+
+Wave = npt.NDArray[np.float32]
 
 # Largest value that a 16-bit file can hold.
 INTEGER_CEILING = 32767.0 / 32768.0
 
 
-def peak_level(wave: Tensor) -> float:
-    """Largest absolute sample value. Returns peak, 0 for an empty tensor."""
-    return float(wave.abs().max()) if wave.numel() else 0.0
+def peak_level(wave: Wave) -> float:
+    """Largest absolute sample value. Returns peak, 0 for an empty array."""
+    return float(max(wave.max(), -wave.min())) if wave.size else 0.0
 
 
 def shared_gain(peak: float, ceiling: float = INTEGER_CEILING) -> float:
@@ -31,7 +29,7 @@ def shared_gain(peak: float, ceiling: float = INTEGER_CEILING) -> float:
     return ceiling / peak if peak > 1.0 else 1.0
 
 
-def spread_residual(stems: Tensor, mix: Tensor) -> Tensor:
+def spread_residual(stems: Wave, mix: Wave) -> Wave:
     """Mixture consistency: give every stem an equal part of what is missing, so that the stems sum to the mixture.
 
     Equal parts are the smallest change (in the least-squares sense) that makes the sum right. What float32 rounding
@@ -48,24 +46,24 @@ def spread_residual(stems: Tensor, mix: Tensor) -> Tensor:
             f"stems of shape {tuple(stems.shape)} do not fit a mixture of shape {tuple(mix.shape)}; "
             "expected [S, C, T] and [C, T]"
         )
-    wanted = mix.double()
-    residual = wanted - stems.double().sum(dim=0)
-    spread = (stems.double() + residual / stems.shape[0]).to(stems.dtype)
+    wanted = mix.astype(np.float64)
+    residual = wanted - stems.sum(axis=0, dtype=np.float64)
+    spread: Wave = (stems + residual / stems.shape[0]).astype(stems.dtype)
     for _ in range(2):  # the second round clears the rounding of the first where the smallest stem has changed
-        left = wanted - spread.double().sum(dim=0)
-        smallest = spread.abs().argmin(dim=0, keepdim=True)
-        picked = spread.gather(0, smallest).double() + left.unsqueeze(0)
-        spread = spread.scatter(0, smallest, picked.to(stems.dtype))
+        left = wanted - spread.sum(axis=0, dtype=np.float64)
+        smallest = np.abs(spread).argmin(axis=0)[None]
+        picked = np.take_along_axis(spread, smallest, axis=0) + left
+        np.put_along_axis(spread, smallest, picked.astype(stems.dtype), axis=0)
     return spread
 
 
-def mono_mean_m2(wave: Tensor) -> tuple[int, float, float]:
+def mono_mean_m2(wave: Wave) -> tuple[int, float, float]:
     """Count, mean and sum of squared deviations of the channel mean, in float64. `wave`: `[C, T]`, T >= 0."""
-    mono = wave.to(torch.float64).mean(dim=0)
-    if mono.numel() == 0:
+    mono = wave.mean(axis=0, dtype=np.float64)
+    if mono.size == 0:
         return 0, 0.0, 0.0
     mean = mono.mean()
-    return mono.numel(), float(mean), float(((mono - mean) ** 2).sum())
+    return mono.size, float(mean), float(np.square(mono - mean).sum())
 
 
 class RunningLevel:
@@ -76,7 +74,7 @@ class RunningLevel:
         self.mean = 0.0
         self._m2 = 0.0
 
-    def push(self, wave: Tensor) -> None:
+    def push(self, wave: Wave) -> None:
         """Take in one block. `wave`: `[C, n]`, n >= 0."""
         count, mean, m2 = mono_mean_m2(wave)
         if count == 0:
@@ -92,8 +90,6 @@ class RunningLevel:
         """Unbiased standard deviation; 0 for fewer than two samples."""
         return float((self._m2 / (self.count - 1)) ** 0.5) if self.count > 1 else 0.0
 
-
-Wave = npt.NDArray[np.float32]
 
 SILENCE_LUFS = -120.0
 """Stands for the loudness of what is never above the absolute gate."""
@@ -146,6 +142,8 @@ class LoudnessMeter:
 
     def push(self, block: Wave) -> None:
         """Take the next block. `block`: `[C, n]` float32."""
+        from scipy.signal import sosfilt  # half a second of a start that measures nothing
+
         weighted, self._state = sosfilt(self._sections, block, axis=1, zi=self._state)
         power = np.concatenate([self._rest, np.einsum("ct,ct->t", weighted, weighted)])
         whole = len(power) - len(power) % self._step_samples
@@ -169,70 +167,3 @@ class LoudnessMeter:
 
 def _power(lufs: float) -> float:
     return float(10.0 ** ((lufs - _OFFSET_DB) / 10.0))
-
-
-PEAK = 0.5
-"""Peak that AudioLDM's training set has."""
-
-_GUARD = 1e-8  # added to the peak, so that silence stays silence
-
-
-@dataclass(frozen=True)
-class InputLevel:
-    """Measured levels of a file, per channel."""
-
-    mean: Tensor  # `[..., 1]` float64
-    gain: Tensor  # `[..., 1]` float64, > 0
-
-    def apply(self, wave: Tensor) -> Tensor:
-        """Remove the mean and bring the peak to 0.5. `wave`: `[..., T]` or any block of it, float32 or float64."""
-        return ((wave.double() - self.mean.to(wave.device)) * self.gain.to(wave.device)).to(wave.dtype)
-
-    def undo(self, wave: Tensor) -> Tensor:
-        """Give gain and mean back: undo(apply(x)) is x but for the rounding of the type.
-
-        `wave`: `[..., T]` or any block of it, float32 or float64.
-        """
-        return (wave.double() / self.gain.to(wave.device) + self.mean.to(wave.device)).to(wave.dtype)
-
-
-class InputLevelMeter:
-    """Measures a file block by block, each channel on its own."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._sum: Tensor | None = None
-        self._low: Tensor | None = None
-        self._high: Tensor | None = None
-
-    def push(self, block: Tensor) -> None:
-        """Take in one block. `block`: `[..., n]`, n >= 0; the same channels every time."""
-        if block.shape[-1] == 0:
-            return
-        wide = block.double()
-        total, low, high = wide.sum(-1, keepdim=True), wide.amin(-1, keepdim=True), wide.amax(-1, keepdim=True)
-        self._sum = total if self._sum is None else self._sum + total
-        self._low = low if self._low is None else torch.minimum(self._low, low)
-        self._high = high if self._high is None else torch.maximum(self._high, high)
-        self._count += block.shape[-1]
-
-    def level(self) -> InputLevel:
-        """Return the level of all blocks so far. Raises InputError when there was no sample."""
-        if self._sum is None or self._low is None or self._high is None:
-            raise InputError("the signal has 0 samples; its level cannot be measured")
-        mean = self._sum / self._count
-        peak = torch.maximum(self._high - mean, mean - self._low)
-        return InputLevel(mean, PEAK / (peak + _GUARD))
-
-
-def level_of(wave: Tensor) -> InputLevel:
-    """Measure a whole signal.
-
-    `wave`: `[..., T]`, T >= 1. Returns its level, to be applied before a front end and undone after the codec. Raises
-    InputError when there is no sample.
-
-    Source: AudioLDM-training-finetuning, utilities/data/dataset.py: less the mean, over the peak, times 0.5.
-    """
-    meter = InputLevelMeter()
-    meter.push(wave)
-    return meter.level()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
+import numpy.typing as npt
 
 from polyres.core.errors import ConfigError, InputError
+
+Wave = npt.NDArray[np.float32]
 
 
 def stride_samples(segment_samples: int, overlap: float) -> int:
@@ -19,7 +20,7 @@ def stride_samples(segment_samples: int, overlap: float) -> int:
     return max(1, int((1.0 - overlap) * segment_samples))
 
 
-def triangle_weight(segment_samples: int) -> Tensor:
+def triangle_weight(segment_samples: int) -> Wave:
     """Cross-fade weight of a segment: rises by equal steps to 1 in the middle, then falls, never zero.
 
     Returns `[segment_samples]` float32 in (0, 1].
@@ -27,10 +28,11 @@ def triangle_weight(segment_samples: int) -> Tensor:
     Source: Defossez et al., "Music Source Separation in the Waveform Domain", 2019 (weighting of overlapping segments).
     """
     half = segment_samples // 2
-    rising = torch.arange(1, half + 1, dtype=torch.float32)
-    falling = torch.arange(segment_samples - half, 0, -1, dtype=torch.float32)
-    weight = torch.cat([rising, falling])
-    return weight / weight.max()
+    rising = np.arange(1, half + 1, dtype=np.float32)
+    falling = np.arange(segment_samples - half, 0, -1, dtype=np.float32)
+    weight: Wave = np.concatenate([rising, falling])
+    weight /= weight.max()
+    return weight
 
 
 def centred_bounds(start: int, length_samples: int, segment_samples: int) -> tuple[int, int]:
@@ -42,17 +44,17 @@ def centred_bounds(start: int, length_samples: int, segment_samples: int) -> tup
 class OverlapAdd:
     """Weighted overlap-add that hands out samples as soon as they are complete, in bounded memory."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Wave) -> None:
         """Start at sample 0.
 
         `weight`: `[L]` positive cross-fade weight of a full segment; a shorter segment uses its first samples.
         """
         self._weight = weight
-        self._sum: Tensor | None = None
-        self._norm = torch.zeros(0)
+        self._sum: Wave | None = None
+        self._norm = np.zeros(0, np.float32)
         self._position = 0
 
-    def add(self, segment: Tensor, start: int) -> None:
+    def add(self, segment: Wave, start: int) -> None:
         """Add one segment to the sum. `segment`: `[..., n]`, n <= L."""
         if start < self._position:
             raise InputError(f"segment at sample {start} comes too late; samples before {self._position} are finished")
@@ -63,7 +65,7 @@ class OverlapAdd:
         total[..., first : first + length] += weight * segment
         self._norm[first : first + length] += weight
 
-    def take(self, end: int) -> Tensor | None:
+    def take(self, end: int) -> Wave | None:
         """Hand out the finished samples before `end` and forget them.
 
         Returns `[..., m]` cross-faded samples, or None when there are none.
@@ -77,35 +79,35 @@ class OverlapAdd:
         self._position = end
         return done
 
-    def _grown(self, like: Tensor, size: int) -> Tensor:
-        total = like.new_zeros((*like.shape[:-1], 0)) if self._sum is None else self._sum
+    def _grown(self, like: Wave, size: int) -> Wave:
+        total = np.zeros((*like.shape[:-1], 0), np.float32) if self._sum is None else self._sum
         missing = size - total.shape[-1]
         if missing > 0:
-            total = torch.cat([total, like.new_zeros((*like.shape[:-1], missing))], dim=-1)
-            self._norm = torch.cat([self._norm, torch.zeros(missing)])
+            total = np.concatenate([total, np.zeros((*like.shape[:-1], missing), np.float32)], axis=-1)
+            self._norm = np.concatenate([self._norm, np.zeros(missing, np.float32)])
         self._sum = total
         return total
 
 
-Runner = Callable[[Tensor], Tensor]
+Runner = Callable[[Wave], Wave]
 
 
 class Fifo:
     """First in, first out for samples."""
 
     def __init__(self) -> None:
-        self._parts: deque[Tensor] = deque()
+        self._parts: deque[Wave] = deque()
         self.length = 0
 
-    def push(self, block: Tensor) -> None:
+    def push(self, block: Wave) -> None:
         """Append `[..., n]`."""
         if block.shape[-1]:
             self._parts.append(block)
             self.length += block.shape[-1]
 
-    def take(self, count: int) -> Tensor:
+    def take(self, count: int) -> Wave:
         """Remove and return the oldest `count` samples, 1 <= count <= length."""
-        parts: list[Tensor] = []
+        parts: list[Wave] = []
         missing = count
         while missing:
             part = self._parts.popleft()
@@ -115,7 +117,7 @@ class Fifo:
             parts.append(part)
             missing -= part.shape[-1]
         self.length -= count
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 class SegmentStream:
@@ -144,9 +146,9 @@ class SegmentStream:
         self._batch = batch
         self._start, self._end = start, end
         self._next = start
-        self._buffer: Tensor | None = None
+        self._buffer: Wave | None = None
         self._buffer_start = 0
-        self._waiting: list[tuple[Tensor, int, int]] = []
+        self._waiting: list[tuple[Wave, int, int]] = []
         self._overlap_add = OverlapAdd(triangle_weight(segment_samples))
         self._emitted = 0
 
@@ -155,19 +157,19 @@ class SegmentStream:
         """Number of segments over the whole stream."""
         return len(range(self._start, self._end, self._stride))
 
-    def push(self, block: Tensor) -> Tensor | None:
+    def push(self, block: Wave) -> Wave | None:
         """Take in the next samples.
 
         `block`: `[C, n]`. Returns `[K, C, m]` samples that are finished now, following those returned before; None if
         there are none.
         """
-        self._buffer = block if self._buffer is None else torch.cat([self._buffer, block], dim=-1)
-        done: list[Tensor] = []
+        self._buffer = block if self._buffer is None else np.concatenate([self._buffer, block], axis=-1)
+        done: list[Wave] = []
         while self._next < self._end and self._is_ready():
             self._cut()
             if len(self._waiting) == self._batch or self._next >= self._end:
                 done.extend(self._run())
-        return torch.cat(done, dim=-1) if done else None
+        return np.concatenate(done, axis=-1) if done else None
 
     def _bounds(self) -> tuple[int, int, int]:
         length = min(self._length, self._end - self._next)
@@ -187,7 +189,7 @@ class SegmentStream:
         high = max(low, min(last, self._end))
         inside = self._buffer[:, low - self._buffer_start : high - self._buffer_start]
         before = min(self._length, low - first)
-        padded = F.pad(inside, (before, self._length - before - inside.shape[-1]))
+        padded = np.pad(inside, ((0, 0), (before, self._length - before - inside.shape[-1])))
         self._waiting.append((padded, self._next, length))
         self._next += self._stride
         if self._next < self._end:
@@ -195,10 +197,10 @@ class SegmentStream:
             self._buffer = self._buffer[:, needed - self._buffer_start :]
             self._buffer_start = needed
 
-    def _run(self) -> list[Tensor]:
+    def _run(self) -> list[Wave]:
         """Call the model on the waiting segments and collect what is finished after each."""
-        outputs = self._runner(torch.stack([padded for padded, _, _ in self._waiting]))
-        done: list[Tensor] = []
+        outputs = self._runner(np.stack([padded for padded, _, _ in self._waiting]))
+        done: list[Wave] = []
         for output, (_, position, length) in zip(outputs, self._waiting, strict=True):
             trim = (self._length - length) // 2
             self._overlap_add.add(output[..., trim : trim + length], position - self._start)
@@ -207,7 +209,7 @@ class SegmentStream:
         self._waiting.clear()
         return done
 
-    def _after_start(self, finished: Tensor | None) -> list[Tensor]:
+    def _after_start(self, finished: Wave | None) -> list[Wave]:
         """Drop what lies before sample 0 of the stream."""
         if finished is None:
             return []

@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from polyres.audio.resample import StreamResampler
-from polyres.audio.sources import BlockSource, Progress, channel_groups, resampled, split_groups
+from polyres.audio.sources import Block, BlockSource, Progress, channel_groups, resampled, split_groups
 from polyres.core.errors import InputError
 from polyres.dsp.levels import RunningLevel
 from polyres.dsp.overlap import Fifo
-from polyres.nn.device import default_batch
 from polyres.separation.ensemble import Ensemble, GroupStream, Passes, carriers, shift_offsets
 from polyres.separation.options import SeparateOptions, StemPlan, plan_stems
 
@@ -78,7 +75,7 @@ class _Track:
         self._left = found.length_samples
         self.segment_count = sum(stream.segment_count for stream in self._streams)
 
-    def push(self, block: Tensor, wave: Tensor) -> Tensor | None:
+    def push(self, block: Block, wave: Block) -> Block | None:
         """Take in one block at both rates and return `[W, C, m]` finished stems at the input's rate."""
         if self._plan.needs_mix:
             self._mix.push(block)
@@ -90,14 +87,16 @@ class _Track:
         estimates = [part for part in parts if part is not None]
         if not estimates:
             return None
-        return self._finished(self._back.push(torch.cat(estimates, dim=1).flatten(0, 1).contiguous().numpy()))
+        return self._finished(
+            self._back.push(np.concatenate(estimates, axis=1).reshape(self._rows[0] * self._rows[1], -1))
+        )
 
-    def finish(self) -> Tensor | None:
+    def finish(self) -> Block | None:
         """Return the last stems."""
         return self._finished(self._back.finish())
 
-    def _finished(self, samples: np.ndarray) -> Tensor | None:
-        estimates = torch.from_numpy(samples)[:, : self._left]
+    def _finished(self, samples: Block) -> Block | None:
+        estimates = samples[:, : self._left]
         count = estimates.shape[-1]
         if count == 0:
             return None
@@ -113,7 +112,7 @@ class _Track:
 
 def separate_blocks(
     source: BlockSource, ensemble: Ensemble, options: SeparateOptions, progress: Progress | None = None
-) -> Iterator[Tensor]:
+) -> Iterator[Block]:
     """Separate a source and hand out the stems as they are finished.
 
     Peak memory does not depend on the length of the source.
@@ -138,7 +137,7 @@ def separate_blocks(
         plan.computed,
         shift_offsets(options.shifts, options.seed, ensemble.sample_rate_hz),
         options.overlap,
-        options.batch or default_batch(ensemble.device),
+        options.batch or ensemble.batch,
         calls.add,
         carriers(ensemble.sources, options.offset),
     )

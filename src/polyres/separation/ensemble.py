@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from polyres.core.errors import ConfigError
-from polyres.dsp.overlap import Fifo, SegmentStream
-from polyres.nn.device import autocast_for
+from polyres.audio.sources import Block
+from polyres.dsp.overlap import Fifo, Runner, SegmentStream
 
 MAX_SHIFT_S = 0.5
 STD_FLOOR = 1e-8
@@ -20,7 +18,7 @@ STD_FLOOR = 1e-8
 class Member:
     """One model of an ensemble."""
 
-    model: nn.Module  # `[B, C, segment_samples]` to `[B, S, C, segment_samples]`, in eval mode on its device
+    run: Runner  # `[B, C, segment_samples]` to `[B, S, C, segment_samples]`
     segment_samples: int
     weights: tuple[float, ...]  # one weight per source; 0 leaves the model out for that source
 
@@ -33,8 +31,8 @@ class Ensemble:
     sources: tuple[str, ...]
     sample_rate_hz: int
     audio_channels: int
-    device: torch.device
     precision: str  # "fp32" or "bf16"
+    batch: int = 1  # segments per call that suit where the models are
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,8 @@ def shift_offsets(shifts: int, seed: int, sample_rate_hz: int) -> tuple[int, ...
     """Draw where the shifted passes begin."""
     if shifts == 0:
         return (0,)
+    import torch  # its generator, so that a seed means the same passes as ever
+
     longest = int(MAX_SHIFT_S * sample_rate_hz)
     generator = torch.Generator().manual_seed(seed)
     return tuple(-int(n) for n in torch.randint(0, longest + 1, (shifts,), generator=generator))
@@ -75,27 +75,19 @@ class _Pass:
     def __init__(self, ensemble: Ensemble, member: Member, passes: Passes, start: int, end: int) -> None:
         sources = [index for index in passes.computed if member.weights[index]]
         self.rows = [passes.computed.index(index) for index in sources]
-        self.weights = torch.tensor([member.weights[index] for index in sources]).view(-1, 1, 1)
+        self.weights = np.float32([member.weights[index] for index in sources]).reshape(-1, 1, 1)
         picked = slice(None) if sources == list(range(len(ensemble.sources))) else sources
         self.ready = Fifo()
 
-        def run(segments: Tensor) -> Tensor:
-            try:
-                with torch.no_grad(), autocast_for(ensemble.precision, ensemble.device):
-                    output = member.model(segments.to(ensemble.device))
-            except torch.OutOfMemoryError as error:
-                raise ConfigError(
-                    f"out of memory on {ensemble.device} with {segments.shape[0]} segments per model call; "
-                    "use a smaller --batch, or --device cpu"
-                ) from error
+        def run(segments: Block) -> Block:
+            output = member.run(segments)
             if passes.on_segments is not None:
                 passes.on_segments(segments.shape[0])
-            result: Tensor = output[:, picked].float().cpu()
-            return result
+            return output[:, picked]
 
         self.stream = SegmentStream(run, member.segment_samples, passes.overlap, passes.batch, end, start)
 
-    def push(self, block: Tensor) -> None:
+    def push(self, block: Block) -> None:
         done = self.stream.push(block)
         if done is not None:
             self.ready.push(done)
@@ -112,14 +104,14 @@ class GroupStream:
         self._mean, self._std = mean, std + STD_FLOOR
         self._copies = ensemble.audio_channels if channels == 1 else 1
         self._rows = len(passes.computed)
-        self._offsets = torch.tensor([mean if index in passes.carriers else 0.0 for index in passes.computed])
+        self._offsets = np.float32([mean if index in passes.carriers else 0.0 for index in passes.computed])
         self._passes = [
             _Pass(ensemble, member, passes, start, end)
             for member in ensemble.members
             if any(member.weights[index] for index in passes.computed)
             for start in passes.offsets_samples
         ]
-        self._totals = torch.zeros(self._rows, 1, 1)
+        self._totals = np.zeros((self._rows, 1, 1), np.float32)
         for one in self._passes:
             self._totals[one.rows] += one.weights
 
@@ -128,22 +120,22 @@ class GroupStream:
         """Number of segments over all passes."""
         return sum(one.stream.segment_count for one in self._passes)
 
-    def push(self, block: Tensor) -> Tensor | None:
+    def push(self, block: Block) -> Block | None:
         """Take in the next samples.
 
         `block`: `[channels, n]` at the models' rate. Returns `[K, channels, m]` finished estimates, or None.
         """
-        normal = (block - self._mean) / self._std
-        normal = normal.expand(self._copies, -1) if self._copies > 1 else normal
+        normal = (block - np.float32(self._mean)) / np.float32(self._std)
+        normal = np.broadcast_to(normal, (self._copies, normal.shape[-1])) if self._copies > 1 else normal
         for one in self._passes:
             one.push(normal)
         count = min(one.ready.length for one in self._passes)
         return self._average(count) if count else None
 
-    def _average(self, count: int) -> Tensor:
+    def _average(self, count: int) -> Block:
         parts = [one.ready.take(count) for one in self._passes]
-        total = parts[0].new_zeros((self._rows, *parts[0].shape[1:]))
+        total = np.zeros((self._rows, *parts[0].shape[1:]), np.float32)
         for one, part in zip(self._passes, parts, strict=True):
             total[one.rows] += part * one.weights
-        total = total / self._totals * self._std + self._offsets.view(-1, 1, 1)
-        return total.mean(dim=1, keepdim=True) if self._copies > 1 else total
+        total = total / self._totals * np.float32(self._std) + self._offsets[:, None, None]
+        return total.mean(axis=1, keepdims=True) if self._copies > 1 else total

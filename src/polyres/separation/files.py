@@ -30,7 +30,7 @@ from polyres.separation.ensemble import Ensemble
 from polyres.separation.options import SeparateOptions, plan_stems
 
 if TYPE_CHECKING:
-    from polyres.separation.load import LoadedSeparator
+    from polyres.separation.ready import ReadySeparator
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -253,7 +253,7 @@ def _publish(work: Path, target: _Target, gain: float, facts: dict[str, Any]) ->
 
 
 def separate_jobs(
-    separator: LoadedSeparator,
+    separator: ReadySeparator,
     jobs: Iterable[Job],
     options: SeparateOptions,
     output: OutputOptions,

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from copy import copy
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import nn
 
-from polyres.audio.sources import MemorySource, Progress, Wave
-from polyres.batch.jobs import Job, OutputOptions, model_folder, plan_jobs
+from polyres.audio.sources import Block, MemorySource, Progress, Wave
 from polyres.core.errors import ConfigError
-from polyres.nn.device import resolve_device, resolve_precision
+from polyres.dsp.overlap import Runner
+from polyres.nn.device import autocast_for, default_batch, resolve_device, resolve_precision
 from polyres.separation.bag import Bag, Subset
 from polyres.separation.engine import separate_blocks
 from polyres.separation.ensemble import Ensemble, Member
-from polyres.separation.files import TrackResult, separate_track
+from polyres.separation.labels import model_label
 from polyres.separation.model import Separator
 from polyres.separation.options import SeparateOptions, plan_stems
-from polyres.separation.registry import load_model, model_label
-from polyres.separation.stems import Stems, reporting
+from polyres.separation.ready import ReadySeparator, reporting
+from polyres.separation.registry import load_model
+from polyres.separation.stems import Stems
 
 
-class LoadedSeparator:
+class LoadedSeparator(ReadySeparator):
     """A separator ready for use: `separate` for a waveform in memory, `separate_file` for a file.
 
     Example:
@@ -48,31 +49,17 @@ class LoadedSeparator:
         """
         self.name = name
         self.device = resolve_device(device)
-        self.precision = resolve_precision(precision, self.device)
+        self.engine = "torch"
         self.model = model.to(self.device).eval()
+        exactness = resolve_precision(precision, self.device)
         self._ensemble = Ensemble(
-            members=_members(model),
+            members=_members(model, self.device, exactness),
             sources=tuple(model.sources),
             sample_rate_hz=model.sample_rate_hz,
             audio_channels=model.audio_channels,
-            device=self.device,
-            precision=self.precision,
+            precision=exactness,
+            batch=default_batch(self.device),
         )
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the stems the model gives."""
-        return self._ensemble.sources
-
-    @property
-    def sample_rate_hz(self) -> int:
-        """Rate the model works at; input of any other rate is resampled and back."""
-        return self._ensemble.sample_rate_hz
-
-    @property
-    def audio_channels(self) -> int:
-        """Channels the model takes; other numbers are doubled or split into groups."""
-        return self._ensemble.audio_channels
 
     @cached_property
     def weights_id(self) -> str:
@@ -110,39 +97,8 @@ class LoadedSeparator:
         names = plan_stems(self.sources, chosen).names
         source = MemorySource(wave, sample_rate_hz)
         with reporting(progress, self.name) as report:
-            stems = torch.cat(list(separate_blocks(source, self._ensemble, chosen, report)), dim=-1)
-        return Stems(dict(zip(names, stems, strict=True)), sample_rate_hz)
-
-    def separate_file(
-        self,
-        path: str | Path,
-        out_dir: str | Path = "separated",
-        options: SeparateOptions | None = None,
-        output: OutputOptions | None = None,
-        progress: Progress | bool | None = None,
-    ) -> TrackResult:
-        """Separate a file into `out_dir/MODEL/TRACK/STEM.EXT`, in memory that does not grow with its length.
-
-        Args:
-            path: any file with audio in it.
-            out_dir: folder of all results; made if missing.
-            options: how to separate; the defaults if None.
-            output: how to write; 24-bit wav if None.
-            progress: called with the finished share, 0 to 1; True shows a bar.
-
-        Returns:
-            Paths of the stems, warnings and times.
-
-        Raises:
-            InputError: when the file cannot be used.
-            OutputError: when the result cannot be written.
-            UnknownNameError: for a stem the model does not have.
-        """
-        chosen = output or OutputOptions()
-        folder = model_folder(Path(out_dir), self.name, self.weights_id, chosen.overwrite)
-        job = plan_jobs([Path(path)], Path(out_dir), folder)[0]
-        with reporting(progress, Path(path).name) as report:
-            return self.run(job, options or SeparateOptions(), chosen, report)
+            stems = np.concatenate(list(separate_blocks(source, self._ensemble, chosen, report)), axis=-1)
+        return Stems(dict(zip(names, torch.from_numpy(stems), strict=True)), sample_rate_hz)
 
     def listening(self, n_fft: Collection[int]) -> LoadedSeparator:
         """Return this separator with only some of its resolutions switched on; the weights are shared.
@@ -163,18 +119,8 @@ class LoadedSeparator:
         unknown = [size for size in n_fft if size not in known]
         if unknown:
             raise ConfigError(f"{self.name} does not listen at n_fft {unknown[0]}; it has {', '.join(map(str, known))}")
-        part = copy(self)
         subset = Subset(model, [known.index(size) for size in n_fft]).eval()
-        part._ensemble = replace(
-            self._ensemble, members=tuple(replace(member, model=subset) for member in self._ensemble.members)
-        )
-        return part
-
-    def run(
-        self, job: Job, options: SeparateOptions, output: OutputOptions, progress: Progress | None = None
-    ) -> TrackResult:
-        """Do one planned job; see `separate_file`."""
-        return separate_track(self._ensemble, (self.name, self.weights_id), job, options, output, progress)
+        return self.computed_by(self.engine, lambda _: torch_runner(subset, self.device, self.precision))
 
 
 def load_separator(
@@ -199,8 +145,40 @@ def load_separator(
     return LoadedSeparator(load_model(name_or_path, resolved), model_label(str(name_or_path)), device, precision)
 
 
-def _members(model: Separator | Bag) -> tuple[Member, ...]:
+def torch_runner(model: nn.Module, device: torch.device, precision: str) -> Runner:
+    """Let a model take and give arrays.
+
+    Args:
+        model: `[B, C, T]` to `[B, S, C, T]`, in eval mode on its device.
+        device: where it is.
+        precision: "fp32" or "bf16".
+
+    Returns:
+        The same from array to array, float32.
+    """
+
+    def run(segments: Block) -> Block:
+        try:
+            with torch.no_grad(), autocast_for(precision, device):
+                output = model(torch.from_numpy(segments).to(device))
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"out of memory on {device} with {segments.shape[0]} segments per model call; "
+                "use a smaller --batch, or --device cpu"
+            ) from error
+        result: Block = output.float().cpu().numpy()
+        return result
+
+    return run
+
+
+def _members(model: Separator | Bag, device: torch.device, precision: str) -> tuple[Member, ...]:
     if isinstance(model, Separator):
-        return (Member(model, model.segment_samples, (1.0,) * len(model.sources)),)
-    pairs = zip(model.models, model.weights, strict=True)
-    return tuple(Member(one, one.segment_samples, row) for one, row in pairs if isinstance(one, Separator))
+        pairs: list[tuple[nn.Module, tuple[float, ...]]] = [(model, (1.0,) * len(model.sources))]
+    else:
+        pairs = list(zip(model.models, model.weights, strict=True))
+    return tuple(
+        Member(torch_runner(one, device, precision), one.segment_samples, row)
+        for one, row in pairs
+        if isinstance(one, Separator)
+    )

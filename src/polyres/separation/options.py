@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from polyres.audio.sources import DEFAULT_BLOCK_SAMPLES
+from polyres.audio.sources import DEFAULT_BLOCK_SAMPLES, Block
 from polyres.core.catalogue import unknown_name_message
 from polyres.core.errors import ConfigError, UnknownNameError
 from polyres.dsp.levels import spread_residual
@@ -92,7 +91,7 @@ class StemPlan:
         """Whether `apply` looks at the mixture."""
         return self.consistency != "none"
 
-    def apply(self, estimates: Tensor, mix: Tensor | None) -> Tensor:
+    def apply(self, estimates: Block, mix: Block | None) -> Block:
         """Make the wanted stems.
 
         Args:
@@ -103,10 +102,10 @@ class StemPlan:
             `[len(names), C, T]`.
         """
         if mix is not None and self.consistency == "difference":
-            return torch.stack([estimates[0], mix - estimates[0]])
+            return np.stack([estimates[0], mix - estimates[0]])
         if mix is not None and self.consistency == "spread":
             estimates = spread_residual(estimates, mix)
-        return torch.stack([estimates[list(group)].sum(dim=0) for group in self.groups])
+        return np.stack([estimates[list(group)].sum(axis=0) for group in self.groups])
 
 
 def plan_stems(sources: Sequence[str], options: SeparateOptions) -> StemPlan:

@@ -13,17 +13,17 @@ from typing import Any
 
 import torch
 
-from polyres.batch.jobs import folder_name, run_label
 from polyres.core.catalogue import unknown_name_message
 from polyres.core.errors import UnknownNameError, WeightsError
 from polyres.core.json_text import bounded_bytes
 from polyres.core.yaml_files import yaml_value
 from polyres.separation.bag import Bag
+from polyres.separation.labels import DEFAULT, EMBEDDED, SCHEME
 from polyres.separation.model import MUSIC_SOURCES, Separator
 from polyres.separation.official import load_official
-from polyres.separation.sharing import SCHEME, pull, repository_of
+from polyres.separation.sharing import pull
 from polyres.separation.weights import load_separator_weights, read_info
-from polyres.weights.files import RUN_FILE, count_parameters, one_line
+from polyres.weights.files import count_parameters, one_line
 from polyres.weights.hub import (
     LICENCE,
     OFFICIAL,
@@ -38,29 +38,8 @@ from polyres.weights.hub import (
     signature_of,
 )
 from polyres.weights.packages import is_official
+from polyres.weights.places import RUN_FILE
 
-
-def model_label(name_or_path: str) -> str:
-    """Folder name for the results of a model.
-
-    `name_or_path`: a known name, or the path of a file or folder with weights. Returns the name itself, of the default
-    that of its model; of a path its last part without the ending, as it was given even where it is a link; of the best
-    weights of a run the name of the run; of a run of a study ARM-seedN.
-    """
-    if name_or_path == DEFAULT:
-        return EMBEDDED
-    if name_or_path.startswith(SCHEME):
-        return folder_name(repository_of(name_or_path).replace("/", "_"))
-    path = Path(os.path.abspath(Path(name_or_path).expanduser()))
-    if path.is_dir():
-        return run_label(path)
-    if path.is_file():
-        return run_label(path.parent) if path.name == RUN_FILE else folder_name(path.stem)
-    return folder_name(name_or_path)
-
-
-DEFAULT = "default"
-EMBEDDED = "polyres-small"
 SUFFIXES = (".safetensors", ".th", ".pt", ".yaml")
 _SIGNATURE = re.compile(r"[\w.-]+")
 

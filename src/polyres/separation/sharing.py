@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from polyres.core.errors import ConfigError, OfflineError, OutputError, WeightsError
+from polyres.core.errors import OfflineError, OutputError, WeightsError
 from polyres.core.whole_files import scratch_folder
+from polyres.separation.labels import SCHEME, repository_of
 from polyres.separation.model import SeparatorConfig
 from polyres.separation.weights import WeightsInfo, read_info
-from polyres.weights.files import one_line, weights_file
+from polyres.weights.files import one_line
+from polyres.weights.places import weights_file
 
-SCHEME = "hf://"
 WEIGHTS_NAME = "model.safetensors"
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _ANSWER_S = 5.0
 _SCORED = ("score", "drums", "bass", "other", "vocals")
-
-
-def repository_of(name: str) -> str:
-    """Return the `user/repo` of a name with or without `hf://`; raises ConfigError for anything else."""
-    repository = name.removeprefix(SCHEME)
-    if not _REPOSITORY.fullmatch(repository):
-        raise ConfigError(f"{name!r} is no repository; write USER/REPO, or {SCHEME}USER/REPO to load one")
-    return repository
 
 
 def pull(name: str) -> Path:

@@ -6,15 +6,12 @@ import base64
 import html
 import io
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from polyres.audio.sources import Progress
 from polyres.audio.writer import AudioWriter, WriteSpec, held_channels
 
 _COLUMNS, _ROWS, _N_FFT, _RANGE_DB = 600, 96, 2048, 80.0
@@ -67,18 +64,3 @@ def _spectrogram(wave: Tensor) -> str | None:
     top_db = float(levels_db.max())
     imsave(picture, levels_db.flip(0).numpy(), vmin=top_db - _RANGE_DB, vmax=top_db, cmap="magma", format="png")
     return base64.b64encode(picture.getvalue()).decode()
-
-
-@contextmanager
-def reporting(progress: Progress | bool | None, title: str) -> Iterator[Callable[[float], None] | None]:
-    """Turn what a caller gave as progress into a function of the finished share; True shows a bar."""
-    if not isinstance(progress, bool):
-        yield progress
-    elif not progress:
-        yield None
-    else:
-        from rich.progress import Progress as Bars
-
-        with Bars() as bars:
-            task = bars.add_task(title, total=1.0)
-            yield lambda share: bars.update(task, completed=share)

@@ -14,11 +14,12 @@ from polyres.nn.body import BodyConfig
 from polyres.nn.fusion.base import FusionConfig
 from polyres.nn.transformer import TransformerConfig
 from polyres.separation.bag import Bag
+from polyres.separation.labels import DEFAULT, EMBEDDED
 from polyres.separation.model import MUSIC_SOURCES, Separator, SeparatorConfig
-from polyres.separation.registry import DEFAULT, EMBEDDED, SUFFIXES, load_model
+from polyres.separation.registry import SUFFIXES, load_model
 from polyres.training.run_folder import CONFIG_FILE
-from polyres.weights.files import RUN_FILE
 from polyres.weights.hub import OFFICIAL, REFUSED
+from polyres.weights.places import RUN_FILE
 
 THREE = (2048, 4096, 8192)
 FIVE = (1024, 2048, 4096, 8192, 16384)

@@ -16,9 +16,9 @@ from polyres.weights.files import (
     checked_facts,
     read_about,
     read_tensors,
-    weights_file,
     write_weights,
 )
+from polyres.weights.places import weights_file
 
 KIND = "separator"
 

@@ -15,9 +15,10 @@ from polyres.batch.jobs import Job, OutputOptions
 from polyres.codec.load import load_codec
 from polyres.codec.track import CODEC, ENHANCED, ORIGINAL, Chain, chain_of, reconstruct_jobs
 from polyres.core.errors import PolyresError, UnknownNameError
+from polyres.separation.labels import DEFAULT, EMBEDDED, model_label
 from polyres.separation.load import LoadedSeparator, load_separator
 from polyres.separation.options import SeparateOptions
-from polyres.separation.registry import DEFAULT, EMBEDDED, known_models, model_label
+from polyres.separation.registry import known_models
 from polyres.studio.mixing import difference
 
 Kind = Literal["separate", "reconstruct"]

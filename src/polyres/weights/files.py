@@ -19,12 +19,10 @@ from torch.overrides import TorchFunctionMode
 from polyres.core.errors import ConfigError, OutputError, WeightsError
 from polyres.core.json_text import json_value
 from polyres.core.whole_files import replaced_atomically
+from polyres.weights.places import weights_file
 
 FORMAT = 1
 METADATA_KEY = "polyres"
-RUN_FILE = "best.safetensors"
-EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
-"""Weights that are part of the package."""
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 HEADER_LIMIT_BYTES = 2**24
@@ -61,12 +59,6 @@ def write_weights(
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {target}: {one_line(error)}; make room or choose another folder") from error
     return target
-
-
-def weights_file(path: str | Path) -> Path:
-    """The weight file meant by a path: the path itself, or `best.safetensors` in a folder."""
-    given = Path(os.path.expanduser(path))
-    return given / RUN_FILE if os.path.isdir(given) else given
 
 
 def read_metadata(path: Path) -> dict[str, str]:

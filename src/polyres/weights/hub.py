@@ -9,7 +9,6 @@ import logging
 import os
 import queue
 import re
-import sys
 import threading
 import time
 import urllib.error
@@ -22,6 +21,7 @@ from polyres.audio.track_files import SOURCES
 from polyres.core.errors import OfflineError, OutputError, WeightsError
 from polyres.core.whole_files import replaced_atomically
 from polyres.weights.files import one_line
+from polyres.weights.places import cache_folder
 
 ANSWER_S = 3.0
 _FIRST_BYTE = {"Range": "bytes=0-0"}
@@ -145,18 +145,6 @@ REFUSED: dict[str, str] = {
     "repro_mdx_a_hybrid_only": _HYBRID,
     "repro_mdx_a_time_only": "Demucs on the waveform, which has recurrent layers",
 }
-
-
-def cache_folder() -> Path:
-    """Folder of downloaded weights: `POLYRES_CACHE` where set, else below the platform's cache folder."""
-    chosen = os.environ.get("POLYRES_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "polyres"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "polyres" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polyres"
 
 
 def model_folder(model: OfficialModel) -> Path:

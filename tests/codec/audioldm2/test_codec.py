@@ -18,7 +18,7 @@ from polyres.codec.audioldm2.codec import AudioLDM2Codec, bursts, estimate_lag
 from polyres.codec.load import LoadedCodec, load_codec
 from polyres.codec.registry import codec_names, codec_summary
 from polyres.core.errors import ConfigError, InputError, OfflineError, UnknownNameError, WeightsError
-from polyres.dsp.levels import level_of
+from polyres.dsp.input_level import level_of
 from polyres.dsp.mel import AUDIOLDM2_16K, audioldm2_log_mel, decibel_front_end
 
 

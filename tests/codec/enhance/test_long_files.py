@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -92,5 +93,5 @@ def test_silence_keeps_its_level(tmp_path: Path) -> None:
 def test_a_piece_of_a_file(tmp_path: Path, start_s: float, seconds: float, first: int, last: int) -> None:
     ramp = torch.arange(999) / 1000
     soundfile.write(tmp_path / "a.wav", ramp.numpy(), 1000, subtype="FLOAT")
-    piece = torch.cat(list(PieceSource(tmp_path / "a.wav", start_s, seconds).blocks(64)), dim=1)
-    assert torch.equal(piece[0], ramp[first:last])
+    piece = np.concatenate(list(PieceSource(tmp_path / "a.wav", start_s, seconds).blocks(64)), axis=1)
+    assert np.array_equal(piece[0], ramp[first:last].numpy())

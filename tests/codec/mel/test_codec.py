@@ -25,7 +25,7 @@ from polyres.codec.mel.codec import (
 )
 from polyres.core.errors import ConfigError, InputError, UnknownNameError, WeightsError
 from polyres.dsp.framing import FrameTransform
-from polyres.dsp.levels import level_of
+from polyres.dsp.input_level import level_of
 from polyres.dsp.mel import MelConfig, linear_magnitude, log_mel, mel_framing, mel_of_magnitude
 from polyres.weights.files import METADATA_KEY
 

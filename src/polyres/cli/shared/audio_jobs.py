@@ -78,7 +78,7 @@ def file_job(file: FoundFile, folder: Path | None, settings: object) -> FileJob:
 
 def file_mark(path: str | Path) -> str:
     """Hash a weight file, or that of a run folder, so that results of others are told apart."""
-    from polyres.weights.files import weights_file
+    from polyres.weights.places import weights_file
 
     source = weights_file(path)
     try:

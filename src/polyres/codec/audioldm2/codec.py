@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from polyres.codec.audioldm2.parts import REPOSITORIES, TINY, hub_folder, load_autoencoder, load_vocoder, tiny_folder
 from polyres.codec.base import CODEC_FILES, CODECS
 from polyres.codec.mel.chain import FRAMES_PER_STEP, MelChain, MelChainConfig
-from polyres.dsp.levels import level_of
+from polyres.dsp.input_level import level_of
 from polyres.dsp.mel import AUDIOLDM2_16K, MEL_CONTROLS, MelConfig, audioldm2_log_mel, log_mel, require_front_end
 
 FRONT_END = "audioldm2"

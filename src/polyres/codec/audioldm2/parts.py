@@ -20,7 +20,8 @@ from polyres.core.errors import OfflineError, WeightsError
 from polyres.core.whole_files import make_scratch_folder
 from polyres.dsp.mel import MelConfig, require_front_end
 from polyres.weights.files import one_line
-from polyres.weights.hub import OFFLINE_REASON, answering, cache_folder, hub_url, offline_wanted
+from polyres.weights.hub import OFFLINE_REASON, answering, hub_url, offline_wanted
+from polyres.weights.places import cache_folder
 
 REPOSITORIES = {
     "audioldm2": "cvssp/audioldm2",

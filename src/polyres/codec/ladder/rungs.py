@@ -21,7 +21,7 @@ from polyres.codec.enhance.sweep import Chain, usable_names
 from polyres.core.catalogue import Catalogue
 from polyres.core.errors import InputError
 from polyres.dsp.framing import FrameTransform
-from polyres.dsp.levels import InputLevel, level_of
+from polyres.dsp.input_level import InputLevel, level_of
 from polyres.dsp.mel import linear_magnitude, log_mel_to_linear, mel_framing
 from polyres.dsp.phase import PHASE_METHODS, reconstruct_framed
 

@@ -19,7 +19,7 @@ from polyres.core.config import Config
 from polyres.core.errors import InputError
 from polyres.dsp.framing import FrameTransform
 from polyres.dsp.mel import MelConfig, log_mel, mel_filterbank, mel_framing, require_front_end
-from polyres.weights.files import EMBEDDED_FOLDER
+from polyres.weights.places import EMBEDDED_FOLDER
 
 _MOST_NEPER = 6.0  # a bin may differ from the level of its mel bands by so much
 _TINY = 1e-7

@@ -14,7 +14,7 @@ from polyres.codec.enhance.enhancers import ENHANCERS
 from polyres.codec.post_filter import POST_FILTERS
 from polyres.core.config import Config
 from polyres.core.errors import WeightsError
-from polyres.weights.files import EMBEDDED_FOLDER, RUN_FILE, weights_file
+from polyres.weights.places import EMBEDDED_FOLDER, RUN_FILE, weights_file
 
 EMBEDDED_BAND = "default"
 """Stands for the weights of the bandwidth extension that come with the package."""

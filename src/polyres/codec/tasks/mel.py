@@ -17,7 +17,7 @@ from polyres.codec.tasks.config import VOCODER, MelTrainConfig
 from polyres.codec.tasks.enhance import HIGH_BAND_HZ, MixtureData, MixtureTask, Pool, validated
 from polyres.codec.wave.refiner import Critic
 from polyres.core.errors import TrainingError, WeightsError
-from polyres.dsp.levels import level_of
+from polyres.dsp.input_level import level_of
 from polyres.dsp.mel import linear_magnitude, log_mel, mel_centres_hz
 from polyres.metrics.reconstruction.levels import matched
 from polyres.metrics.reconstruction.spectra import log_spectral_distance, metric_magnitude, metric_mel

@@ -18,7 +18,7 @@ from polyres.codec.wave.layer import Plan, decode_layer, encode_layer
 from polyres.codec.wave.refiner import Posterior, Refiner, RefinerConfig, scale_of
 from polyres.codec.wave.step import SILENT_LOG2, Layout, Tables, plain_tables
 from polyres.core.errors import InputError
-from polyres.weights.files import EMBEDDED_FOLDER
+from polyres.weights.places import EMBEDDED_FOLDER
 
 NAME, WIDE_NAME, LIVE_NAME = "polyres_wave", "polyres_wave_44k", "polyres_wave_live"
 FILL_HIGH_HZ = 4000.0

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyres.core.errors import InputError
-from polyres.dsp.levels import LoudnessMeter, level_of
+from polyres.dsp.input_level import level_of
+from polyres.dsp.levels import LoudnessMeter
 from polyres.dsp.mel import MelConfig, log_mel
 from polyres.metrics.reconstruction.spectra import RECONSTRUCTION_BANDS_HZ, metric_magnitude, metric_mel
 from polyres.metrics.separation import bin_energies, checked

@@ -21,7 +21,7 @@ from polyres.separation.load import LoadedSeparator
 from polyres.separation.model import Separator
 from polyres.separation.options import SeparateOptions
 from polyres.separation.weights import read_card
-from polyres.weights.files import weights_file
+from polyres.weights.places import weights_file
 
 
 @dataclass(frozen=True)
