@@ -22,6 +22,7 @@ from polyres.datasets.layouts import LAYOUTS
 from polyres.metrics.catalogue import METRICS
 from polyres.nn.attention import ATTENTION
 from polyres.nn.fusion.base import OUTPUT_FUSION
+from polyres.separation.engines import ENGINES
 from tests.documents import ROOT, Block, blocks, commands, shell_commands, write_song, write_track
 from tests.following import Place
 from tests.study.cases import Inline
@@ -35,6 +36,7 @@ CATALOGUES: tuple[Catalogue[object], ...] = (
     ENHANCERS,
     OUTPUT_FUSION,
     POST_FILTERS,
+    ENGINES,
 )
 RECIPES = [heading for heading in dict.fromkeys(block.heading for block in blocks(PAGE)) if heading.startswith("A")][1:]
 ALSO = {"A study": ["A fusion"]}
@@ -130,6 +132,11 @@ def has_level_errors(folder: Path, said: str) -> None:
     assert "level_error" in said
 
 
+def has_engine(folder: Path, said: str) -> None:
+    assert '"engine": "mirrored"' in said
+    assert len([*folder.glob("separated/polyres-small/song/*.wav")]) == 4
+
+
 def has_study(folder: Path, said: str) -> None:
     assert "by_energy" in (folder / "studies" / "my_study" / "report.md").read_text()
     assert (folder / "paper" / "index.html").is_file()
@@ -160,6 +167,7 @@ RESULTS: dict[str, Callable[[Path, str], None]] = {
     "A dataset": has_scores,
     "An enhancer": has_enhancer,
     "A metric": has_level_errors,
+    "An engine": has_engine,
     "A study": has_study,
     "A codec": has_codec,
     "A post filter": has_sounds,
@@ -211,7 +219,7 @@ LESS = {
     "polyres study recipes/studies/debug.yaml": "--seeds 1",
 }
 ELSEWHERE = {
-    "fetches weights": ["--model htdemucs", "--codec audioldm2 "],
+    "fetches weights": ["--model htdemucs", "export htdemucs", "--codec audioldm2 "],
     "needs recordings; tried in tests/cli/test_synth.py and tests/data": [
         "MIDI_FOLDER",
         "SYLLABLES_FOLDER",

@@ -26,6 +26,7 @@ from polyres.core.process import interruptible, tune_cpu
 COMMANDS = {
     "separate": "Split songs into stems, file to file, in memory that does not grow with their length.",
     "models": "List the models and codecs that are known by name, and whether they are here; download them ahead.",
+    "export": "Write a model as a graph for ONNX Runtime or OpenVINO, compared with torch first.",
     "train": "Train a model as a recipe says, and leave its best weights in the folder of the run.",
     "runs": "Look at training runs: list them, or compare them.",
     "pack": "Pack a recipe with compressed data and code, to train where there is no network.",

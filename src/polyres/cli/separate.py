@@ -16,8 +16,8 @@ from polyres.core.process import interruptible
 if TYPE_CHECKING:
     from polyres.batch.jobs import OutputOptions
     from polyres.separation.files import TrackResult
-    from polyres.separation.load import LoadedSeparator
     from polyres.separation.options import SeparateOptions
+    from polyres.separation.ready import ReadySeparator
 
 EPILOG = examples(
     "polyres separate song.mp3 — the stems of one song, in separated/MODEL/song/",
@@ -25,6 +25,7 @@ EPILOG = examples(
     "polyres separate song.wav --two-stems vocals --mixture-consistent — vocals, and mixture minus vocals",
     "polyres separate *.wav --bit-depth float --json > result.json — samples as computed, results for programs",
     "polyres separate MUSDB --layout musdb18hq --out est — all mixtures, as 'evaluate --estimates est' reads them",
+    "polyres separate song.wav --engine onnxruntime — starts without torch, after 'polyres export default' once",
     "curl -s ADDRESS | polyres separate - --name song — from a pipe; kept on disk while it is needed",
     "In folders every file with sound counts, whatever its ending; linked folders are followed once. What is left "
     "out (files without sound, hidden files, finished stems) is told in one line.",
@@ -50,6 +51,7 @@ Layout = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Engine = Annotated[str, typer.Option(help="torch; or onnxruntime or openvino, for what 'polyres export' has written.")]
 Shifts = Annotated[
     int, typer.Option(help="Average this many randomly shifted passes: a little better, N times slower. 0 is off.")
 ]
@@ -75,6 +77,7 @@ def separate(
     bit_depth: BitDepth = "24",
     device: Device = "auto",
     precision: Precision = "auto",
+    engine: Engine = "torch",
     shifts: Shifts = 0,
     seed: Seed = 0,
     overlap: Overlap = 0.25,
@@ -89,7 +92,7 @@ def separate(
 ) -> None:
     """Split songs into stems, file to file, in memory that does not grow with their length."""
     from polyres.batch.jobs import OutputOptions
-    from polyres.separation.load import load_separator
+    from polyres.separation.engines import ENGINES
     from polyres.separation.options import SeparateOptions
 
     options = SeparateOptions(
@@ -108,7 +111,7 @@ def separate(
             from_stdin(inputs, max_stdin_gb, name) as piped,
             JsonTracks({"model": model}, as_json) as document,
         ):
-            separator = load_separator(model, device, precision)
+            separator = ENGINES.build(engine, model, device, precision)
             document.describe(_head(separator))
             failed = _run(separator, piped, (out, layout), (options, output, stream), document)
     except KeyboardInterrupt:
@@ -119,7 +122,7 @@ def separate(
 
 
 def _run(
-    separator: LoadedSeparator,
+    separator: ReadySeparator,
     piped: Piped,
     where: tuple[Path, str | None],
     options: tuple[SeparateOptions, OutputOptions, int | None],
@@ -160,10 +163,11 @@ def _tell(result: TrackResult, to_stderr: bool) -> None:
         typer.echo(f"{result.folder}: {names} ({took})", err=to_stderr)
 
 
-def _head(separator: LoadedSeparator) -> dict[str, object]:
+def _head(separator: ReadySeparator) -> dict[str, object]:
     return {
         "model": separator.name,
         "sources": list(separator.sources),
         "device": str(separator.device),
         "precision": separator.precision,
+        "engine": separator.engine,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, Literal, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyres.core.errors import InputError
+from polyres.dsp.real_graph import ComplexParts
 
 Inverse = Literal["exact", "demucs"]
 
@@ -92,13 +94,16 @@ def istft(spec: Tensor, hop_length: int, length_samples: int, inverse: Inverse =
         raise InputError(f"{frames} frames of hop {hop_length} do not make {length_samples} samples")
     window = torch.hann_window(n_fft, dtype=spec.real.dtype, device=spec.device)
     flat = spec.reshape(-1, *spec.shape[-2:])
-    pieces = torch.fft.irfft(flat.transpose(1, 2), n=n_fft, norm="ortho") * window
+    if isinstance(flat, ComplexParts):
+        whole = flat.overlapped(window, hop_length)
+    else:
+        pieces = torch.fft.irfft(flat.transpose(1, 2), n=n_fft, norm="ortho") * window
+        whole = overlap_add(pieces, hop_length)
     absent = n_fft // (2 * hop_length) if inverse == "demucs" else 0
     energy = window.square().expand(1, frames + 2 * absent, n_fft)
     envelope = overlap_add(energy, hop_length)[:, absent * hop_length :]
     pad = (n_fft - hop_length) // 2
-    wave = overlap_add(pieces, hop_length)[:, pad : pad + length_samples]
-    wave = wave / envelope[:, pad : pad + length_samples]
+    wave = whole[:, pad : pad + length_samples] / envelope[:, pad : pad + length_samples]
     return wave.reshape(*spec.shape[:-2], length_samples)
 
 
@@ -132,6 +137,10 @@ def overlap_add(pieces: Tensor, hop_length: int) -> Tensor:
 
     `pieces`: `[B, N, n]`, n a multiple of hop_length; returns `[B, (N - 1) * hop_length + n]`.
     """
+    if torch.compiler.is_compiling():  # a graph has no writing into slices
+        parts = pieces.reshape(*pieces.shape[:2], -1, hop_length).unbind(dim=2)
+        shifted = (F.pad(part, (0, 0, at, len(parts) - 1 - at)) for at, part in enumerate(parts))
+        return reduce(torch.add, shifted).flatten(1)
     return cast(Tensor, _OverlapAdd.apply(pieces, hop_length))  # type: ignore[no-untyped-call]
 
 

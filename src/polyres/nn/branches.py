@@ -277,10 +277,10 @@ class WaveBranch(nn.Module):
 
 def complex_as_channels(spec: Tensor) -> Tensor:
     """Complex `[B, C, F, N]` -> real `[B, 2C, F, N]`, ordered left re, left im, right re, right im."""
-    return torch.view_as_real(spec).permute(0, 1, 4, 2, 3).flatten(1, 2)
+    return torch.stack([spec.real, spec.imag], dim=2).flatten(1, 2)
 
 
 def channels_as_complex(x: Tensor, sources: int) -> Tensor:
     """Real `[B, 2SC, F, N]` -> complex `[B, S, C, F, N]`."""
     pairs = x.unflatten(1, (sources, -1, 2))
-    return torch.view_as_complex(pairs.permute(0, 1, 2, 4, 5, 3).contiguous())
+    return torch.complex(pairs[:, :, :, 0], pairs[:, :, :, 1])
