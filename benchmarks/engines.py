@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,30 +28,33 @@ from polyres.separation.engines import EXPORT_KINDS, graph_path
 SONG_S = 10.0
 
 
-def child(engine: str, model: str) -> None:
-    """Compute one segment after a first; print the cost."""
-    import polyres
+CHILD = """
+import json, sys, time
+import numpy as np
+import polyres
 
-    polyres.tune_cpu()
-    from polyres.separation.engines import ENGINES
+polyres.tune_cpu()  # before torch is imported, as the command does
+from polyres.separation.engines import ENGINES
 
-    separator = ENGINES.build(engine, model, "cpu", "fp32")
-    (member,) = separator._ensemble.members
-    mix = (
-        np.random.default_rng(0)
-        .standard_normal((1, separator.audio_channels, member.segment_samples))
-        .astype(np.float32)
-    )
-    member.run(mix)
+separator = ENGINES.build(sys.argv[1], sys.argv[2], "cpu", "fp32")
+(member,) = separator._ensemble.members
+shape = 1, separator.audio_channels, member.segment_samples
+mix = np.random.default_rng(0).standard_normal(shape, np.float32)
+costs = []
+for turn in range(4):
     start, processor_s = time.perf_counter(), time.process_time()
     member.run(mix)
-    print(json.dumps([time.perf_counter() - start, time.process_time() - processor_s]))
+    costs.append([time.perf_counter() - start, time.process_time() - processor_s])
+print(json.dumps(sorted(costs[1:])[1]))
+"""
 
 
 def segment(engine: str, model: str) -> Cost:
-    """One segment in a process of its own."""
-    command = [sys.executable, __file__, "--child", engine, "--model", model]
-    done = subprocess.run(command, env=environment({}), capture_output=True, text=True, check=True)
+    """One segment in a process of its own: the median of three, after a first."""
+    command = [sys.executable, "-c", CHILD, engine, model]
+    done = subprocess.run(
+        command, env=environment({"THP_MEM_ALLOC_ENABLE": "1"}), capture_output=True, text=True, check=True
+    )
     return Cost(*json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -103,11 +105,7 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--engines", nargs="+", default=["torch", "onnxruntime"], help="the first is the reference")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
-        child(options.child, options.model)
-        return
     with tempfile.TemporaryDirectory() as folder:
         measure(options.model, options.engines, options.repeats, Path(folder))
 
