@@ -436,9 +436,12 @@ def test_many_uploads_at_once_do_not_pass_the_limit_together(tmp_path: Path) -> 
             sent = [pool.submit(http.post, "/api/songs", content=content, headers=headers) for _ in range(8)]
         codes = sorted(one.result().status_code for one in sent)
         queue = http.app.state.queue  # type: ignore[attr-defined]
-        assert set(codes) == {201, 503}
+        assert 503 in codes
+        assert set(codes) <= {201, 503}
         assert size_bytes(queue.folder, ()) <= 5 * len(content)
         assert queue._room.promised_bytes == 0
+        # Where all were under way at the same moment, each may have found the room promised to the others.
+        assert 201 in codes or http.post("/api/songs", content=content, headers=headers).status_code == 201
 
 
 # -- leaving ----------------------------------------------------------------------------------------------------------
