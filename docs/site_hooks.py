@@ -6,14 +6,11 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-from polyres.cli.main import COMMANDS
+from polyres.cli.main import COMMANDS, load_command
 
-ROOT = Path(__file__).parent.parent
-_GROUPS = {"models": ("fetch", "push"), "runs": ("list", "compare"), "data": ("check", "index")}
-_OUTSIDE = re.compile(r"\]\((?:\.\./)+((?!docs/)[^)#]+)(#[^)]*)?\)")
+_OUTSIDE = re.compile(r"\[([^]]+)\]\((?:\.\./)+(?:CONTRIBUTING|(?:src|tests|benchmarks|recipes)/)[^)]*\)")
 
 
 def help_of(words: list[str]) -> str:
@@ -24,13 +21,13 @@ def help_of(words: list[str]) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Fill the page of commands; turn links to files beside `docs` into their names."""
+    """Fill the page of commands; links to code, which the site does not hold, become their text."""
     del config, files
     if page.file.src_uri == "reference/commands.md":
         for name in COMMANDS:
-            texts = [[name], *([name, one] for one in _GROUPS.get(name, ()))]
+            texts = [[name], *([name, one] for one in getattr(load_command(name), "commands", ()))]
             for words in texts:
                 head = "##" if len(words) == 1 else "###"
                 markdown += f"\n{head} {' '.join(words)}\n\n```text\n{help_of(words)}\n```\n"
         return markdown
-    return _OUTSIDE.sub(lambda found: f"](#){{title='{found[1]}'}}", markdown)
+    return _OUTSIDE.sub(r"\1", markdown)

@@ -12,7 +12,7 @@ from polyres.cli.shared.terminal import examples
 EPILOG = examples(
     "polyres export default — for 'polyres separate song.wav --engine onnxruntime'",
     "polyres export RUN --to openvino — of the best weights of a run, for --engine openvino",
-    "polyres export htdemucs --precision fp16 --out htdemucs.onnx — half the size, for a program of your own",
+    "polyres export htdemucs --precision fp16 --out htdemucs.onnx — smaller, for a program of your own",
     "The graph maps mix [1, C, T] to stems [1, S, C, T], T being the model's segment, at its sample rate, the mixture "
     "shifted and scaled to mean 0 and deviation 1; transforms are part of it. Its metadata hold all that is needed.",
 )
@@ -30,7 +30,7 @@ def export(
         Path | None, typer.Option(help="The file, .onnx or .xml; by default where --engine looks for it.")
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="fp32, or fp16: weights are rounded and the file halves; it computes in fp32.")
+        str, typer.Option(help="fp32, or fp16: weights are rounded to half precision; it computes in fp32.")
     ] = "fp32",
 ) -> None:
     """Write a model as a graph for ONNX Runtime or OpenVINO, compared with torch first.

@@ -15,11 +15,13 @@ from polyres.audio.writer import AudioWriter, BitDepth, WriteSpec
 from polyres.core.errors import InputError, PolyresError, UnknownNameError, WeightsError
 from polyres.separation.load import LoadedSeparator, load_separator
 from polyres.separation.options import SeparateOptions
+from polyres.separation.ready import reporting
 from polyres.separation.registry import known_models
 
 Callback = Callable[[dict[str, Any]], None]
 ClipMode = Literal["rescale", "clamp", "tanh", "none"]
 _SETTINGS = ("device", "shifts", "overlap", "split", "segment", "jobs", "progress", "callback", "callback_arg")
+_KEEP = object()
 
 
 class LoadAudioError(Exception):
@@ -73,46 +75,49 @@ class Separator:
             LoadModelError: for a model that is not known or cannot be loaded.
             ConfigError: when the device is not available, or shifts or overlap are not possible.
         """
-        self._model_name = model
         self._source = str(model) if repo is None else str(_in_repo(Path(repo), model))
-        self._settings: dict[str, Any] = {
-            "device": device,
-            "shifts": shifts,
-            "overlap": overlap,
-            "split": split,
-            "segment": segment,
-            "jobs": jobs,
-            "progress": progress,
-            "callback": callback,
-            "callback_arg": callback_arg,
-        }
+        given = (device, shifts, overlap, split, segment, jobs, progress, callback, callback_arg)
+        self._settings: dict[str, Any] = dict(zip(_SETTINGS, given, strict=True))
+        self._check(self._settings)
         self._loaded = self._load()
 
     def _load(self) -> LoadedSeparator:
-        self._options()
         try:
             return load_separator(self._source, self._settings["device"], "fp32")
         except (UnknownNameError, WeightsError) as error:
             raise LoadModelError(str(error)) from error
 
-    def _options(self) -> SeparateOptions:
-        return SeparateOptions(shifts=self._settings["shifts"], overlap=self._settings["overlap"], offset="every")
+    @staticmethod
+    def _check(settings: dict[str, Any]) -> SeparateOptions:
+        return SeparateOptions(shifts=settings["shifts"], overlap=settings["overlap"], offset="every")
 
-    def update_parameter(self, **settings: Any) -> None:
-        """Change settings of the constructor other than `model` and `repo`.
+    def update_parameter(
+        self,
+        device: Any = _KEEP,
+        shifts: Any = _KEEP,
+        overlap: Any = _KEEP,
+        split: Any = _KEEP,
+        segment: Any = _KEEP,
+        jobs: Any = _KEEP,
+        progress: Any = _KEEP,
+        callback: Any = _KEEP,
+        callback_arg: Any = _KEEP,
+    ) -> None:
+        """Change settings of the constructor; those that are not given, or not possible, leave all as they were.
 
         Raises:
             ConfigError: for a value that is not possible.
-            TypeError: for a setting that does not exist.
         """
-        for name in settings:
-            if name not in _SETTINGS:
-                raise TypeError(f"update_parameter() has no setting {name!r}; known: {', '.join(_SETTINGS)}")
-        moved = settings.get("device", self._settings["device"]) != self._settings["device"]
-        self._settings |= settings
-        self._options()
-        if moved:
-            self._loaded = self._load()
+        given = (device, shifts, overlap, split, segment, jobs, progress, callback, callback_arg)
+        changed = {name: value for name, value in zip(_SETTINGS, given, strict=True) if value is not _KEEP}
+        before, self._settings = self._settings, self._settings | changed
+        try:
+            self._check(self._settings)
+            if self._settings["device"] != before["device"]:
+                self._loaded = self._load()
+        except BaseException:
+            self._settings = before
+            raise
 
     def separate_tensor(self, wav: Tensor, sr: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Separate a waveform.
@@ -133,18 +138,14 @@ class Separator:
         if wav.shape[0] == 1 and self.audio_channels > 1:
             wav = wav.expand(self.audio_channels, -1)
         report = self._report(wav.shape[-1])
-        if not self._settings["progress"]:
-            return wav, self._loaded.separate(wav, rate_hz, self._options(), report)
-        from rich.progress import Progress
+        with reporting(bool(self._settings["progress"]), self._loaded.name) as show:
 
-        with Progress() as bars:
-            task = bars.add_task(self._model_name, total=1.0)
-
-            def both(share: float) -> None:
-                bars.update(task, completed=share)
+            def tell(share: float) -> None:
                 report(share)
+                if show is not None:
+                    show(share)
 
-            return wav, self._loaded.separate(wav, rate_hz, self._options(), both)
+            return wav, self._loaded.separate(wav, rate_hz, self._check(self._settings), tell)
 
     def separate_audio_file(self, file: str | Path) -> tuple[Tensor, dict[str, Tensor]]:
         """Separate a file; mixture and stems come at the model's rate.

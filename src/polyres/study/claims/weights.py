@@ -31,6 +31,13 @@ def _arms(material: Material, wanted: Wanted | None = None) -> Iterator[tuple[Pa
                 yield study, arm, weights
 
 
+def _chosen(material: Material, among: tuple[int, ...], source: str | None) -> Iterator[tuple[PaperStudy, Arm, Array]]:
+    """Yield the arms with these resolutions, and their runs' weights `[K, R]` for a stem, or for the mean of all."""
+    for study, arm, weights in _arms(material, lambda model: model.n_fft == among):
+        if arm.model is not None and (source is None or source in arm.model.sources):
+            yield study, arm, weights.mean(axis=1) if source is None else weights[:, arm.model.sources.index(source)]
+
+
 def _verdict(agree: Sequence[bool]) -> str:
     """Judge runs: all agree, none does, or they differ."""
     return HOLDS if all(agree) else UNDECIDED if any(agree) else FAILS
@@ -47,10 +54,7 @@ def leading(n_fft: int, among: tuple[int, ...], source: str | None = None) -> Te
 
     def test(material: Material) -> list[Evidence]:
         rows = []
-        for study, arm, weights in _arms(material, lambda model: model.n_fft == among):
-            if arm.model is None or (source is not None and source not in arm.model.sources):
-                continue
-            chosen = weights.mean(axis=1) if source is None else weights[:, arm.model.sources.index(source)]
+        for study, arm, chosen in _chosen(material, among, source):
             place = among.index(n_fft)
             agree = [bool(row.argmax() == place and row.max() > row.min()) for row in chosen]
             mean = chosen.mean(axis=0)
@@ -163,10 +167,7 @@ def _has(n_fft: int, among: tuple[int, ...], percent: float, source: str | None 
 
     def test(material: Material) -> list[Evidence]:
         rows = []
-        for study, arm, weights in _arms(material, lambda model: model.n_fft == among):
-            if arm.model is None or (source is not None and source not in arm.model.sources):
-                continue
-            chosen = weights.mean(axis=1) if source is None else weights[:, arm.model.sources.index(source)]
+        for study, arm, chosen in _chosen(material, among, source):
             shares = chosen[:, among.index(n_fft)]
             agree = [bool(abs(100 * share - percent) <= percent / 10) for share in shares]
             what = f"{arm.name}: output weight of {n_fft}, {source or 'all stems'} (stated: {percent:g} %)"
